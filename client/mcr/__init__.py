@@ -1,0 +1,110 @@
+"""mcr: a version store for machine-learning models.
+
+import mcr
+
+mcr.init("models.mcr")
+with mcr.connect("models.mcr") as client:
+    model = client.model("vision/resnet50")
+    version = model.commit("ckpt/", message="epoch 3", params={"lr": 1e-4})
+    model.channel("production").set(version.name, reason="eval passed")
+    model.checkout("channel:production", "out/")
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mcr import aio, errors
+    from mcr._embedded import Encoding
+    from mcr.aio import AsyncChannel, AsyncClient, AsyncModel
+    from mcr.client import Channel, Client, Model, connect
+    from mcr.model import (
+        ChunkId,
+        CommitResult,
+        EntryKind,
+        FileEntry,
+        Ref,
+        RefKind,
+        RefMove,
+        Tensor,
+        Version,
+        VersionId,
+        VersionKind,
+    )
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncChannel",
+    "AsyncClient",
+    "AsyncModel",
+    "Channel",
+    "ChunkId",
+    "Client",
+    "CommitResult",
+    "EntryKind",
+    "FileEntry",
+    "Model",
+    "Ref",
+    "RefKind",
+    "RefMove",
+    "Tensor",
+    "Version",
+    "VersionId",
+    "VersionKind",
+    "aio",
+    "connect",
+    "errors",
+    "init",
+]
+
+
+# Importing everything costs a quarter of a second, which `mcr --help` need not pay: a name is imported when
+# it is first used.
+_HOMES = {
+    "mcr": ("aio", "errors"),
+    "mcr.aio": ("AsyncChannel", "AsyncClient", "AsyncModel"),
+    "mcr.client": ("Channel", "Client", "Model", "connect"),
+    "mcr.model": (
+        "ChunkId",
+        "CommitResult",
+        "EntryKind",
+        "FileEntry",
+        "Ref",
+        "RefKind",
+        "RefMove",
+        "Tensor",
+        "Version",
+        "VersionId",
+        "VersionKind",
+    ),
+}
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            value = import_module(f"mcr.{name}") if home == "mcr" else getattr(import_module(home), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'mcr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def init(path: str | Path, *, encoding: "Encoding" = "auto") -> None:
+    """Make an embedded store.
+
+    Args:
+        path: a folder that does not exist yet, or is empty.
+        encoding: `auto` stores each chunk in its smallest encoding; `raw` as it is, which is faster to write
+            and takes more space.
+
+    Raises:
+        AlreadyExistsError: a store or other files are there.
+        OutOfSpaceError, DestinationError: it cannot be written.
+    """
+    import_module("mcr._embedded").init_store(Path(path), encoding=encoding)

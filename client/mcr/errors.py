@@ -1,0 +1,467 @@
+"""Every error a caller can meet, split by who must act.
+
+    McrError                          code, exit status, message, hint, typed fields
+    ├── UsageError                2   the call is wrong; change it
+    │   ├── InvalidArgumentError
+    │   ├── InvalidNameError          a model, branch, tag or channel name
+    │   ├── InvalidReferenceError     does not parse as model@what
+    │   ├── InvalidParameterError     a parameter that cannot be stored
+    │   ├── InvalidMetricError        NaN, infinite or out of range
+    │   ├── UnsafePathError           absolute, or leaves the folder
+    │   └── NoStoreError              nothing says where the cluster is
+    ├── NotFoundError             3   the thing named does not exist
+    │   ├── StoreNotFoundError        no store at that path
+    │   ├── ModelNotFoundError
+    │   ├── ReferenceNotFoundError
+    │   ├── AmbiguousReferenceError   names more than one thing
+    │   ├── PathNotFoundError         no such file in the version
+    │   └── SourceNotFoundError       no such file or folder to commit
+    ├── ConflictError            10   somebody was there first; look again
+    │   ├── HeadMovedError            the branch is not where the caller expected
+    │   ├── AlreadyExistsError
+    │   └── RequestReusedError        a request id used for another request
+    ├── DurabilityError          11   not enough nodes for the copies asked for
+    ├── NotAllowedError          12   a rule forbids it
+    │   └── ProtectedError            the ref's protection is not met
+    ├── CorruptError             13   an operator must look; nothing wrong was served
+    │   ├── CorruptChunkError         a chunk's bytes do not hash to its id
+    │   ├── MissingChunkError         a chunk that a version needs is not held
+    │   └── CorruptStoreError         a log, index or state file is damaged
+    ├── OutOfSpaceError          14   free space, then repeat
+    ├── DeadlineError            15   time ran out
+    ├── SourceChangedError        1   a file changed while it was read
+    ├── SourceUnreadableError     1   a file that cannot be read
+    ├── DestinationError          1   a file that cannot be written
+    ├── StoreBusyError            1   another process has the store open
+    ├── StoreFormatError          1   written by a newer release
+    ├── MissingExtraError         1   an optional dependency is not installed
+    └── FailedError               1   anything else, with its reason
+
+Raised by the client, decided anywhere: a node answers with the code and the fields, and `from_fields`
+builds the same error again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+FieldValue = str | int
+
+
+@dataclass(eq=False)
+class McrError(Exception):
+    """Base of all errors; never raised itself.
+
+    Class attributes:
+        code: stable name, for programs.
+        exit_status: what `mcr` exits with.
+        template, hint_template: `str.format` patterns over the fields.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_status: ClassVar[int] = 1
+    template: ClassVar[str] = "failed"
+    hint_template: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (from_fields, (self.code, self.fields()))
+
+    def fields(self) -> dict[str, FieldValue]:
+        """Return the typed fields by name, in declaration order."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @property
+    def message(self) -> str:
+        """What went wrong, one sentence without a full stop."""
+        return self.template.format(**self.fields())
+
+    @property
+    def hint(self) -> str:
+        """What to do next; may be empty."""
+        return self.hint_template.format(**self.fields())
+
+
+class UsageError(McrError):
+    """The call itself is wrong; it would fail anywhere, at any time."""
+
+    exit_status = 2
+
+
+class NotFoundError(McrError):
+    """The thing named does not exist, or the name fits several."""
+
+    exit_status = 3
+
+
+class ConflictError(McrError):
+    """Somebody was there first; look again, then decide."""
+
+    exit_status = 10
+
+
+class NotAllowedError(McrError):
+    """A rule forbids it."""
+
+    exit_status = 12
+
+
+class CorruptError(McrError):
+    """Bytes are damaged or gone; nothing wrong was served. An operator must look."""
+
+    exit_status = 13
+
+
+@dataclass(eq=False)
+class InvalidArgumentError(UsageError):
+    """An argument is out of range or does not fit the others."""
+
+    argument: str
+    reason: str
+    code = "invalid_argument"
+    template = "{argument}: {reason}"
+
+
+@dataclass(eq=False)
+class InvalidNameError(UsageError):
+    """A name breaks the rules of `mcr.references`."""
+
+    kind: str
+    name: str
+    reason: str
+    code = "invalid_name"
+    template = "{name!r} is not a valid {kind} name: {reason}"
+    hint_template = "use 1 to 96 characters of a-z A-Z 0-9 . _ - and start with a letter or digit"
+
+
+@dataclass(eq=False)
+class InvalidReferenceError(UsageError):
+    """A text does not parse as a reference."""
+
+    text: str
+    reason: str
+    code = "invalid_reference"
+    template = "{text!r} is not a reference: {reason}"
+    hint_template = "write namespace/name@what, where what is v12, an id, a branch, a tag or a channel"
+
+
+@dataclass(eq=False)
+class InvalidParameterError(UsageError):
+    """A parameter cannot be stored."""
+
+    key: str
+    reason: str
+    code = "invalid_parameter"
+    template = "parameter {key!r}: {reason}"
+
+
+@dataclass(eq=False)
+class InvalidMetricError(UsageError):
+    """A metric value cannot be stored, or only when asked for."""
+
+    key: str
+    value: str
+    reason: str
+    code = "invalid_metric"
+    template = "metric {key!r} = {value}: {reason}"
+    hint_template = "to record that a metric was not finite, pass --allow-non-finite (allow_non_finite=True)"
+
+
+@dataclass(eq=False)
+class UnsafePathError(UsageError):
+    """A path is absolute or leaves the folder it belongs in."""
+
+    path: str
+    reason: str
+    code = "unsafe_path"
+    template = "{path!r}: {reason}"
+    hint_template = "a version holds relative paths inside one folder only"
+
+
+@dataclass(eq=False)
+class NoStoreError(UsageError):
+    """Neither a flag, nor the environment, nor a file says where the cluster is."""
+
+    directory: str
+    code = "no_store"
+    template = "no store given, and no .mcr in {directory} or a folder above it"
+    hint_template = "make one with: mcr init .mcr, or name one with --cluster PATH or MCR_CLUSTER=PATH"
+
+
+@dataclass(eq=False)
+class StoreNotFoundError(NotFoundError):
+    """There is no store at a path."""
+
+    path: str
+    code = "store_not_found"
+    template = "no store at {path}"
+    hint_template = "make one with: mcr init {path}"
+
+
+@dataclass(eq=False)
+class ModelNotFoundError(NotFoundError):
+    """A model has no version yet."""
+
+    model: str
+    code = "model_not_found"
+    template = "no model {model}"
+    hint_template = "list the models with: mcr ls"
+
+
+@dataclass(eq=False)
+class ReferenceNotFoundError(NotFoundError):
+    """A reference names nothing."""
+
+    model: str
+    reference: str
+    reason: str
+    code = "reference_not_found"
+    template = "{model}@{reference}: {reason}"
+    hint_template = "see: mcr log {model}; mcr branch {model}; mcr tag {model}; mcr channel {model}"
+
+
+@dataclass(eq=False)
+class AmbiguousReferenceError(NotFoundError):
+    """A reference names more than one thing."""
+
+    model: str
+    reference: str
+    candidates: str
+    code = "ambiguous_reference"
+    template = "{model}@{reference} is ambiguous: {candidates}"
+    hint_template = "write more of the id, or put branch:, tag: or channel: in front"
+
+
+@dataclass(eq=False)
+class PathNotFoundError(NotFoundError):
+    """A version has no such file."""
+
+    reference: str
+    path: str
+    code = "path_not_found"
+    template = "{reference} has no {path!r}"
+    hint_template = "list its files with: mcr ls {reference}"
+
+
+@dataclass(eq=False)
+class SourceNotFoundError(NotFoundError):
+    """The file or folder to commit does not exist."""
+
+    path: str
+    code = "source_not_found"
+    template = "no file or folder {path!r}"
+
+
+@dataclass(eq=False)
+class HeadMovedError(ConflictError):
+    """A branch or channel is not where the caller expected it."""
+
+    expected: str
+    actual: str
+    ref: str = "branch"
+    code = "head_moved"
+    template = "{ref} is at {actual}, not at {expected}"
+    hint_template = "look at what changed, then repeat with --expect {actual}"
+
+
+@dataclass(eq=False)
+class AlreadyExistsError(ConflictError):
+    """A name or store that is to be made exists."""
+
+    kind: str
+    name: str
+    at: str = ""
+    code = "already_exists"
+    template = "{kind} {name} exists already {at}"
+
+    @property
+    def message(self) -> str:
+        """What exists, and where it points if known."""
+        return super().message.rstrip()
+
+
+@dataclass(eq=False)
+class RequestReusedError(ConflictError):
+    """A request id came again with another content."""
+
+    request_id: str
+    code = "request_reused"
+    template = "request id {request_id} was already used for another request"
+    hint_template = "choose a new --request-id; repeat one only to retry the very same call"
+
+
+@dataclass(eq=False)
+class DurabilityError(McrError):
+    """Fewer nodes are there than the durability asked for needs; nothing was committed."""
+
+    wanted: str
+    available: int
+    code = "durability"
+    exit_status = 11
+    template = "durability {wanted} needs more nodes than the {available} there are"
+    hint_template = "an embedded store keeps one copy: leave --durability out, or say --durability 1"
+
+
+@dataclass(eq=False)
+class ProtectedError(NotAllowedError):
+    """A protected ref refuses a move."""
+
+    ref: str
+    reason: str
+    code = "protected"
+    template = "{ref} is protected: {reason}"
+
+
+@dataclass(eq=False)
+class CorruptChunkError(CorruptError):
+    """A chunk's bytes do not hash to its id."""
+
+    chunk_id: str
+    reason: str
+    code = "corrupt_chunk"
+    template = "chunk {chunk_id} is damaged: {reason}"
+    hint_template = "run mcr doctor; committing the same files again stores a good copy"
+
+
+@dataclass(eq=False)
+class MissingChunkError(CorruptError):
+    """A chunk that is needed is not held."""
+
+    chunk_id: str
+    code = "missing_chunk"
+    template = "chunk {chunk_id} is not in the store"
+    hint_template = "run mcr doctor; committing the same files again stores it"
+
+
+@dataclass(eq=False)
+class CorruptStoreError(CorruptError):
+    """A log, index or state file is damaged, and going on could lose or invent data."""
+
+    path: str
+    reason: str
+    code = "corrupt_store"
+    template = "{path} is damaged: {reason}"
+    hint_template = "keep a copy of the folder as it is, then restore it from a backup or another node"
+
+
+@dataclass(eq=False)
+class OutOfSpaceError(McrError):
+    """The disk is full; nothing that was acknowledged is affected."""
+
+    path: str
+    reason: str
+    code = "out_of_space"
+    exit_status = 14
+    template = "no space left for {path}: {reason}"
+    hint_template = "free space, then run the same command again; it goes on where it stopped"
+
+
+@dataclass(eq=False)
+class DeadlineError(McrError):
+    """A call did not finish in time."""
+
+    seconds: str
+    what: str
+    code = "deadline"
+    exit_status = 15
+    template = "{what} did not finish within {seconds} s"
+    hint_template = "run the same command again with a longer --timeout; it goes on where it stopped"
+
+
+@dataclass(eq=False)
+class FailedError(McrError):
+    """Something else went wrong."""
+
+    what: str
+    reason: str
+    code = "failed"
+    template = "{what}: {reason}"
+
+
+@dataclass(eq=False)
+class SourceChangedError(McrError):
+    """A file changed while it was being committed."""
+
+    path: str
+    reason: str
+    code = "source_changed"
+    template = "{path} changed while it was read: {reason}"
+    hint_template = "wait until it is complete, then commit again; nothing was committed"
+
+
+@dataclass(eq=False)
+class SourceUnreadableError(McrError):
+    """A file to commit cannot be read."""
+
+    path: str
+    reason: str
+    code = "source_unreadable"
+    template = "cannot read {path}: {reason}"
+
+
+@dataclass(eq=False)
+class DestinationError(McrError):
+    """A checkout cannot write where it should."""
+
+    path: str
+    reason: str
+    code = "destination"
+    template = "cannot write {path}: {reason}"
+
+
+@dataclass(eq=False)
+class StoreBusyError(McrError):
+    """Another process has the embedded store open."""
+
+    path: str
+    process_id: int
+    code = "store_busy"
+    template = "{path} is in use by process {process_id}"
+    hint_template = "wait for it, or let it wait for you with --timeout SECONDS"
+
+
+@dataclass(eq=False)
+class StoreFormatError(McrError):
+    """A store was written by a newer release."""
+
+    path: str
+    found: int
+    supported: int
+    code = "store_format"
+    template = "{path} has store format {found}; this release reads up to {supported}"
+    hint_template = "upgrade mcr: pip install --upgrade 'mcr-store[node]'"
+
+
+@dataclass(eq=False)
+class MissingExtraError(McrError):
+    """An optional dependency is not installed."""
+
+    what: str
+    extra: str
+    code = "missing_extra"
+    template = "{what} needs the extra '{extra}'"
+    hint_template = "pip install 'mcr-store[{extra}]'"
+
+
+def _by_code(base: type[McrError]) -> dict[str, type[McrError]]:
+    found = {base.code: base} if "code" in vars(base) else {}
+    for child in base.__subclasses__():
+        found |= _by_code(child)
+    return found
+
+
+def from_fields(code: str, values: Mapping[str, FieldValue]) -> McrError:
+    """Build the error a node described.
+
+    Unknown codes (a newer node) become `FailedError`, so that an old client still shows the message.
+    """
+    cls = _by_code(McrError).get(code)
+    if cls is None or cls is McrError:
+        return FailedError(what=code, reason=str(values.get("reason", dict(values))))
+    known = {f.name for f in fields(cls)}
+    return cls(**{name: value for name, value in values.items() if name in known})

@@ -1,0 +1,1 @@
+"""Messages of mcr.v1, generated from protos/."""

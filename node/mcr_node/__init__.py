@@ -1,0 +1,1 @@
+"""Node of a model version store."""

@@ -1,0 +1,1 @@
+"""Messages of mcr_node.format.v1, generated from protos/."""

@@ -1,0 +1,1 @@
+"""Messages of mcr_node.peer.v1, generated from protos/."""
