@@ -1,0 +1,1 @@
+"""The deciding half: pure, no clock, chance, disk, network or threads."""

@@ -1,0 +1,1 @@
+"""The replicated state: commands in, an ordered view out."""

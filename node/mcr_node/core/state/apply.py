@@ -1,0 +1,98 @@
+"""Apply one command to the view: the only place where replicated state changes.
+
+Laws:
+    Total: every command gives an outcome; a bad one is rejected. Only damaged state raises, since going on
+    would
+        spread it.
+    Deterministic: the outcome and the changes follow from the view, the index and the command alone.
+    A rejection changes nothing, not even the log time. A retry of an accepted request changes nothing either.
+    Bounded: point reads and bounded scans, so the cost does not grow with the number of versions or moves.
+"""
+
+from typing import assert_never
+
+from mcr.errors import CorruptError, McrError, StoreFormatError
+from mcr.model import LogIndex
+from mcr_node.core.state import channels, checks, keys, metrics, refs, requests, versions
+from mcr_node.core.state.commands import (
+    Command,
+    CommitVersion,
+    CreateBranch,
+    CreateTag,
+    DeleteBranch,
+    MoveChannel,
+    ProtectChannel,
+    ReportMetrics,
+    RollbackBranch,
+    RollbackChannel,
+)
+from mcr_node.core.state.outcomes import Accepted as Accepted
+from mcr_node.core.state.outcomes import Outcome as Outcome
+from mcr_node.core.state.outcomes import Rejected as Rejected
+from mcr_node.core.state.outcomes import Result
+from mcr_node.core.state.records import StateRow, read
+from mcr_node.core.state.step import Step
+from mcr_node.core.state.view import Overlay, View
+
+Changes = list[tuple[bytes, bytes | None]]
+
+
+def apply(view: View, index: LogIndex, command: Command) -> tuple[Outcome, Changes]:
+    """Decide a command, and return what it changes in the view; the view itself stays.
+
+    Args:
+        view: state after the entries before.
+        index: log index of the command, greater than that of any command before.
+        command: any command, good or bad.
+
+    Returns:
+        The outcome, and (key, new value or None for a removal) in key order.
+
+    Raises:
+        CorruptStoreError, StoreFormatError: a row of the view cannot be read; the node must stop.
+    """
+    overlay = Overlay(view)
+    try:
+        accepted = _accept(overlay, index, command)
+    except (CorruptError, StoreFormatError):
+        raise
+    except McrError as error:
+        return Rejected(index, error.code, error.fields()), []
+    return accepted, overlay.changes()
+
+
+def _accept(overlay: Overlay, index: LogIndex, command: Command) -> Accepted:
+    checks.check(command)
+    content = requests.fingerprint(command)
+    before = requests.recall(overlay, command.request_id, content)
+    if before is not None:
+        return before
+    state = read(overlay, keys.STATE, StateRow) or StateRow()
+    # Clocks of different leaders differ; log time follows the greatest, so that "what was it at time T" has
+    # one answer and history is in order.
+    step = Step(overlay, index, max(command.at_ms, state.last_at_ms), command.principal)
+    result = _carry_out(step, command)
+    requests.remember(step, command.request_id, content, result, state=state)
+    return Accepted(index, result)
+
+
+def _carry_out(step: Step, command: Command) -> Result:
+    match command:
+        case CommitVersion():
+            return versions.commit(step, command)
+        case RollbackBranch():
+            return versions.roll_back_branch(step, command)
+        case CreateBranch() | CreateTag():
+            return refs.create(step, command)
+        case DeleteBranch():
+            return refs.delete_branch(step, command)
+        case MoveChannel():
+            return channels.set_channel(step, command)
+        case RollbackChannel():
+            return channels.roll_back_channel(step, command)
+        case ProtectChannel():
+            return channels.protect_channel(step, command)
+        case ReportMetrics():
+            return metrics.report(step, command)
+        case other:
+            assert_never(other)

@@ -1,0 +1,181 @@
+"""Everything that can change the replicated state: one frozen dataclass for each command, and their union.
+
+Commands are data. Whoever proposes one puts the time and the authenticated principal into it, so that `apply`
+gives the same result on every node, today and in a replay.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mcr.model import ChunkId, Parameters, ParameterValue, RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class PreviousTarget:
+    """What was in force before the present version."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastGoodTarget:
+    """The nearest earlier version that no rollback has left since it was last chosen by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class NumberTarget:
+    """A version chosen by its number."""
+
+    number: int
+
+
+Target = PreviousTarget | LastGoodTarget | NumberTarget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """What every command carries.
+
+    Attributes:
+        request_id: 1 to 64 bytes, chosen by the caller. A retry with the same content returns the first
+        outcome. principal: who asks, as authenticated by the node that proposes.
+        at_ms: proposal time, milliseconds since 1970 UTC. Log time is the greatest of these so far.
+    """
+
+    request_id: RequestId
+    principal: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitVersion(Envelope):
+    """Make the next version of a model and move a branch to it; the first one makes the model.
+
+    Attributes:
+        branch: made when it does not exist.
+        expected_head: number the branch must be at; 0 = it must not exist; None = wherever it is.
+        parent: number of the parent; None = head of the branch, or of `main` when the branch is new.
+        metrics: reported together with the version.
+        manifest: root of a manifest whose chunks are all durable; the proposer vouches for it.
+    """
+
+    model: str
+    branch: str
+    expected_head: int | None
+    parent: int | None
+    description: str
+    parameters: Parameters
+    manifest: ChunkId
+    bytes_total: int
+    file_count: int
+    chunk_count: int
+    metrics: Mapping[str, float]
+    allow_non_finite: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollbackBranch(Envelope):
+    """Make a version with the content of an earlier one, and move a branch to it.
+
+    Attributes:
+        description: of the new version; "" = one is made from the target and the reason.
+    """
+
+    model: str
+    branch: str
+    target: Target
+    reason: str
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateBranch(Envelope):
+    """Make a branch that points at an existing version."""
+
+    model: str
+    name: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteBranch(Envelope):
+    """Delete a branch; its versions and its history stay."""
+
+    model: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateTag(Envelope):
+    """Name a version for ever."""
+
+    model: str
+    name: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveChannel(Envelope):
+    """Point a channel at a version; made when it is new.
+
+    Attributes:
+        expected_generation: generation the channel must be at; 0 = it must not exist; None = any.
+    """
+
+    model: str
+    channel: str
+    number: int
+    expected_generation: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollbackChannel(Envelope):
+    """Move a channel back, and keep the reason."""
+
+    model: str
+    channel: str
+    target: Target
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProtectChannel(Envelope):
+    """Replace the rules that moves of a channel must meet.
+
+    Attributes:
+        protection: see `core.state.protection`; empty = none.
+    """
+
+    model: str
+    channel: str
+    protection: Mapping[str, ParameterValue]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportMetrics(Envelope):
+    """Record metrics for a version.
+
+    Attributes:
+        values: 1 to METRICS_MAX.
+        channel: the channel that the report speaks for, or "".
+        allow_non_finite: accept NaN and infinities.
+    """
+
+    model: str
+    number: int
+    values: Mapping[str, float]
+    channel: str
+    allow_non_finite: bool
+
+
+Command = (
+    CommitVersion
+    | RollbackBranch
+    | CreateBranch
+    | DeleteBranch
+    | CreateTag
+    | MoveChannel
+    | RollbackChannel
+    | ProtectChannel
+    | ReportMetrics
+)

@@ -1,0 +1,122 @@
+"""What `apply` answers: accepted with a result, or rejected with an error as data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+from mcr.canonical import CanonicalValue
+from mcr.errors import CorruptStoreError, FieldValue, McrError, from_fields
+from mcr.model import LogIndex, Ref, RefKind, VersionId
+from mcr_node.core.state.records import PLACE
+
+
+@dataclass(frozen=True, slots=True)
+class VersionResult:
+    """The version that a commit or a rollback of a branch made.
+
+    Attributes:
+        id: 32 bytes.
+    """
+
+    number: int
+    id: VersionId
+
+
+@dataclass(frozen=True, slots=True)
+class RefResult:
+    """A ref after a command.
+
+    Attributes:
+        ref: as it stands; after a deletion with number 0 and no version id.
+        already: it stood there before, nothing moved.
+    """
+
+    ref: Ref
+    already: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReportResult:
+    """A report of metrics was kept.
+
+    Attributes:
+        number: the version.
+        metric_count: how many different metrics it has now.
+    """
+
+    number: int
+    metric_count: int
+
+
+Result = VersionResult | RefResult | ReportResult
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The command took effect.
+
+    Attributes:
+        index: log index at which it did; of the first try when this one was a retry.
+        already_applied: an earlier command with the same request id had done it; nothing changed now.
+    """
+
+    index: LogIndex
+    result: Result
+    already_applied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The command had no effect at all.
+
+    Attributes:
+        code, fields: of the error in `mcr.errors`.
+    """
+
+    index: LogIndex
+    code: str
+    fields: Mapping[str, FieldValue]
+
+    def error(self) -> McrError:
+        """Return the error to raise for the caller."""
+        return from_fields(self.code, self.fields)
+
+
+Outcome = Accepted | Rejected
+
+_REF_FIELDS = tuple(each.name for each in fields(Ref))
+
+
+def pack_result(result: Result) -> dict[str, CanonicalValue]:
+    """Return a result as a canonical mapping."""
+    match result:
+        case VersionResult():
+            return {"type": "version", "number": result.number, "id": result.id}
+        case RefResult():
+            ref = {name: getattr(result.ref, name) for name in _REF_FIELDS}
+            return {"type": "ref", "ref": ref, "already": result.already}
+        case ReportResult():
+            return {"type": "report", "number": result.number, "metric_count": result.metric_count}
+
+
+def unpack_result(packed: Mapping[str, CanonicalValue]) -> Result:
+    """Read what `pack_result` gave.
+
+    Raises:
+        CorruptStoreError: it is something else.
+    """
+    values = dict(packed)
+    try:
+        match values.pop("type"):
+            case "version":
+                return VersionResult(cast("int", values["number"]), VersionId(cast("bytes", values["id"])))
+            case "ref":
+                ref = dict(cast("Mapping[str, CanonicalValue]", values["ref"]))
+                kind = RefKind(cast("str", ref.pop("kind")))
+                return RefResult(Ref(kind=kind, **cast("dict[str, Any]", ref)), values["already"] is True)
+            case "report":
+                return ReportResult(cast("int", values["number"]), cast("int", values["metric_count"]))
+            case other:
+                raise CorruptStoreError(PLACE, f"a remembered result is of type {other!r}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptStoreError(PLACE, f"a remembered result lacks a field: {error}") from error

@@ -1,0 +1,95 @@
+"""Protection: the rules that moves of a channel must meet.
+
+    rule      value                             a move is refused unless
+    -------   -------------------------------   ------------------------------------------------------
+    actors    list of 1 to 100 principals       one of them asks
+    branch    name of a branch                  the version was made on that branch
+    metrics   list of 1 to 100 metric names     each was reported for the version with a finite value
+
+Rules are a mapping so that a later release can add one; a rule that this release does not know is refused,
+never ignored.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from mcr.errors import InvalidArgumentError, ProtectedError
+from mcr.model import ParameterValue
+from mcr.record import Record
+from mcr.references import check_name
+from mcr_node.core.state import keys
+from mcr_node.core.state.keys import RefName
+from mcr_node.core.state.records import MetricRow, read
+from mcr_node.core.state.texts import check_principal, metric_name_fault, shown
+from mcr_node.core.state.view import View
+
+Rules = Mapping[str, ParameterValue]
+RULE_ITEMS_MAX = 100
+
+
+def check_rules(rules: Rules) -> None:
+    """Check rules that somebody wants to set.
+
+    Raises:
+        InvalidArgumentError, InvalidNameError: a rule is unknown, or its value does not have its form.
+    """
+    for rule in sorted(rules):
+        value = rules[rule]
+        match rule:
+            case "actors":
+                for actor in _texts(rule, value):
+                    check_principal(rule, actor)
+            case "branch":
+                if not isinstance(value, str):
+                    raise InvalidArgumentError(rule, "it is not a text")
+                check_name("branch", value)
+            case "metrics":
+                for name in _texts(rule, value):
+                    fault = metric_name_fault(name)
+                    if fault:
+                        raise InvalidArgumentError(rule, f"the name of a metric: {fault}")
+            case _:
+                raise InvalidArgumentError(
+                    "protection", f"{shown(rule)!r} is none of actors, branch, metrics"
+                )
+
+
+def _texts(rule: str, value: ParameterValue) -> list[str]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise InvalidArgumentError(rule, "it is not a list")
+    if not 1 <= len(value) <= RULE_ITEMS_MAX:
+        raise InvalidArgumentError(rule, f"it has {len(value)} items, not 1 to {RULE_ITEMS_MAX}")
+    texts = [item for item in value if isinstance(item, str)]
+    if len(texts) < len(value):
+        raise InvalidArgumentError(rule, "an item is not a text")
+    return texts
+
+
+def check_actor(rules: Rules, of: RefName, principal: str) -> None:
+    """Check that somebody may move a channel at all.
+
+    Raises:
+        ProtectedError: it has actors, and this is none of them.
+    """
+    actors = rules.get("actors")
+    # What is stored went through `check_rules`.
+    if actors is not None and principal not in _texts("actors", actors):
+        raise ProtectedError(str(of), f"{principal} is none of its actors")
+
+
+def check_move(view: View, rules: Rules, of: RefName, record: Record, principal: str) -> None:
+    """Check that somebody may move a channel to a version.
+
+    Raises:
+        ProtectedError: names the first rule that is not met.
+    """
+    check_actor(rules, of, principal)
+    branch = rules.get("branch")
+    if branch is not None and record.branch != branch:
+        reason = f"it takes versions of branch {branch}; v{record.number} was made on {record.branch}"
+        raise ProtectedError(str(of), reason)
+    for name in _texts("metrics", rules["metrics"]) if "metrics" in rules else ():
+        row = read(view, keys.metric(record.model, record.number, name), MetricRow)
+        if row is None or not math.isfinite(row.value):
+            state = "not reported" if row is None else f"reported as {row.value}"
+            raise ProtectedError(str(of), f"metric {name} of v{record.number} is {state}")

@@ -1,0 +1,214 @@
+"""The values of the view, as canonical bytes: one small class for each family in `keys`.
+
+Every value is a canonical mapping with its own format number under `"f"` and its fields under their names, so
+a state digest is computed over bytes that only one value can have, and any CBOR tool can show a row. Version
+records are the exception: they are stored as `mcr.record` made them, so that their ids can be verified again.
+
+A field that a later release adds gets a new format number for its family; `_read` keeps reading the old ones.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import ClassVar, Self, TypeVar
+
+from mcr import canonical
+from mcr.canonical import CanonicalError, CanonicalValue
+from mcr.errors import CorruptStoreError, StoreFormatError
+from mcr.model import ParameterValue
+from mcr_node.core.state.view import View
+
+# The place named in errors; the store that holds the view knows its own path, this code does not.
+PLACE = "state"
+_FORMAT_KEY = "f"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Shared form of all rows.
+
+    Class attributes:
+        FORMAT: format number this release writes.
+    """
+
+    FORMAT: ClassVar[int] = 1
+
+    def pack(self) -> bytes:
+        """Return the canonical bytes."""
+        values: dict[str, CanonicalValue] = {each.name: getattr(self, each.name) for each in fields(self)}
+        return canonical.encode({_FORMAT_KEY: self.FORMAT, **values})
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """Read a row.
+
+        Raises:
+            CorruptStoreError: the bytes are no row of this family.
+            StoreFormatError: a newer release wrote it.
+        """
+        try:
+            values = canonical.decode(data)
+        except CanonicalError as error:
+            raise CorruptStoreError(PLACE, f"a {cls.__name__} is not canonical: {error}") from error
+        if not isinstance(values, dict):
+            raise CorruptStoreError(PLACE, f"a {cls.__name__} is not a mapping")
+        found = values.pop(_FORMAT_KEY, None)
+        if isinstance(found, int) and found > cls.FORMAT:
+            raise StoreFormatError(PLACE, found, cls.FORMAT)
+        if found != cls.FORMAT or values.keys() != {each.name for each in fields(cls)}:
+            raise CorruptStoreError(
+                PLACE, f"a {cls.__name__} has format {found!r} and fields {sorted(values)}"
+            )
+        return cls(**values)
+
+
+AnyRow = TypeVar("AnyRow", bound=Row)
+
+
+def read(view: View, key: bytes, row: type[AnyRow]) -> AnyRow | None:
+    """Return the row at `key`, or None.
+
+    Raises:
+        CorruptStoreError, StoreFormatError: the value cannot be read.
+    """
+    data = view.get(key)
+    return None if data is None else row.unpack(data)
+
+
+@dataclass(frozen=True, slots=True)
+class StateRow(Row):
+    """What concerns all commands.
+
+    Attributes:
+        last_at_ms: log time of the last accepted command; log time never goes back.
+        request_count: how many requests are remembered.
+        oldest_request_index: no remembered request has a smaller log index. A scan for the oldest starts
+        here,
+            not at the start of the family, where an LSM tree keeps the graves of all that were evicted.
+    """
+
+    last_at_ms: int = 0
+    request_count: int = 0
+    oldest_request_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow(Row):
+    """A model; it exists from its first version on.
+
+    Attributes:
+        version_count: versions are numbered from 1 to this, without gaps.
+    """
+
+    version_count: int
+    created_at_ms: int
+    updated_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdRow(Row):
+    """Which version has an id."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefRow(Row):
+    """A ref that exists, as its latest move left it.
+
+    Attributes:
+        version_id: 32 bytes.
+        below: generation of the entry that the present one was set on top of, 0 at the bottom: what a
+        rollback
+            goes back to. It is not simply the generation before: after a rollback that one is what was left.
+        protection: rules; empty when unprotected.
+        protected_by: principal that set them last; "" when never set.
+    """
+
+    number: int
+    version_id: bytes
+    generation: int
+    below: int
+    actor: str
+    reason: str
+    at_ms: int
+    protection: Mapping[str, ParameterValue] = field(default_factory=dict)
+    protected_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MoveRow(Row):
+    """One move of a ref.
+
+    Attributes:
+        number, version_id: what it points at since; 0 and empty after a deletion.
+        below: as in RefRow, as of this move.
+        index: log index.
+    """
+
+    number: int
+    version_id: bytes
+    below: int
+    verb: str
+    actor: str
+    reason: str
+    at_ms: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class PointerRow(Row):
+    """A ref points at a version; the key says which and at which."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandingRow(Row):
+    """How a channel or branch stands to a version it was at.
+
+    Attributes:
+        generation: the latest at which it was.
+        rolled_back: a rollback left this version since it was last chosen by name.
+    """
+
+    generation: int
+    rolled_back: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow(Row):
+    """The latest value of a metric of a version, and the log index of its report."""
+
+    value: float
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class MetricCountRow(Row):
+    """How many different metrics a version has."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRow(Row):
+    """One report of metrics."""
+
+    values: Mapping[str, float]
+    channel: str
+    principal: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow(Row):
+    """An accepted request.
+
+    Attributes:
+        fingerprint: digest of its content, 32 bytes.
+        index, at_ms: when it was applied.
+        result: as `outcomes.pack_result` gives it.
+    """
+
+    fingerprint: bytes
+    index: int
+    at_ms: int
+    result: Mapping[str, CanonicalValue]

@@ -1,0 +1,112 @@
+"""Refs: how a name moves, and the commands on branches and tags.
+
+Laws:
+    Every move writes one MoveRow under the next generation; generations of a name have no gaps, and go on
+    when a deleted name is made again. The RefRow is the latest move; a deleted name has none.
+    Exactly the refs that point at a version have a PointerRow at it.
+    A tag never moves and is never deleted. The default branch is never deleted.
+"""
+
+from mcr.errors import AlreadyExistsError, ProtectedError
+from mcr.model import RefKind, VersionId
+from mcr.record import version_id
+from mcr.references import DEFAULT_BRANCH
+from mcr_node.core.state import keys, lookup
+from mcr_node.core.state.commands import CreateBranch, CreateTag, DeleteBranch
+from mcr_node.core.state.keys import RefName
+from mcr_node.core.state.outcomes import RefResult
+from mcr_node.core.state.records import MoveRow, PointerRow, RefRow, read
+from mcr_node.core.state.step import Step
+
+
+def move(
+    step: Step,
+    of: RefName,
+    *,
+    number: int,
+    identity: VersionId,
+    verb: str,
+    reason: str,
+    below: int = 0,
+) -> RefRow:
+    """Point a name at a version, making it when it does not exist; protection stays.
+
+    Only channels have a `below` (see `RefRow`): what was before a branch's head follows from its parents.
+    """
+    overlay = step.overlay
+    before = read(overlay, keys.ref(of), RefRow)
+    last = lookup.last_generation(overlay, of) if before is None else before.generation
+    row = RefRow(
+        number=number,
+        version_id=identity,
+        generation=last + 1,
+        below=below,
+        actor=step.principal,
+        reason=reason,
+        at_ms=step.at_ms,
+        protection={} if before is None else before.protection,
+        protected_by="" if before is None else before.protected_by,
+    )
+    overlay.put(keys.ref(of), row.pack())
+    if before is not None:
+        overlay.delete(keys.pointer(of, before.number))
+    overlay.put(keys.pointer(of, number), PointerRow().pack())
+    _write_history(step, of, row, verb)
+    return row
+
+
+def _write_history(step: Step, of: RefName, row: RefRow, verb: str) -> None:
+    entry = MoveRow(
+        number=row.number,
+        version_id=row.version_id,
+        below=row.below,
+        verb=verb,
+        actor=row.actor,
+        reason=row.reason,
+        at_ms=row.at_ms,
+        index=step.index,
+    )
+    step.overlay.put(keys.move(of, row.generation), entry.pack())
+
+
+def create(step: Step, command: CreateBranch | CreateTag) -> RefResult:
+    """Make a branch or tag.
+
+    Raises:
+        ModelNotFoundError, ReferenceNotFoundError: there is no such version.
+        AlreadyExistsError: the name exists, wherever it points.
+    """
+    kind = RefKind.BRANCH if isinstance(command, CreateBranch) else RefKind.TAG
+    of = RefName(command.model, kind, command.name)
+    identity = version_id(lookup.record_bytes(step.overlay, command.model, command.number))
+    existing = read(step.overlay, keys.ref(of), RefRow)
+    if existing is not None:
+        raise AlreadyExistsError(str(kind), command.name, f"at v{existing.number}")
+    row = move(step, of, number=command.number, identity=identity, verb="create", reason="")
+    return RefResult(lookup.ref_of(of, row))
+
+
+def delete_branch(step: Step, command: DeleteBranch) -> RefResult:
+    """Delete a branch.
+
+    Raises:
+        ModelNotFoundError, ReferenceNotFoundError: there is no such branch.
+        ProtectedError: it is the default branch, which a reference without `@` means.
+    """
+    of = RefName(command.model, RefKind.BRANCH, command.name)
+    before = lookup.ref_row(step.overlay, of)
+    if of.name == DEFAULT_BRANCH:
+        raise ProtectedError(str(of), "the default branch cannot be deleted")
+    row = RefRow(
+        number=0,
+        version_id=b"",
+        generation=before.generation + 1,
+        below=0,
+        actor=step.principal,
+        reason=command.reason,
+        at_ms=step.at_ms,
+    )
+    step.overlay.delete(keys.ref(of))
+    step.overlay.delete(keys.pointer(of, before.number))
+    _write_history(step, of, row, "delete")
+    return RefResult(lookup.ref_of(of, row))

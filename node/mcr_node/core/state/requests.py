@@ -1,0 +1,120 @@
+"""The memory of requests: a retry gets the first outcome, and the same id never acts twice.
+
+Only accepted requests are remembered: a rejected one changed nothing, so its retry is judged anew, and a
+rejection leaves no trace. `Window` says when requests are forgotten: after a week of log time, or when too
+many came later.
+"""
+
+from dataclasses import MISSING, dataclass, fields
+
+import blake3
+
+from mcr import canonical
+from mcr.canonical import CanonicalValue
+from mcr.errors import CorruptStoreError, RequestReusedError
+from mcr.model import LogIndex, RequestId
+from mcr_node.core.state import keys
+from mcr_node.core.state.commands import Command, LastGoodTarget, NumberTarget, PreviousTarget
+from mcr_node.core.state.outcomes import Accepted, Result, pack_result, unpack_result
+from mcr_node.core.state.records import PLACE, RequestRow, StateRow, read
+from mcr_node.core.state.step import Step
+from mcr_node.core.state.view import View
+
+DAY_MS = 24 * 60 * 60 * 1000
+_CONTEXT = b"mcr request fingerprint 1\x00"
+_ENVELOPE_FIELDS = ("request_id", "at_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How long requests are remembered.
+
+    Attributes:
+        length_ms: in log time. A week covers a training job that waited over a long weekend for its cluster.
+        count_max: a quarter of a million rows of some 300 bytes are 80 MB on disk.
+        evictions_max: forgotten per command at most, so that applying costs the same after a long pause. More
+            than one, so the memory shrinks again; it grows by one per command.
+    """
+
+    length_ms: int = 7 * DAY_MS
+    count_max: int = 1 << 18
+    evictions_max: int = 8
+
+
+WINDOW = Window()
+
+
+def fingerprint(command: Command) -> bytes:
+    """Return a digest of what a command asks for: all of it but the request id and the time of this try.
+
+    A field at its default is left out. So a field that a later release adds does not change the fingerprints
+    of commands without it, and a retry across an upgrade is still known.
+    """
+    content: dict[str, CanonicalValue] = {"command": type(command).__name__}
+    for each in fields(command):
+        value = getattr(command, each.name)
+        if each.name in _ENVELOPE_FIELDS or (each.default is not MISSING and value == each.default):
+            continue
+        match value:
+            case PreviousTarget():
+                content[each.name] = "previous"
+            case LastGoodTarget():
+                content[each.name] = "last-good"
+            case NumberTarget(number):
+                content[each.name] = number
+            case _:
+                content[each.name] = value
+    return blake3.blake3(_CONTEXT + canonical.encode(content)).digest()
+
+
+def recall(view: View, request_id: RequestId, content: bytes) -> Accepted | None:
+    """Return the outcome of a request that was accepted before, or None.
+
+    `content` is the fingerprint of the command at hand.
+
+    Raises:
+        RequestReusedError: the id was used for something else.
+    """
+    row = read(view, keys.request(request_id), RequestRow)
+    if row is None:
+        return None
+    if row.fingerprint != content:
+        raise RequestReusedError(shown_id(request_id))
+    return Accepted(LogIndex(row.index), unpack_result(row.result), already_applied=True)
+
+
+def shown_id(request_id: RequestId) -> str:
+    """Return a request id as its chooser would know it: as text if it is text, else in hexadecimal."""
+    text = request_id.decode("ascii", "replace")
+    return text if text.isascii() and text.isprintable() else request_id.hex()
+
+
+def remember(
+    step: Step,
+    request_id: RequestId,
+    content: bytes,
+    result: Result,
+    *,
+    state: StateRow,
+    window: Window = WINDOW,
+) -> None:
+    """Note an accepted request, forget a few old ones, and write what follows the row `state`."""
+    row = RequestRow(fingerprint=content, index=step.index, at_ms=step.at_ms, result=pack_result(result))
+    step.overlay.put(keys.request(request_id), row.pack())
+    step.overlay.put(keys.request_age(step.index), request_id)
+    count = state.request_count + 1
+    oldest = state.oldest_request_index
+    for key, old_id in step.overlay.scan(*keys.request_ages_from(oldest)):
+        oldest = keys.number_in(key)
+        if oldest == step.index or state.request_count + 1 - count == window.evictions_max:
+            break
+        old = read(step.overlay, keys.request(RequestId(old_id)), RequestRow)
+        if old is None:
+            raise CorruptStoreError(PLACE, f"the request of log index {oldest} is missing")
+        if count <= window.count_max and old.at_ms >= step.at_ms - window.length_ms:
+            break
+        step.overlay.delete(key)
+        step.overlay.delete(keys.request(RequestId(old_id)))
+        count -= 1
+    now = StateRow(last_at_ms=step.at_ms, request_count=count, oldest_request_index=oldest)
+    step.overlay.put(keys.STATE, now.pack())

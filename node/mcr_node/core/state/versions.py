@@ -1,0 +1,180 @@
+"""Versions: commits, and rollbacks of branches, which are commits too.
+
+Laws:
+    Versions of a model are numbered 1, 2, … without gaps, in log order. A record never changes.
+    A rollback's `target_number` names the version that first had the content, never another rollback, so what
+    a head holds and what came before it are found in one step, however often the branch went back.
+"""
+
+from typing import assert_never
+
+from mcr.errors import HeadMovedError, InvalidArgumentError, ReferenceNotFoundError
+from mcr.model import RefKind, VersionKind
+from mcr.record import Record, encode_record, version_id
+from mcr.references import DEFAULT_BRANCH
+from mcr_node.core.state import keys, lookup, metrics, refs
+from mcr_node.core.state.commands import (
+    CommitVersion,
+    LastGoodTarget,
+    NumberTarget,
+    PreviousTarget,
+    RollbackBranch,
+)
+from mcr_node.core.state.keys import RefName
+from mcr_node.core.state.outcomes import VersionResult
+from mcr_node.core.state.records import IdRow, ModelRow, RefRow, StandingRow, read
+from mcr_node.core.state.step import Step
+
+# As for channels: each step reads one record.
+LAST_GOOD_STEPS_MAX = 256
+
+
+def commit(step: Step, command: CommitVersion) -> VersionResult:
+    """Make the next version and move its branch to it.
+
+    A branch that does not exist is made. Its first version hangs on the given parent, else on the head of
+    `main`, which is what somebody who commits to a new branch starts from; without a `main` it has no parent.
+
+    Raises:
+        HeadMovedError: the branch is not where the caller expected it.
+        ModelNotFoundError, ReferenceNotFoundError: the given parent does not exist.
+        InvalidArgumentError: too many metrics.
+    """
+    overlay, model = step.overlay, command.model
+    branch = RefName(model, RefKind.BRANCH, command.branch)
+    head = read(overlay, keys.ref(branch), RefRow)
+    if command.expected_head is not None:
+        _check_head(branch, command.expected_head, head)
+    parent = command.parent
+    if parent is None:
+        start = head or read(overlay, keys.ref(RefName(model, RefKind.BRANCH, DEFAULT_BRANCH)), RefRow)
+        parent = 0 if start is None else start.number
+    model_row = read(overlay, keys.model(model), ModelRow)
+    record = Record(
+        model=model,
+        number=1 if model_row is None else model_row.version_count + 1,
+        created_at_ms=step.at_ms,
+        creator=step.principal,
+        description=command.description,
+        parameters=command.parameters,
+        branch=command.branch,
+        kind=VersionKind.COMMIT,
+        parents=(parent,) if parent else (),
+        parent_ids=(version_id(lookup.record_bytes(overlay, model, parent)),) if parent else (),
+        target_number=0,
+        manifest=command.manifest,
+        bytes_total=command.bytes_total,
+        file_count=command.file_count,
+        chunk_count=command.chunk_count,
+    )
+    result = _add(step, record, model_row, verb="commit", reason="")
+    if command.metrics:
+        metrics.keep(step, model, result.number, command.metrics, channel="")
+    return result
+
+
+def _check_head(branch: RefName, expected: int, head: RefRow | None) -> None:
+    actual = 0 if head is None else head.number
+    if actual != expected:
+        said = [f"v{number}" if number else "none" for number in (expected, actual)]
+        raise HeadMovedError(said[0], said[1], str(branch))
+
+
+def _add(step: Step, record: Record, model_row: ModelRow | None, *, verb: str, reason: str) -> VersionResult:
+    overlay, model = step.overlay, record.model
+    data = encode_record(record)
+    identity = version_id(data)
+    assert overlay.get(keys.version(model, record.number)) is None, "a version number is given once"
+    overlay.put(keys.version(model, record.number), data)
+    overlay.put(keys.version_id(model, identity), IdRow(number=record.number).pack())
+    created_at_ms = step.at_ms if model_row is None else model_row.created_at_ms
+    row = ModelRow(version_count=record.number, created_at_ms=created_at_ms, updated_at_ms=step.at_ms)
+    overlay.put(keys.model(model), row.pack())
+    refs.move(
+        step,
+        RefName(model, RefKind.BRANCH, record.branch),
+        number=record.number,
+        identity=identity,
+        verb=verb,
+        reason=reason,
+    )
+    return VersionResult(record.number, identity)
+
+
+def roll_back_branch(step: Step, command: RollbackBranch) -> VersionResult:
+    """Make a version with the content of an earlier one; its parent is the head, so nothing is lost.
+
+    "Previous" is the first parent of the version that the head's content came from: going back twice goes
+    back two steps. A target with the content that the head has already is refused, because nothing would
+    change.
+
+    Raises:
+        ModelNotFoundError, ReferenceNotFoundError: no such branch or version, or nothing to go back to.
+        InvalidArgumentError: the branch has that content already.
+    """
+    overlay, model = step.overlay, command.model
+    branch = RefName(model, RefKind.BRANCH, command.branch)
+    head = lookup.ref_row(overlay, branch)
+    present = lookup.content_number(lookup.record(overlay, model, head.number))
+    match command.target:
+        case PreviousTarget():
+            content = _content_before(step, branch, present)
+        case LastGoodTarget():
+            content = _last_good(step, branch, present)
+        case NumberTarget(number):
+            content = lookup.content_number(lookup.record(overlay, model, number))
+        case other:
+            assert_never(other)
+    if content == present:
+        raise InvalidArgumentError("target", f"{branch} has the content of v{content} already")
+    _mark(step, branch, present, head.generation, rolled_back=True)
+    if isinstance(command.target, NumberTarget):
+        _mark(step, branch, content, head.generation + 1, rolled_back=False)
+    target = lookup.record(overlay, model, content)
+    model_row = lookup.model_row(overlay, model)
+    record = Record(
+        model=model,
+        number=model_row.version_count + 1,
+        created_at_ms=step.at_ms,
+        creator=step.principal,
+        description=command.description or _describe(content, command.reason),
+        parameters=target.parameters,
+        branch=branch.name,
+        kind=VersionKind.ROLLBACK,
+        parents=(head.number,),
+        parent_ids=(version_id(lookup.record_bytes(overlay, model, head.number)),),
+        target_number=content,
+        manifest=target.manifest,
+        bytes_total=target.bytes_total,
+        file_count=target.file_count,
+        chunk_count=target.chunk_count,
+    )
+    return _add(step, record, model_row, verb="rollback", reason=command.reason)
+
+
+def _describe(content: int, reason: str) -> str:
+    return f"roll back to v{content}: {reason}" if reason else f"roll back to v{content}"
+
+
+def _content_before(step: Step, branch: RefName, content: int) -> int:
+    parents = lookup.record(step.overlay, branch.model, content).parents
+    if not parents:
+        reason = f"nothing to go back to: v{content} has no parent"
+        raise ReferenceNotFoundError(branch.model, str(branch), reason)
+    return lookup.content_number(lookup.record(step.overlay, branch.model, parents[0]))
+
+
+def _last_good(step: Step, branch: RefName, present: int) -> int:
+    content = present
+    for _ in range(LAST_GOOD_STEPS_MAX):
+        content = _content_before(step, branch, content)
+        standing = read(step.overlay, keys.standing(branch, content), StandingRow)
+        if standing is None or not standing.rolled_back:
+            return content
+    reason = f"the {LAST_GOOD_STEPS_MAX} versions before were all rolled back from; choose one by its number"
+    raise ReferenceNotFoundError(branch.model, str(branch), reason)
+
+
+def _mark(step: Step, branch: RefName, content: int, generation: int, *, rolled_back: bool) -> None:
+    row = StandingRow(generation=generation, rolled_back=rolled_back)
+    step.overlay.put(keys.standing(branch, content), row.pack())

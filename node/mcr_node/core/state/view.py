@@ -1,0 +1,73 @@
+"""The ordered key/value view that commands are applied to, and the overlay that collects their changes.
+
+Keys are compared as unsigned bytes. In production a view is RocksDB; in simulations a sorted map.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+
+class View(Protocol):
+    """Read access to an ordered map from bytes to bytes."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value at `key`, or None."""
+
+    def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (key, value) for start <= key < end, in key order or, with `reverse`, against it.
+
+        Lazy: a caller that stops early pays only for what it took. The view must not change meanwhile.
+        """
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """Return the smallest key after all keys that start with `prefix` (which must not be all 0xff)."""
+    stripped = prefix.rstrip(b"\xff")
+    assert stripped, "a prefix of 0xff bytes has no end"
+    return stripped[:-1] + bytes((stripped[-1] + 1,))
+
+
+class Overlay:
+    """A view plus uncommitted changes on top of it: what `apply` writes to.
+
+    Pure: nothing reaches the view below. Changes come out in the order of their keys, whatever order they
+    were made in, so that every node digests the same bytes.
+    """
+
+    def __init__(self, below: View) -> None:
+        self._below = below
+        self._changes: dict[bytes, bytes | None] = {}
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value at `key`, changes included."""
+        return self._changes[key] if key in self._changes else self._below.get(key)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set `key`."""
+        self._changes[key] = value
+
+    def delete(self, key: bytes) -> None:
+        """Remove `key`, whether or not it is there."""
+        self._changes[key] = None
+
+    def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Yield what the view would hold after the changes; see `View.scan`."""
+        mine = sorted((k for k in self._changes if start <= k < end), reverse=reverse)
+        below = self._below.scan(start, end, reverse=reverse)
+        pending = next(below, None)
+        for key in mine:
+            while pending is not None and ((pending[0] > key) if reverse else (pending[0] < key)):
+                yield pending
+                pending = next(below, None)
+            if pending is not None and pending[0] == key:
+                pending = next(below, None)
+            value = self._changes[key]
+            if value is not None:
+                yield key, value
+        while pending is not None:
+            yield pending
+            pending = next(below, None)
+
+    def changes(self) -> list[tuple[bytes, bytes | None]]:
+        """Return (key, new value or None for a removal), sorted by key."""
+        return sorted(self._changes.items())

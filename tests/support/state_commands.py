@@ -1,0 +1,227 @@
+"""Random command sequences over few names, so that they meet each other, and what holds in every state."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from hypothesis import strategies as st
+
+from mcr.model import ChunkId, RequestId
+from mcr.record import decode_record, version_id
+from mcr_node.core.state import keys
+from mcr_node.core.state.commands import (
+    Command,
+    CommitVersion,
+    CreateBranch,
+    CreateTag,
+    DeleteBranch,
+    LastGoodTarget,
+    MoveChannel,
+    NumberTarget,
+    PreviousTarget,
+    ProtectChannel,
+    ReportMetrics,
+    RollbackBranch,
+    RollbackChannel,
+)
+from mcr_node.core.state.records import (
+    IdRow,
+    MetricCountRow,
+    ModelRow,
+    MoveRow,
+    RefRow,
+    StateRow,
+    read,
+)
+from mcr_node.core.state.view import View, prefix_end
+from tests.support.state_world import StateWorld
+
+_models = st.sampled_from(["a/one"] * 7 + ["a/one.2"])
+_branches = st.sampled_from(["main", "exp", "exp.2"])
+_channels = st.sampled_from(["production"] * 4 + ["main"])
+_numbers = st.integers(1, 6)
+_reasons = st.sampled_from(["", "p99 up"])
+_targets = st.just(PreviousTarget()) | st.just(LastGoodTarget()) | st.builds(NumberTarget, _numbers)
+_floats = st.floats(allow_nan=True, allow_infinity=True)
+_metrics = st.dictionaries(st.sampled_from(["loss", "accuracy", "norm"]), _floats, max_size=3)
+_envelope = {
+    "request_id": st.just(RequestId(b"to be replaced")),
+    "principal": st.sampled_from(["alice", "bob", "ci"]),
+    "at_ms": st.integers(1_000, 10**10),
+    "model": _models,
+}
+_protections = st.fixed_dictionaries(
+    {},
+    optional={
+        "actors": st.lists(st.sampled_from(["alice", "bob", "ci", "dora"]), min_size=1, max_size=3),
+        "branch": _branches,
+        "metrics": st.just(["loss"]),
+    },
+)
+
+commits = st.builds(
+    CommitVersion,
+    branch=_branches,
+    expected_head=st.none() | st.integers(0, 6),
+    parent=st.none() | _numbers,
+    description=st.text(max_size=3),
+    parameters=st.dictionaries(
+        st.text(max_size=2), st.integers() | _floats | st.text(max_size=2), max_size=2
+    ),
+    manifest=st.binary(min_size=31, max_size=32).map(ChunkId),
+    bytes_total=st.sampled_from([0, 1, 2**40, -1]),
+    file_count=st.integers(0, 9),
+    chunk_count=st.integers(0, 9),
+    metrics=_metrics,
+    allow_non_finite=st.booleans(),
+    **_envelope,
+)
+plain_commits = st.builds(
+    CommitVersion,
+    branch=_branches,
+    expected_head=st.none(),
+    parent=st.none(),
+    description=st.just(""),
+    parameters=st.just({}),
+    manifest=st.just(ChunkId(bytes(32))),
+    bytes_total=st.just(1),
+    file_count=st.just(1),
+    chunk_count=st.just(1),
+    metrics=st.just({}),
+    **_envelope,
+)
+others: st.SearchStrategy[Command] = st.one_of(
+    st.builds(RollbackBranch, branch=_branches, target=_targets, reason=_reasons, **_envelope),
+    st.builds(CreateBranch, name=_branches, number=_numbers, **_envelope),
+    st.builds(DeleteBranch, name=_branches, reason=_reasons, **_envelope),
+    st.builds(CreateTag, name=st.sampled_from(["t1", "main"]), number=_numbers, **_envelope),
+    st.builds(
+        MoveChannel,
+        channel=_channels,
+        number=_numbers,
+        expected_generation=st.sampled_from([None, None, None, 0, 3, 4]),
+        reason=_reasons,
+        **_envelope,
+    ),
+    st.builds(RollbackChannel, channel=_channels, target=_targets, reason=_reasons, **_envelope),
+    st.builds(ProtectChannel, channel=_channels, protection=_protections, **_envelope),
+    st.builds(
+        ReportMetrics,
+        number=_numbers,
+        values=_metrics,
+        channel=st.just("") | _channels,
+        allow_non_finite=st.booleans(),
+        **_envelope,
+    ),
+)
+any_command: st.SearchStrategy[Command] = st.one_of(plain_commits, plain_commits, commits, others, others)
+
+
+def _prelude() -> list[Command]:
+    """Return a start from which most commands find what they name: four versions, two branches, a channel."""
+    world = StateWorld(model="a/one", at_ms=0)
+    commands: list[Command] = [world.commit(branch) for branch in ("main", "main", "exp", "main")]
+    return commands + [world.set_channel(number) for number in (1, 2, 4)]
+
+
+def _with_ids(drawn: list[tuple[Command, int]]) -> list[Command]:
+    """Give each command an id of its own, but for some that repeat an earlier one: wholly, or only its id."""
+    commands = _prelude()
+    for command, repeated in drawn:
+        earlier = commands[-min(repeated, len(commands))]
+        if repeated == 0:
+            commands.append(replace(command, request_id=RequestId(b"own %d" % len(commands))))
+        elif repeated % 2:
+            commands.append(replace(earlier, at_ms=command.at_ms))
+        else:
+            commands.append(replace(command, request_id=earlier.request_id))
+    return commands
+
+
+_repeats = st.sampled_from([0] * 20 + [1, 2, 5, 6])
+sequences: st.SearchStrategy[list[Command]] = st.lists(
+    st.tuples(any_command, _repeats), min_size=10, max_size=40
+).map(_with_ids)
+"""Command sequences, bad commands and retries included."""
+
+
+def check_invariants(view: View) -> None:
+    """Assert what holds in every state."""
+    for key, value in view.scan(*keys.models_after("")):
+        _check_versions(view, keys.model_in(key), ModelRow.unpack(value))
+    _check_refs(view)
+    _check_requests(view)
+    for key, value in _rows(view, b"c"):
+        assert MetricCountRow.unpack(value).count == len(_rows(view, b"l" + key[1:]))
+
+
+def _rows(view: View, prefix: bytes) -> list[tuple[bytes, bytes]]:
+    return list(view.scan(prefix, prefix_end(prefix)))
+
+
+def _check_versions(view: View, model: str, row: ModelRow) -> None:
+    rows = list(view.scan(*keys.versions_before(model, keys.NUMBER_MAX)))
+    assert [keys.number_in(key) for key, _ in rows] == list(range(1, row.version_count + 1))
+    ids = {}
+    for key, data in rows:
+        record = decode_record(data)
+        identity = version_id(data)
+        ids[record.number] = identity
+        assert record.number == keys.number_in(key)
+        assert all(parent < record.number for parent in (*record.parents, record.target_number))
+        assert record.parent_ids == tuple(ids[parent] for parent in record.parents)
+        found = read(view, keys.version_id(model, identity), IdRow)
+        assert found is not None
+        assert found.number == record.number
+        if record.target_number:
+            target = decode_record(rows[record.target_number - 1][1])
+            assert target.target_number == 0
+            assert target.manifest == record.manifest
+    times = [decode_record(data).created_at_ms for _, data in rows]
+    assert times == sorted(times)
+    assert [row.created_at_ms, row.updated_at_ms] == [times[0], times[-1]]
+
+
+def _check_refs(view: View) -> None:
+    histories: dict[bytes, list[MoveRow]] = {}
+    for key, value in _rows(view, b"h"):
+        moves = histories.setdefault(key[1:-9], [])
+        moves.append(MoveRow.unpack(value))
+        assert keys.number_in(key) == len(moves), "generations have no gaps"
+    existing = {key[1:]: RefRow.unpack(value) for key, value in _rows(view, b"r")}
+    assert existing.keys() == {name for name, moves in histories.items() if moves[-1].verb != "delete"}
+    assert len(_rows(view, b"p")) == len(existing)
+    for name, moves in histories.items():
+        assert all(one.at_ms <= two.at_ms and one.index < two.index for one, two in pairwise(moves))
+        _check_chain(moves)
+        if name in existing:
+            row, last = existing[name], moves[-1]
+            assert row.generation == len(moves)
+            assert (row.number, row.version_id, row.below, row.actor, row.reason, row.at_ms) == (
+                last.number,
+                last.version_id,
+                last.below,
+                last.actor,
+                last.reason,
+                last.at_ms,
+            )
+            model, _, kind_and_name = name.partition(b"\x00")
+            number = row.number.to_bytes(8, "big")
+            assert view.get(b"p" + model + b"\x00" + number + kind_and_name) is not None
+
+
+def _check_chain(moves: Sequence[MoveRow]) -> None:
+    """What a rollback goes back to is always older, and another version."""
+    for generation, move in enumerate(moves, start=1):
+        assert 0 <= move.below < generation
+        if move.below:
+            assert moves[move.below - 1].number != move.number
+
+
+def _check_requests(view: View) -> None:
+    ages = _rows(view, b"a")
+    remembered = [key[1:] for key, _ in _rows(view, b"q")]
+    assert sorted(request_id for _, request_id in ages) == remembered
+    state = read(view, keys.STATE, StateRow)
+    assert len(ages) == (0 if state is None else state.request_count)
+    assert state is None or not ages or state.oldest_request_index <= keys.number_in(ages[0][0])
