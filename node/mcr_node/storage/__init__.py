@@ -1,0 +1,1 @@
+"""Disk, nothing else."""

@@ -1,0 +1,215 @@
+"""The file system as the pack files see it: few calls, so that tests can break every one of them.
+
+`tests.faults.FaultyDisk` stands in for `Disk` and loses what was not synced; nothing else in a chunk store
+touches a segment file.
+"""
+
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mcr.errors import FailedError, OutOfSpaceError
+from mcr.model import Buffer
+from mcr_node.ports import StorageFailure as StorageFailure
+
+# Linux takes at most this many buffers in one pwritev (IOV_MAX).
+BUFFERS_MAX = 1024
+_NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
+# What a failing medium or a damaged file system answers. Everything else (too many open files, no permission)
+# says nothing about the bytes on disk.
+_DAMAGE = frozenset((errno.EIO, errno.EBADMSG, errno.EUCLEAN))
+
+
+class UnreadableError(Exception):
+    """The medium cannot give back these bytes, or the file is gone; a copy elsewhere has to serve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """An open file; of no use after `Disk.close`."""
+
+    path: Path
+    descriptor: int
+
+
+def _translated(error: OSError, path: Path) -> Exception:
+    """Return what to raise for a write that failed."""
+    if error.errno in _NO_SPACE:
+        return OutOfSpaceError(str(path), os.strerror(error.errno or 0))
+    return StorageFailure(f"{path}: {error.strerror}")
+
+
+class Disk:
+    """The real file system. Stateless, so any number of threads may share it."""
+
+    def make_directory(self, path: Path) -> None:
+        """Create a folder and its parents; not an error when it exists.
+
+        Raises:
+            OutOfSpaceError, StorageFailure: it could not be made.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _translated(error, path) from error
+
+    def exists(self, path: Path) -> bool:
+        """Return whether there is a file or folder at `path`."""
+        return path.exists()
+
+    def list_names(self, path: Path) -> list[str]:
+        """Return the names in a folder, sorted."""
+        return sorted(os.listdir(path))
+
+    def create(self, path: Path) -> Handle:
+        """Create an empty file for reading and writing; its name is durable after `sync_directory`.
+
+        Raises:
+            OutOfSpaceError: no space for it.
+            StorageFailure: it exists, or cannot be made.
+        """
+        return self._open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+
+    def open_writable(self, path: Path) -> Handle:
+        """Open a file that exists for reading and writing.
+
+        Raises:
+            StorageFailure: it cannot be opened.
+        """
+        return self._open(path, os.O_RDWR)
+
+    def _open(self, path: Path, flags: int) -> Handle:
+        try:
+            return Handle(path, os.open(path, flags | os.O_CLOEXEC, 0o644))
+        except OSError as error:
+            raise _translated(error, path) from error
+
+    def open_readable(self, path: Path) -> Handle:
+        """Open a file that exists for reading.
+
+        Raises:
+            UnreadableError: it is gone, or the medium fails.
+            FailedError: it cannot be opened for a reason that lies elsewhere, such as too many open files.
+        """
+        try:
+            return Handle(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            if error.errno == errno.ENOENT or error.errno in _DAMAGE:
+                raise UnreadableError(f"{path.name}: {error.strerror}") from error
+            raise FailedError(str(path), str(error.strerror)) from error
+
+    def close(self, handle: Handle) -> None:
+        """Release a file. Says nothing about durability."""
+        os.close(handle.descriptor)
+
+    def pwritev(self, handle: Handle, buffers: Sequence[Buffer], offset: int) -> None:
+        """Write all buffers one after the other from `offset`; durable after `fdatasync`.
+
+        Raises:
+            OutOfSpaceError: the disk is full; any part may have been written.
+            StorageFailure: any part may have been written.
+        """
+        views = [view for buffer in buffers if (view := memoryview(buffer).cast("B")).nbytes]
+        first = 0
+        while first < len(views):
+            try:
+                written = os.pwritev(handle.descriptor, views[first : first + BUFFERS_MAX], offset)
+            except OSError as error:
+                raise _translated(error, handle.path) from error
+            offset += written
+            while first < len(views) and written >= views[first].nbytes:
+                written -= views[first].nbytes
+                first += 1
+            if written:
+                views[first] = views[first][written:]
+
+    def pread(self, handle: Handle, length_bytes: int, offset: int) -> bytes:
+        """Return `length_bytes` from `offset`, fewer only at the end of the file.
+
+        Raises:
+            UnreadableError: the medium fails.
+            FailedError: any other reason.
+        """
+        try:
+            data = os.pread(handle.descriptor, length_bytes, offset)
+            while 0 < len(data) < length_bytes:
+                more = os.pread(handle.descriptor, length_bytes - len(data), offset + len(data))
+                if not more:
+                    break
+                data += more
+        except OSError as error:
+            if error.errno in _DAMAGE:
+                raise UnreadableError(f"{handle.path.name}: {error.strerror}") from error
+            raise FailedError(str(handle.path), str(error.strerror)) from error
+        return data
+
+    def size_bytes(self, handle: Handle) -> int:
+        """Return the length of a file."""
+        return os.fstat(handle.descriptor).st_size
+
+    def truncate(self, handle: Handle, length_bytes: int) -> None:
+        """Cut a file; durable after `fdatasync`.
+
+        Raises:
+            OutOfSpaceError, StorageFailure: it may or may not be cut.
+        """
+        try:
+            os.ftruncate(handle.descriptor, length_bytes)
+        except OSError as error:
+            raise _translated(error, handle.path) from error
+
+    def fdatasync(self, handle: Handle) -> None:
+        """Make all completed writes to a file durable, and its length.
+
+        Raises:
+            StorageFailure: what was written since the last success may be lost, even if it can be read. No
+                space is no exception: writeback that found none has dropped the pages all the same.
+        """
+        try:
+            os.fdatasync(handle.descriptor)
+        except OSError as error:
+            raise StorageFailure(f"{handle.path}: {error.strerror}") from error
+
+    def sync_directory(self, path: Path) -> None:
+        """Make creations, renames and removals in a folder durable.
+
+        Raises:
+            StorageFailure: they may be lost.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise StorageFailure(f"{path}: {error.strerror}") from error
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename a file or folder; durable after `sync_directory`.
+
+        Raises:
+            OutOfSpaceError, StorageFailure: nothing was renamed.
+        """
+        try:
+            os.rename(source, target)
+        except OSError as error:
+            raise _translated(error, source) from error
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file, if it is there; durable after `sync_directory`.
+
+        Raises:
+            StorageFailure: it is still there.
+        """
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _translated(error, path) from error
+
+    def free_bytes(self, path: Path) -> int:
+        """Return what an ordinary process may still write to the file system that holds `path`."""
+        status = os.statvfs(path)
+        return status.f_bavail * status.f_frsize
