@@ -1,0 +1,1 @@
+"""The doing half: carries out what the core decides."""

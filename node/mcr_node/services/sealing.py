@@ -1,0 +1,45 @@
+"""Before a version becomes visible: is everything that its manifest names held?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from mcr.errors import MissingChunkError
+from mcr.manifest import drain, walk_files, walk_ids
+from mcr.model import ChunkId, EntryKind
+from mcr_node.ports import ChunkStore
+
+_IDS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a manifest holds, counted by the node itself and not taken from the client."""
+
+    bytes_total: int
+    file_count: int
+    chunk_count: int
+
+
+def check_held(store: ChunkStore, manifest: ChunkId) -> Content:
+    """Walk a manifest and return its totals; blocks for as long as reading its nodes takes.
+
+    Raises:
+        MissingChunkError: a chunk or node is not held; upload it and repeat.
+        CorruptChunkError: a node is damaged or is no manifest.
+    """
+
+    def get(ids: Sequence[ChunkId]) -> list[bytes]:
+        return [store.get(chunk_id) for chunk_id in ids]
+
+    walk = drain(walk_ids(manifest), get)
+    while ids := list(islice(walk, _IDS_AT_ONCE)):
+        missing = store.missing(ids)
+        if missing:
+            raise MissingChunkError(min(missing).hex())
+    bytes_total = file_count = chunk_count = 0
+    for row in drain(walk_files(manifest), get):
+        bytes_total += row.entry.size_bytes
+        file_count += row.entry.kind is EntryKind.FILE
+        chunk_count += row.entry.chunk_count
+    return Content(bytes_total, file_count, chunk_count)

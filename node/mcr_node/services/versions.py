@@ -1,0 +1,320 @@
+"""mcr.v1.VersionsService: check, translate, delegate. Decisions are made in core/state."""
+
+from collections.abc import Callable
+from typing import TypedDict, TypeVar
+
+from mcr import _wire
+from mcr.errors import InvalidArgumentError
+from mcr.model import DIGEST_BYTES, REQUEST_ID_BYTES_MAX, ChunkId, RefKind, RequestId
+from mcr.references import Reference, Selector, check_model, parse_reference
+from mcr.v1 import versions_pb2 as pb
+from mcr_node.core.state import queries
+from mcr_node.core.state.commands import (
+    Command,
+    CommitVersion,
+    CreateBranch,
+    CreateTag,
+    DeleteBranch,
+    LastGoodTarget,
+    MoveChannel,
+    NumberTarget,
+    PreviousTarget,
+    ProtectChannel,
+    ReportMetrics,
+    RollbackBranch,
+    RollbackChannel,
+    Target,
+)
+from mcr_node.core.state.outcomes import Accepted, RefResult, Rejected, VersionResult
+from mcr_node.core.state.view import View
+from mcr_node.ports import ChunkStore
+from mcr_node.runtime.runner import Runner
+from mcr_node.services.sealing import check_held
+
+PAGE_MAX = 1000
+
+Result = TypeVar("Result")
+
+
+class _Envelope(TypedDict):
+    """What every command carries."""
+
+    request_id: RequestId
+    principal: str
+    at_ms: int
+
+
+class VersionsService:
+    """The service for one principal, as authenticated at the edge."""
+
+    def __init__(self, runner: Runner, chunks: ChunkStore, principal: str) -> None:
+        self._runner = runner
+        self._chunks = chunks
+        self._principal = principal
+
+    # ---- writes ----
+
+    async def commit_version(self, request: pb.CommitVersionRequest) -> pb.CommitVersionResponse:
+        """Make one version from a stored manifest."""
+        if len(request.manifest) != DIGEST_BYTES:
+            raise InvalidArgumentError(
+                "manifest", f"it has {len(request.manifest)} bytes, not {DIGEST_BYTES}"
+            )
+        manifest = ChunkId(request.manifest)
+        # Sealed before visible: what the manifest names is looked for here, not believed.
+        content = await self._runner.run(lambda: check_held(self._chunks, manifest))
+        accepted = await self._propose(
+            CommitVersion(
+                **self._envelope(request.header),
+                model=request.model,
+                branch=request.branch,
+                expected_head=request.expected_head if request.HasField("expected_head") else None,
+                parent=request.parent if request.HasField("parent") else None,
+                description=request.description,
+                parameters=_wire.mapping_from_wire(request.parameters),
+                manifest=manifest,
+                bytes_total=content.bytes_total,
+                file_count=content.file_count,
+                chunk_count=content.chunk_count,
+                metrics={metric.name: metric.value for metric in request.metrics},
+                allow_non_finite=request.allow_non_finite,
+            )
+        )
+        version = await self._made(request.model, accepted)
+        return pb.CommitVersionResponse(
+            version=version, log_index=accepted.index, already_applied=accepted.already_applied
+        )
+
+    async def rollback_branch(self, request: pb.RollbackBranchRequest) -> pb.RollbackBranchResponse:
+        """Make a version that restores an earlier one."""
+        accepted = await self._propose(
+            RollbackBranch(
+                **self._envelope(request.header),
+                model=request.model,
+                branch=request.branch,
+                target=_target(request),
+                reason=request.reason,
+            )
+        )
+        version = await self._made(request.model, accepted)
+        return pb.RollbackBranchResponse(version=version, log_index=accepted.index)
+
+    async def create_ref(self, request: pb.CreateRefRequest) -> pb.CreateRefResponse:
+        """Make a branch or tag."""
+        kind = _wire.kind_from_wire(request.kind)
+        if kind not in (RefKind.BRANCH, RefKind.TAG):
+            raise InvalidArgumentError("kind", "only branches and tags are made this way")
+        make = CreateBranch if kind is RefKind.BRANCH else CreateTag
+        accepted = await self._propose(
+            make(
+                **self._envelope(request.header),
+                model=request.model,
+                name=request.name,
+                number=request.number,
+            )
+        )
+        return pb.CreateRefResponse(ref=_ref(accepted), log_index=accepted.index)
+
+    async def delete_branch(self, request: pb.DeleteBranchRequest) -> pb.DeleteBranchResponse:
+        """Delete a branch."""
+        accepted = await self._propose(
+            DeleteBranch(
+                **self._envelope(request.header),
+                model=request.model,
+                name=request.name,
+                reason=request.reason,
+            )
+        )
+        return pb.DeleteBranchResponse(log_index=accepted.index)
+
+    async def move_channel(self, request: pb.MoveChannelRequest) -> pb.MoveChannelResponse:
+        """Point a channel at a version."""
+        expected = request.expected_generation if request.HasField("expected_generation") else None
+        accepted = await self._propose(
+            MoveChannel(
+                **self._envelope(request.header),
+                model=request.model,
+                channel=request.channel,
+                number=request.number,
+                expected_generation=expected,
+                reason=request.reason,
+            )
+        )
+        return pb.MoveChannelResponse(ref=_ref(accepted), log_index=accepted.index)
+
+    async def rollback_channel(self, request: pb.RollbackChannelRequest) -> pb.RollbackChannelResponse:
+        """Move a channel back."""
+        accepted = await self._propose(
+            RollbackChannel(
+                **self._envelope(request.header),
+                model=request.model,
+                channel=request.channel,
+                target=_target(request),
+                reason=request.reason,
+            )
+        )
+        return pb.RollbackChannelResponse(ref=_ref(accepted), log_index=accepted.index)
+
+    async def protect_channel(self, request: pb.ProtectChannelRequest) -> pb.ProtectChannelResponse:
+        """Replace a channel's rules."""
+        accepted = await self._propose(
+            ProtectChannel(
+                **self._envelope(request.header),
+                model=request.model,
+                channel=request.channel,
+                protection=_wire.mapping_from_wire(request.protection),
+            )
+        )
+        return pb.ProtectChannelResponse(ref=_ref(accepted), log_index=accepted.index)
+
+    async def report_metrics(self, request: pb.ReportMetricsRequest) -> pb.ReportMetricsResponse:
+        """Record metrics."""
+        accepted = await self._propose(
+            ReportMetrics(
+                **self._envelope(request.header),
+                model=request.model,
+                number=request.number,
+                values={metric.name: metric.value for metric in request.metrics},
+                channel=request.channel,
+                allow_non_finite=request.allow_non_finite,
+            )
+        )
+        return pb.ReportMetricsResponse(log_index=accepted.index)
+
+    def _envelope(self, header: pb.WriteHeader) -> _Envelope:
+        return _Envelope(
+            request_id=_request_id(header),
+            principal=self._principal,
+            at_ms=self._runner.clock.now_ms(),
+        )
+
+    async def _propose(self, command: Command) -> Accepted:
+        outcome = await self._runner.propose(command)
+        match outcome:
+            case Rejected():
+                raise outcome.error()
+            case Accepted():
+                return outcome
+
+    async def _made(self, model: str, accepted: Accepted) -> pb.Version:
+        result = accepted.result
+        assert isinstance(result, VersionResult)
+        return await self._read(
+            lambda view: _wire.version_to_wire(queries.get_version(view, model, result.number))
+        )
+
+    # ---- reads ----
+
+    async def get_version(self, request: pb.GetVersionRequest) -> pb.GetVersionResponse:
+        """Resolve a reference."""
+        reference = parse_reference(request.reference)
+
+        def read(view: View) -> pb.Version:
+            number = queries.resolve(view, reference)
+            return _wire.version_to_wire(queries.get_version(view, reference.model, number))
+
+        index = self._runner.applied
+        return pb.GetVersionResponse(version=await self._read(read), log_index=index)
+
+    async def list_versions(self, request: pb.ListVersionsRequest) -> pb.ListVersionsResponse:
+        """List versions, newest first."""
+        limit = _limit(request.limit)
+        before = request.before or None
+        if request.ancestry:
+            reference = parse_reference(request.reference)
+        else:
+            reference = Reference(check_model(request.reference), Selector.ANY)
+
+        def read(view: View) -> list[pb.Version]:
+            if request.ancestry:
+                start = queries.resolve(view, reference)
+                versions = queries.list_ancestry(view, reference.model, start, before=before, limit=limit)
+            else:
+                versions = queries.list_versions(view, reference.model, before=before, limit=limit)
+            return [_wire.version_to_wire(version) for version in versions]
+
+        index = self._runner.applied
+        return pb.ListVersionsResponse(versions=await self._read(read), log_index=index)
+
+    async def list_models(self, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
+        """List models by name."""
+        limit = _limit(request.limit)
+        index = self._runner.applied
+        summaries = await self._read(lambda view: queries.list_models(view, after=request.after, limit=limit))
+        return pb.ListModelsResponse(
+            models=[_wire.summary_to_wire(summary) for summary in summaries], log_index=index
+        )
+
+    async def list_refs(self, request: pb.ListRefsRequest) -> pb.ListRefsResponse:
+        """List refs of one kind."""
+        kind, model = _kind(request.kind), check_model(request.model)
+        index = self._runner.applied
+        refs = await self._read(lambda view: queries.list_refs(view, model, kind))
+        return pb.ListRefsResponse(refs=[_wire.ref_to_wire(ref) for ref in refs], log_index=index)
+
+    async def list_ref_moves(self, request: pb.ListRefMovesRequest) -> pb.ListRefMovesResponse:
+        """List the history of one ref."""
+        kind, model, name = _kind(request.kind), check_model(request.model), request.name
+        limit = _limit(request.limit)
+        index = self._runner.applied
+        if request.HasField("at_ms"):
+            move = await self._read(lambda view: queries.ref_at(view, model, kind, name, request.at_ms))
+            moves = [] if move is None else [move]
+        else:
+            before = request.before_generation or None
+            moves = await self._read(
+                lambda view: queries.ref_history(
+                    view, model, kind, name, before_generation=before, limit=limit
+                )
+            )
+        return pb.ListRefMovesResponse(moves=[_wire.move_to_wire(move) for move in moves], log_index=index)
+
+    async def list_metric_reports(self, request: pb.ListMetricReportsRequest) -> pb.ListMetricReportsResponse:
+        """List metric reports of a version."""
+        model, limit = check_model(request.model), _limit(request.limit)
+        index = self._runner.applied
+        reports = await self._read(
+            lambda view: queries.metric_reports(view, model, request.number, limit=limit)
+        )
+        return pb.ListMetricReportsResponse(
+            reports=[_wire.report_to_wire(report) for report in reports], log_index=index
+        )
+
+    async def _read(self, work: Callable[[View], Result]) -> Result:
+        return await self._runner.run(lambda: work(self._runner.view()))
+
+
+def _request_id(header: pb.WriteHeader) -> RequestId:
+    if not 0 < len(header.request_id) <= REQUEST_ID_BYTES_MAX:
+        raise InvalidArgumentError(
+            "request_id", f"it has {len(header.request_id)} bytes, 1 to {REQUEST_ID_BYTES_MAX} allowed"
+        )
+    return RequestId(header.request_id)
+
+
+def _target(request: pb.RollbackBranchRequest | pb.RollbackChannelRequest) -> Target:
+    match request.target:
+        case pb.ROLLBACK_TARGET_PREVIOUS:
+            return PreviousTarget()
+        case pb.ROLLBACK_TARGET_LAST_GOOD:
+            return LastGoodTarget()
+        case _:
+            return NumberTarget(request.to)
+
+
+def _limit(limit: int) -> int:
+    if not 0 < limit <= PAGE_MAX:
+        raise InvalidArgumentError("limit", f"{limit} is not between 1 and {PAGE_MAX}")
+    return limit
+
+
+def _kind(kind: "pb.RefKind.ValueType") -> RefKind:
+    known = _wire.kind_from_wire(kind)
+    if known is None:
+        raise InvalidArgumentError("kind", "it is not branch, tag or channel")
+    return known
+
+
+def _ref(accepted: Accepted) -> pb.Ref:
+    assert isinstance(accepted.result, RefResult)
+    return _wire.ref_to_wire(accepted.result.ref)

@@ -1,0 +1,150 @@
+"""The runner: persisted, then applied, then answered; and nobody waits for ever."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mcr.errors import FailedError, McrError, OutOfSpaceError
+from mcr.model import ChunkId, RequestId
+from mcr_node.core.state.commands import CommitVersion
+from mcr_node.core.state.outcomes import Accepted, Rejected, VersionResult
+from mcr_node.ports import LogEntry
+from mcr_node.runtime import runner as runner_module
+from mcr_node.runtime.runner import Runner
+from tests.conformance.memory_log_store import MemoryLogStore
+from tests.conformance.memory_state_store import MemoryStateStore
+
+
+class FixedClock:
+    def now_ms(self) -> int:
+        return 1_000
+
+    def monotonic_ns(self) -> int:
+        return 0
+
+
+def commit(number: int, *, expected_head: int | None = None) -> CommitVersion:
+    return CommitVersion(
+        request_id=RequestId(b"request %d" % number),
+        principal="test",
+        at_ms=number,
+        model="a/b",
+        branch="main",
+        expected_head=expected_head,
+        parent=None,
+        description="",
+        parameters={},
+        manifest=ChunkId(bytes(32)),
+        bytes_total=0,
+        file_count=0,
+        chunk_count=0,
+        metrics={},
+    )
+
+
+def start(log: MemoryLogStore, state: MemoryStateStore, executor: ThreadPoolExecutor) -> Runner:
+    return Runner(log=log, state=state, clock=FixedClock(), executor=executor)
+
+
+def committed(log: MemoryLogStore, state: MemoryStateStore, first: int, count: int) -> list[int]:
+    async def work() -> list[int]:
+        with ThreadPoolExecutor(1) as executor:
+            runner = start(log, state, executor)
+            await runner.start()
+            proposals = (runner.propose(commit(number)) for number in range(first, first + count))
+            outcomes = await asyncio.gather(*proposals)
+            await runner.close()
+        numbers = []
+        for outcome in outcomes:
+            assert isinstance(outcome, Accepted)
+            assert isinstance(outcome.result, VersionResult)
+            numbers.append(outcome.result.number)
+        return numbers
+
+    return asyncio.run(work())
+
+
+def test_concurrent_proposals_each_get_their_own_outcome_in_log_order() -> None:
+    log, state = MemoryLogStore(), MemoryStateStore()
+    assert committed(log, state, 0, 50) == list(range(1, 51))
+    assert log.bounds() == (1, 50)
+    assert state.applied() == 50
+
+
+def test_what_the_state_lost_is_applied_again_from_the_log() -> None:
+    log, state = MemoryLogStore(), MemoryStateStore()
+    committed(log, state, 0, 30)
+    digest, rows = state.state_digest(), list(state.view().scan(b"", b"\xff"))
+    state.lose_unsynced()
+    assert state.applied() == 0
+
+    committed(log, state, 0, 0)
+
+    assert (state.applied(), state.state_digest()) == (30, digest)
+    assert list(state.view().scan(b"", b"\xff")) == rows
+    assert committed(log, state, 100, 1) == [31]
+
+
+def test_a_rejected_command_takes_a_place_in_the_log_and_changes_nothing() -> None:
+    async def work() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            runner = start(MemoryLogStore(), MemoryStateStore(), executor)
+            await runner.start()
+            outcome = await runner.propose(commit(1, expected_head=7))
+            assert isinstance(outcome, Rejected)
+            assert outcome.code == "head_moved"
+            assert runner.applied == 1
+            await runner.close()
+
+    asyncio.run(work())
+
+
+class FullLogStore(MemoryLogStore):
+    """A log on a disk that is full."""
+
+    def append(self, entries: Sequence[LogEntry]) -> None:
+        raise OutOfSpaceError("log", "no space left")
+
+
+class BrokenLogStore(MemoryLogStore):
+    """A log with a bug."""
+
+    def append(self, entries: Sequence[LogEntry]) -> None:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"), [(FullLogStore(), OutOfSpaceError), (BrokenLogStore(), FailedError)]
+)
+def test_after_a_failed_append_everybody_is_told_and_nobody_waits(
+    log: MemoryLogStore, expected: type[McrError]
+) -> None:
+    async def work() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            runner = start(log, MemoryStateStore(), executor)
+            await runner.start()
+            answers = await asyncio.gather(
+                *(runner.propose(commit(number)) for number in range(5)), return_exceptions=True
+            )
+            assert {type(answer) for answer in answers} == {expected}
+            with pytest.raises(expected):
+                await runner.propose(commit(9))
+            await runner.close()
+
+    asyncio.run(work())
+
+
+def test_the_log_is_cut_back_only_after_the_state_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "LOG_ENTRIES_KEPT_MAX", 20)
+    log, state = MemoryLogStore(), MemoryStateStore()
+    committed(log, state, 0, 30)
+    for first in range(100, 160, 10):
+        committed(log, state, first, 10)
+    entries_first, entries_last = log.bounds()
+    assert entries_last == 90
+    assert entries_last - entries_first <= 30
+    state.lose_unsynced()
+    assert state.applied() >= entries_first - 1
+    assert committed(log, state, 500, 1) == [91]
