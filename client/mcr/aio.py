@@ -1,0 +1,407 @@
+"""The asyncio client: every flow is written here once; `mcr.client` runs the same flows for blocking callers.
+
+async with await mcr.aio.connect("models.mcr") as client:
+    version = await client.model("vision/resnet50").commit("ckpt/", message="epoch 3")
+"""
+
+import asyncio
+import getpass
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+from mcr import _embedded, _wire
+from mcr.blocking import run_blocking
+from mcr.checking import check_versions
+from mcr.committing import WORKERS, CommitProgress, Uploaded, Uploader
+from mcr.connection import Connection
+from mcr.errors import (
+    DurabilityError,
+    InvalidArgumentError,
+    NotFoundError,
+    ReferenceNotFoundError,
+)
+from mcr.model import (
+    REQUEST_ID_BYTES_MAX,
+    CheckReport,
+    ChunkId,
+    CommitResult,
+    ModelSummary,
+    Parameters,
+    Ref,
+    RefKind,
+    RefMove,
+    StoreStatus,
+    Version,
+)
+from mcr.reading import PAGE_MAX, ModelReader, fields_of
+from mcr.references import DEFAULT_BRANCH, check_model
+from mcr.scanning import scan
+from mcr.v1 import admin_pb2 as admin
+from mcr.v1 import versions_pb2 as pb
+
+PREVIOUS, LAST_GOOD = "previous", "last-good"
+_TARGETS = {PREVIOUS: pb.ROLLBACK_TARGET_PREVIOUS, LAST_GOOD: pb.ROLLBACK_TARGET_LAST_GOOD}
+
+
+async def connect(where: str | Path, *, timeout_s: float | None = None) -> "AsyncClient":
+    """Open an embedded store and return a client of it.
+
+    Args:
+        where: folder of a store made by `mcr.init`.
+        timeout_s: how long to wait for another process that has it open; None = not at all.
+
+    Raises:
+        StoreNotFoundError, StoreBusyError, StoreFormatError, CorruptStoreError: see `mcr.errors`.
+        MissingExtraError: the node part is not installed.
+    """
+    return AsyncClient(await _embedded.open_store(Path(where), principal=_principal(), timeout_s=timeout_s))
+
+
+def _principal() -> str:
+    # Nobody is authenticated inside one process: the record names the account, and says so.
+    return f"local:{getpass.getuser()}"
+
+
+class AsyncClient:
+    """A connection to a store. Make one with `connect`; close it, or use it as a context manager."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="mcr-client")
+
+    @property
+    def location(self) -> str:
+        """Where the store is."""
+        return self._connection.location
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Make everything durable and release the store. May be called twice."""
+        await self._connection.close()
+        self._executor.shutdown()
+
+    def model(self, name: str) -> "AsyncModel":
+        """Return a handle on a model; nothing is asked of the store yet.
+
+        Raises:
+            InvalidNameError: not of the form namespace/name.
+        """
+        return AsyncModel(self._connection, self._executor, check_model(name))
+
+    async def models(self, *, after: str = "", limit: int = PAGE_MAX) -> list[ModelSummary]:
+        """List models by name, those after `after`, at most `limit` (1 to 1000)."""
+        answer = await self._connection.versions.list_models(pb.ListModelsRequest(after=after, limit=limit))
+        return [_wire.summary_from_wire(summary) for summary in answer.models]
+
+    async def status(self) -> StoreStatus:
+        """Return totals and health of the store."""
+        answer = await self._connection.admin.get_store_status(admin.GetStoreStatusRequest())
+        return StoreStatus(
+            store_id=answer.store_id.hex(),
+            store_format=answer.store_format,
+            applied_index=answer.applied_index,
+            state_digest=answer.state_digest.hex(),
+            chunk_count=answer.chunk_count,
+            chunk_bytes_plain=answer.chunk_bytes_plain,
+            chunk_bytes_live=answer.chunk_bytes_live,
+            chunk_bytes_used=answer.chunk_bytes_used,
+            chunks_quarantined=answer.chunks_quarantined,
+            bytes_free=answer.bytes_free,
+            encoding=answer.encoding,
+            log_entry_count=answer.log_entry_count,
+        )
+
+    async def check(
+        self, *, deep: bool = True, progress: Callable[[int, int], None] | None = None
+    ) -> CheckReport:
+        """Verify that every version has all its chunks and, with `deep`, that each one's bytes are right.
+
+        Args:
+            deep: read and hash every chunk; otherwise only look that it is held.
+            progress: called with (versions done, versions in all) after each version.
+        """
+        found: list[ModelSummary] = []
+        while page := await self.models(after=found[-1].name if found else ""):
+            found += page
+        total = sum(summary.version_count for summary in found)
+
+        async def versions() -> AsyncIterator[Version]:
+            for summary in found:
+                async for version in self.model(summary.name).all_versions():
+                    yield version
+
+        return await check_versions(self._connection.chunks, versions(), total, deep=deep, progress=progress)
+
+
+class AsyncModel(ModelReader):
+    """One model of a store. Reading methods are those of `mcr.reading.ModelReader`."""
+
+    async def commit(
+        self,
+        path: str | Path,
+        *,
+        message: str = "",
+        branch: str = DEFAULT_BRANCH,
+        expect: str | None = None,
+        params: Parameters | None = None,
+        metrics: Mapping[str, float] | None = None,
+        parent: str | None = None,
+        request_id: str | None = None,
+        allow_non_finite: bool = False,
+        durability: str | int | None = None,
+        progress: Callable[[CommitProgress], None] | None = None,
+    ) -> CommitResult:
+        """Commit a file or folder as the next version.
+
+        Interrupted, the same call goes on where it stopped: chunks that were stored are not stored
+        again. With the same `request_id` it returns the version that an earlier try made.
+
+        Args:
+            path: file or folder; what counts as content is said in `mcr.scanning`.
+            message: the description.
+            branch: made when it does not exist.
+            expect: version the branch must be at, or `none` when it must not exist.
+            params: typed tree of parameters, kept in the record for ever.
+            metrics: reported together with the version.
+            parent: reference of the parent; the head of the branch by default.
+            request_id: 1 to 64 bytes of text; made up by default.
+            allow_non_finite: accept NaN and infinities among the metrics.
+            durability: copies to wait for; an embedded store has one: None, `site` or 1.
+            progress: called from the event loop.
+
+        Raises:
+            HeadMovedError: the branch is not at `expect`; nothing was committed.
+            SourceNotFoundError, SourceUnreadableError, SourceChangedError: names the file.
+            OutOfSpaceError: free space and repeat.
+            DurabilityError: more copies asked for than there are nodes.
+        """
+        if durability not in (None, "site", 1, "1"):
+            raise DurabilityError(str(durability), 1)
+        started_s = asyncio.get_running_loop().time()
+        request = pb.CommitVersionRequest(
+            header=_header(request_id),
+            model=self.name,
+            branch=branch,
+            description=message,
+            parameters=_wire.mapping_to_wire(params or {}),
+            metrics=_wire.metrics_to_wire(metrics or {}),
+            allow_non_finite=allow_non_finite,
+        )
+        if expect is not None:
+            request.expected_head = 0 if expect == "none" else await self._number(expect)
+        if parent is not None:
+            request.parent = await self._number(parent)
+        uploaded = await self._upload(path, branch, parent, progress)
+        request.manifest = uploaded.manifest.root
+        answer = await self._connection.versions.commit_version(request)
+        version = await self._with_files(_wire.version_from_wire(answer.version, with_metrics=True))
+        return CommitResult(
+            **fields_of(version),
+            log_index=answer.log_index,
+            bytes_sent=uploaded.stored.bytes_new,
+            bytes_stored=uploaded.stored.bytes_stored,
+            chunks_new=uploaded.stored.chunks_new,
+            chunks_total=uploaded.manifest.chunk_count,
+            seconds=asyncio.get_running_loop().time() - started_s,
+        )
+
+    async def _upload(
+        self,
+        path: str | Path,
+        branch: str,
+        parent: str | None,
+        progress: Callable[[CommitProgress], None] | None,
+    ) -> Uploaded:
+        if progress is not None:
+            progress(CommitProgress("scan", 0, 0, 0, 0))
+        sources = await run_blocking(self._executor, partial(scan, path))
+        base = await self._manifest_like(branch, parent)
+        return await Uploader(self._connection.chunks, self._executor, progress).upload(sources, base)
+
+    async def _manifest_like(self, branch: str, parent: str | None) -> ChunkId | None:
+        """Return the manifest that a new version probably resembles, if there is any."""
+        for ref in (parent, f"branch:{branch}"):
+            if ref is not None:
+                try:
+                    return (await self._version(ref)).manifest
+                except NotFoundError:
+                    continue
+        try:
+            newest = await self.log(limit=1)
+        except NotFoundError:
+            return None
+        return newest[0].manifest if newest else None
+
+    async def create_branch(self, name: str, *, at: str | None = None) -> Ref:
+        """Make a branch at a version (head of main by default).
+
+        Raises:
+            AlreadyExistsError: it is there already, somewhere else.
+        """
+        return await self._create_ref(RefKind.BRANCH, name, at)
+
+    async def create_tag(self, name: str, ref: str | None = None) -> Ref:
+        """Name a version (head of main by default) for ever.
+
+        Raises:
+            AlreadyExistsError: the tag names another version; tags never move.
+        """
+        return await self._create_ref(RefKind.TAG, name, ref)
+
+    async def _create_ref(self, kind: RefKind, name: str, at: str | None) -> Ref:
+        number = await self._number(at or DEFAULT_BRANCH)
+        answer = await self._connection.versions.create_ref(
+            pb.CreateRefRequest(
+                header=_header(None),
+                model=self.name,
+                kind=_wire.kind_to_wire(kind),
+                name=name,
+                number=number,
+            )
+        )
+        return _wire.ref_from_wire(self.name, answer.ref)
+
+    async def delete_branch(self, name: str, *, reason: str = "") -> None:
+        """Delete a branch; versions and history stay."""
+        await self._connection.versions.delete_branch(
+            pb.DeleteBranchRequest(header=_header(None), model=self.name, name=name, reason=reason)
+        )
+
+    async def rollback(
+        self, *, branch: str = DEFAULT_BRANCH, to: str = PREVIOUS, reason: str = ""
+    ) -> Version:
+        """Make a new version on a branch that restores an earlier one.
+
+        Args:
+            branch: the branch.
+            to: `previous` or a reference.
+            reason: kept in the record.
+        """
+        request = pb.RollbackBranchRequest(
+            header=_header(None), model=self.name, branch=branch, reason=reason
+        )
+        await self._set_target(request, to)
+        answer = await self._connection.versions.rollback_branch(request)
+        return await self._with_files(_wire.version_from_wire(answer.version, with_metrics=True))
+
+    async def _set_target(
+        self, request: pb.RollbackBranchRequest | pb.RollbackChannelRequest, to: str
+    ) -> None:
+        if to in _TARGETS:
+            request.target = _TARGETS[to]
+        else:
+            request.to = await self._number(to)
+
+    async def report(
+        self, ref: str, values: Mapping[str, float], *, channel: str = "", allow_non_finite: bool = False
+    ) -> None:
+        """Record metrics for a version.
+
+        Raises:
+            InvalidMetricError: NaN or infinite without `allow_non_finite`, or too many.
+        """
+        await self._connection.versions.report_metrics(
+            pb.ReportMetricsRequest(
+                header=_header(None),
+                model=self.name,
+                number=await self._number(ref),
+                metrics=_wire.metrics_to_wire(values),
+                channel=channel,
+                allow_non_finite=allow_non_finite,
+            )
+        )
+
+    def channel(self, name: str) -> "AsyncChannel":
+        """Return a handle on a channel, whether or not it exists yet."""
+        return AsyncChannel(self, self._connection, name)
+
+
+class AsyncChannel:
+    """One channel of a model: what a fleet should be running."""
+
+    def __init__(self, model: AsyncModel, connection: Connection, name: str) -> None:
+        self._model = model
+        self._connection = connection
+        self.name = name
+
+    async def get(self) -> Ref:
+        """Return where the channel is.
+
+        Raises:
+            ReferenceNotFoundError: it does not exist.
+        """
+        for ref in await self._model.refs(RefKind.CHANNEL):
+            if ref.name == self.name:
+                return ref
+        raise ReferenceNotFoundError(self._model.name, f"channel:{self.name}", "no such channel")
+
+    async def set(self, ref: str, *, reason: str = "", expected_generation: int | None = None) -> Ref:
+        """Point the channel at a version, making it when it is new.
+
+        Raises:
+            HeadMovedError: it is not at `expected_generation`.
+            ProtectedError: a rule of the channel is not met.
+        """
+        request = pb.MoveChannelRequest(
+            header=_header(None),
+            model=self._model.name,
+            channel=self.name,
+            number=await self._model._number(ref),  # noqa: SLF001 - one module, one concept
+            reason=reason,
+        )
+        if expected_generation is not None:
+            request.expected_generation = expected_generation
+        answer = await self._connection.versions.move_channel(request)
+        return _wire.ref_from_wire(self._model.name, answer.ref)
+
+    async def rollback(self, *, to: str = PREVIOUS, reason: str = "") -> Ref:
+        """Move the channel back: to `previous`, `last-good` or a reference."""
+        request = pb.RollbackChannelRequest(
+            header=_header(None), model=self._model.name, channel=self.name, reason=reason
+        )
+        await self._model._set_target(request, to)  # noqa: SLF001 - one module, one concept
+        answer = await self._connection.versions.rollback_channel(request)
+        return _wire.ref_from_wire(self._model.name, answer.ref)
+
+    async def history(self, *, limit: int = 100) -> list[RefMove]:
+        """List the moves, newest first."""
+        return await self._model.history(RefKind.CHANNEL, self.name, limit=limit)
+
+    async def at(self, time: datetime) -> RefMove | None:
+        """Return the move that was in force at a time; None when the channel did not exist then."""
+        return await self._model.ref_at(RefKind.CHANNEL, self.name, time)
+
+    async def protect(self, rules: Parameters) -> Ref:
+        """Replace the channel's protection rules; an empty mapping clears them."""
+        answer = await self._connection.versions.protect_channel(
+            pb.ProtectChannelRequest(
+                header=_header(None),
+                model=self._model.name,
+                channel=self.name,
+                protection=_wire.mapping_to_wire(rules),
+            )
+        )
+        return _wire.ref_from_wire(self._model.name, answer.ref)
+
+
+def _header(request_id: str | None) -> pb.WriteHeader:
+    if request_id is None:
+        return pb.WriteHeader(request_id=secrets.token_bytes(16))
+    data = request_id.encode()
+    if not 0 < len(data) <= REQUEST_ID_BYTES_MAX:
+        raise InvalidArgumentError(
+            "request_id", f"it has {len(data)} bytes, 1 to {REQUEST_ID_BYTES_MAX} allowed"
+        )
+    return pb.WriteHeader(request_id=data)

@@ -1,0 +1,40 @@
+"""Run blocking work beside an event loop, and never leave it running behind a caller that gave up."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+async def run_blocking(executor: Executor, work: Callable[[], Result]) -> Result:
+    """Run `work` on `executor` and return its result.
+
+    A cancelled caller still waits for the step it started: the buffers and descriptors that the step uses are
+    about to be closed. So steps should be short, some milliseconds to some hundred.
+    """
+    step = executor.submit(work)
+    future = asyncio.wrap_future(step)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        # Only the executor knows whether the step has begun: its wrapper cancels, whatever the thread does.
+        if not step.cancel():
+            await asyncio.wait([future])
+        if not future.cancelled() and future.done():
+            # Taken, so that it is not reported as never retrieved; the cancellation is what counts.
+            future.exception()
+        raise
+
+
+async def settle(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel what is still running and wait for it, so that no step outlives its buffers and descriptors."""
+    running = list(tasks)
+    for task in running:
+        task.cancel()
+    if running:
+        await asyncio.wait(running)
+        for task in running:
+            if not task.cancelled():
+                task.exception()

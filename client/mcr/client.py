@@ -1,0 +1,392 @@
+"""The blocking client: the flows of `mcr.aio`, run on one private event-loop thread.
+
+    with mcr.connect("models.mcr") as client:
+        version = client.model("vision/resnet50").commit("ckpt/", message="epoch 3")
+
+Methods have the names, arguments and errors of the asyncio ones. A client belongs to the process that made
+it: do not use it in a child after `os.fork`, connect there again.
+"""
+
+import asyncio
+import io
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+
+from mcr import aio
+from mcr.checkout import CheckoutProgress, CheckoutResult
+from mcr.committing import CommitProgress
+from mcr.comparing import Diff, DiffProgress
+from mcr.errors import DeadlineError
+from mcr.files import RangeFile
+from mcr.model import (
+    CheckReport,
+    CommitResult,
+    FileEntry,
+    MetricReport,
+    ModelSummary,
+    Parameters,
+    Ref,
+    RefKind,
+    RefMove,
+    StorageSummary,
+    StoreStatus,
+    Tensor,
+    Version,
+)
+from mcr.reading import PAGE_MAX
+from mcr.references import DEFAULT_BRANCH
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Result = TypeVar("Result")
+_BUFFER_BYTES = 1024 * 1024
+
+
+def connect(where: str | Path, *, timeout_s: float | None = None) -> "Client":
+    """Open an embedded store and return a blocking client of it.
+
+    Args:
+        where: folder of a store made by `mcr.init`.
+        timeout_s: bound on each call, and on waiting for another process that has the store open; None =
+            calls take as long as they take, and a store in use is refused at once.
+
+    Raises:
+        StoreNotFoundError, StoreBusyError, StoreFormatError, CorruptStoreError: see `mcr.errors`.
+        MissingExtraError: the node part is not installed.
+    """
+    loop = _LoopThread(timeout_s)
+    try:
+        return Client(loop.run(aio.connect(where, timeout_s=timeout_s), "connect"), loop)
+    except BaseException:
+        loop.close()
+        raise
+
+
+class _LoopThread:
+    """An event loop on a thread of its own."""
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self._timeout_s = timeout_s
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="mcr-loop", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, Result], what: str, *, bounded: bool = True) -> Result:
+        """Run a coroutine to its end; interrupted, cancel it and wait until it has put things in order.
+
+        Raises:
+            DeadlineError: it took longer than the client's timeout.
+        """
+        timeout_s = self._timeout_s if bounded else None
+        future = asyncio.run_coroutine_threadsafe(_within(work, timeout_s, what), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            if future.done():
+                raise
+            # Interrupted here, in the thread that waits. Cancelling only asks: wait for the end, so that no
+            # step of it runs on beside a closing store.
+            future.cancel()
+            self._wait_idle()
+            raise
+
+    def _wait_idle(self) -> None:
+        async def others_end() -> None:
+            me = asyncio.current_task()
+            work = [
+                task for task in asyncio.all_tasks() if task is not me and task.get_name() != "mcr-runner"
+            ]
+            if work:
+                await asyncio.wait(work)
+
+        asyncio.run_coroutine_threadsafe(others_end(), self._loop).result()
+
+    def close(self) -> None:
+        """Stop the loop and its thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+
+async def _within(work: Coroutine[Any, Any, Result], timeout_s: float | None, what: str) -> Result:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await work
+    except TimeoutError as error:
+        raise DeadlineError(f"{timeout_s:g}", what) from error
+
+
+class Client:
+    """A connection to a store. Make one with `connect`; close it, or use it as a context manager."""
+
+    def __init__(self, client: aio.AsyncClient, loop: _LoopThread) -> None:
+        self._client = client
+        self._loop = loop
+        self._closed = False
+
+    @property
+    def location(self) -> str:
+        """Where the store is."""
+        return self._client.location
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Make everything durable and release the store. May be called twice."""
+        if not self._closed:
+            self._closed = True
+            try:
+                self._loop.run(self._client.close(), "close", bounded=False)
+            finally:
+                self._loop.close()
+
+    def model(self, name: str) -> "Model":
+        """See `AsyncClient.model`."""
+        return Model(self._client.model(name), self._loop)
+
+    def models(self, *, after: str = "", limit: int = PAGE_MAX) -> list[ModelSummary]:
+        """See `AsyncClient.models`."""
+        return self._loop.run(self._client.models(after=after, limit=limit), "ls")
+
+    def status(self) -> StoreStatus:
+        """See `AsyncClient.status`."""
+        return self._loop.run(self._client.status(), "status")
+
+    def check(self, *, deep: bool = True, progress: Callable[[int, int], None] | None = None) -> CheckReport:
+        """See `AsyncClient.check`."""
+        return self._loop.run(self._client.check(deep=deep, progress=progress), "check")
+
+
+class TensorMap(Mapping[str, "NDArray[Any]"]):
+    """The tensors of a version by name; each is fetched when it is asked for."""
+
+    def __init__(self, model: "Model", ref: str) -> None:
+        self._model = model
+        self._ref = ref
+        self._names = dict.fromkeys(tensor.name for _, tensor in model.tensors_of(ref))
+
+    def __getitem__(self, name: str) -> "NDArray[Any]":
+        if name not in self._names:
+            raise KeyError(name)
+        return self._model.tensor(self._ref, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class Model:
+    """One model of a store."""
+
+    def __init__(self, model: aio.AsyncModel, loop: _LoopThread) -> None:
+        self._model = model
+        self._loop = loop
+
+    @property
+    def name(self) -> str:
+        """`namespace/name`."""
+        return self._model.name
+
+    def commit(
+        self,
+        path: str | Path,
+        *,
+        message: str = "",
+        branch: str = DEFAULT_BRANCH,
+        expect: str | None = None,
+        params: Parameters | None = None,
+        metrics: Mapping[str, float] | None = None,
+        parent: str | None = None,
+        request_id: str | None = None,
+        allow_non_finite: bool = False,
+        durability: str | int | None = None,
+        progress: Callable[[CommitProgress], None] | None = None,
+    ) -> CommitResult:
+        """See `AsyncModel.commit`; `progress` is called from another thread."""
+        work = self._model.commit(
+            path,
+            message=message,
+            branch=branch,
+            expect=expect,
+            params=params,
+            metrics=metrics,
+            parent=parent,
+            request_id=request_id,
+            allow_non_finite=allow_non_finite,
+            durability=durability,
+            progress=progress,
+        )
+        return self._loop.run(work, "commit")
+
+    def create_branch(self, name: str, *, at: str | None = None) -> Ref:
+        """See `AsyncModel.create_branch`."""
+        return self._loop.run(self._model.create_branch(name, at=at), "branch")
+
+    def create_tag(self, name: str, ref: str | None = None) -> Ref:
+        """See `AsyncModel.create_tag`."""
+        return self._loop.run(self._model.create_tag(name, ref), "tag")
+
+    def delete_branch(self, name: str, *, reason: str = "") -> None:
+        """See `AsyncModel.delete_branch`."""
+        self._loop.run(self._model.delete_branch(name, reason=reason), "branch")
+
+    def rollback(self, *, branch: str = DEFAULT_BRANCH, to: str = aio.PREVIOUS, reason: str = "") -> Version:
+        """See `AsyncModel.rollback`."""
+        return self._loop.run(self._model.rollback(branch=branch, to=to, reason=reason), "rollback")
+
+    def report(
+        self, ref: str, values: Mapping[str, float], *, channel: str = "", allow_non_finite: bool = False
+    ) -> None:
+        """See `AsyncModel.report`."""
+        work = self._model.report(ref, values, channel=channel, allow_non_finite=allow_non_finite)
+        self._loop.run(work, "report")
+
+    def channel(self, name: str) -> "Channel":
+        """See `AsyncModel.channel`."""
+        return Channel(self._model.channel(name), self._loop)
+
+    def log(self, *, ref: str | None = None, limit: int = 20, before: int = 0) -> list[Version]:
+        """See `AsyncModel.log`."""
+        return self._loop.run(self._model.log(ref=ref, limit=limit, before=before), "log")
+
+    def all_versions(self) -> Iterator[Version]:
+        """See `AsyncModel.all_versions`."""
+        before = 0
+        while page := self.log(limit=PAGE_MAX, before=before):
+            yield from page
+            before = page[-1].number
+            if before == 1:
+                return
+
+    def show(self, ref: str = DEFAULT_BRANCH) -> Version:
+        """See `AsyncModel.show`."""
+        return self._loop.run(self._model.show(ref), "show")
+
+    def files(self, ref: str = DEFAULT_BRANCH, path: str = "") -> list[FileEntry]:
+        """See `AsyncModel.files`."""
+        return self._loop.run(self._model.files(ref, path), "ls")
+
+    def tensors_of(self, ref: str = DEFAULT_BRANCH, path: str = "") -> list[tuple[str, Tensor]]:
+        """See `AsyncModel.tensors_of`."""
+        return self._loop.run(self._model.tensors_of(ref, path), "tensors")
+
+    def tensor(self, ref: str, name: str) -> "NDArray[Any]":
+        """See `AsyncModel.tensor`."""
+        return self._loop.run(self._model.tensor(ref, name), "tensor")
+
+    def tensors(self, ref: str = DEFAULT_BRANCH) -> TensorMap:
+        """Return the tensors of a version as a mapping from name to NumPy array, fetched lazily."""
+        return TensorMap(self, ref)
+
+    def storage(self, ref: str = DEFAULT_BRANCH) -> StorageSummary:
+        """See `AsyncModel.storage`."""
+        return self._loop.run(self._model.storage(ref), "storage")
+
+    def open(self, ref: str, path: str) -> BinaryIO:
+        """Open a file of a version as a seekable binary file; ranges are read lazily.
+
+        Raises:
+            PathNotFoundError: no such file.
+        """
+        file = self._loop.run(self._model.open(ref, path), "open")
+
+        def read_at(offset_bytes: int, length_bytes: int) -> bytes:
+            return self._loop.run(file.read_at(offset_bytes, length_bytes), "read")
+
+        raw = RangeFile(file.entry.size_bytes, read_at, path)
+        return cast("BinaryIO", io.BufferedReader(raw, _BUFFER_BYTES))
+
+    def checkout(
+        self,
+        ref: str,
+        destination: str | Path,
+        *,
+        include: Sequence[str] = (),
+        verify: bool = False,
+        delete: bool = False,
+        progress: Callable[[CheckoutProgress], None] | None = None,
+    ) -> CheckoutResult:
+        """See `AsyncModel.checkout`; `progress` is called from another thread."""
+        work = self._model.checkout(
+            ref, destination, include=include, verify=verify, delete=delete, progress=progress
+        )
+        return self._loop.run(work, "checkout")
+
+    def diff(
+        self,
+        a: str,
+        b: str,
+        *,
+        tensors: bool = False,
+        progress: Callable[[DiffProgress], None] | None = None,
+    ) -> Diff:
+        """See `AsyncModel.diff`."""
+        return self._loop.run(self._model.diff(a, b, tensors=tensors, progress=progress), "diff")
+
+    def refs(self, kind: RefKind) -> list[Ref]:
+        """See `AsyncModel.refs`."""
+        return self._loop.run(self._model.refs(kind), "refs")
+
+    def history(self, kind: RefKind, name: str, *, limit: int = 100) -> list[RefMove]:
+        """See `AsyncModel.history`."""
+        return self._loop.run(self._model.history(kind, name, limit=limit), "history")
+
+    def ref_at(self, kind: RefKind, name: str, at: datetime) -> RefMove | None:
+        """See `AsyncModel.ref_at`."""
+        return self._loop.run(self._model.ref_at(kind, name, at), "history")
+
+    def metrics(self, ref: str = DEFAULT_BRANCH, *, limit: int = 100) -> list[MetricReport]:
+        """See `AsyncModel.metrics`."""
+        return self._loop.run(self._model.metrics(ref, limit=limit), "metrics")
+
+
+class Channel:
+    """One channel of a model: what a fleet should be running."""
+
+    def __init__(self, channel: aio.AsyncChannel, loop: _LoopThread) -> None:
+        self._channel = channel
+        self._loop = loop
+
+    @property
+    def name(self) -> str:
+        """The channel's name."""
+        return self._channel.name
+
+    def get(self) -> Ref:
+        """See `AsyncChannel.get`."""
+        return self._loop.run(self._channel.get(), "channel")
+
+    def set(self, ref: str, *, reason: str = "", expected_generation: int | None = None) -> Ref:
+        """See `AsyncChannel.set`."""
+        work = self._channel.set(ref, reason=reason, expected_generation=expected_generation)
+        return self._loop.run(work, "channel")
+
+    def rollback(self, *, to: str = aio.PREVIOUS, reason: str = "") -> Ref:
+        """See `AsyncChannel.rollback`."""
+        return self._loop.run(self._channel.rollback(to=to, reason=reason), "rollback")
+
+    def history(self, *, limit: int = 100) -> list[RefMove]:
+        """See `AsyncChannel.history`."""
+        return self._loop.run(self._channel.history(limit=limit), "history")
+
+    def at(self, time: datetime) -> RefMove | None:
+        """See `AsyncChannel.at`."""
+        return self._loop.run(self._channel.at(time), "history")
+
+    def protect(self, rules: Parameters) -> Ref:
+        """See `AsyncChannel.protect`."""
+        return self._loop.run(self._channel.protect(rules), "protect")

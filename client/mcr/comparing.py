@@ -1,0 +1,246 @@
+"""What differs between two versions: files, parameters, metrics and, read side by side, tensors."""
+
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mcr.files import AsyncFile
+from mcr.manifest import Difference, FileRow, compare, drain_async, walk_chunks, walk_tensors
+from mcr.model import ChunkId, Parameters, ParameterValue, Tensor, Version
+from mcr.tensors.statistics import (
+    TensorChange,
+    TensorComparison,
+    added,
+    comparable,
+    removed,
+    reshaped,
+    unchanged,
+)
+
+Get = Callable[[Sequence[ChunkId]], Awaitable[list[bytes]]]
+# Chunks of one side fetched at once: memory stays at a few MiB a side.
+_CHUNKS_AT_ONCE = 4
+_ELEMENTS_AT_ONCE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    """One path that differs; `kind` is added, removed or changed; sizes are 0 where it is absent."""
+
+    path: str
+    kind: str
+    size_a: int
+    size_b: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterChange:
+    """One leaf of the parameter tree that differs; `key` is dotted; `in_a`, `in_b` tell absent from null."""
+
+    key: str
+    a: ParameterValue
+    b: ParameterValue
+    in_a: bool
+    in_b: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MetricChange:
+    """One metric that differs; None where it was not reported."""
+
+    name: str
+    a: float | None
+    b: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorDiff:
+    """One tensor of a file that differs, and how."""
+
+    file: str
+    change: TensorChange
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """All that differs between two versions; `tensors` is None where it was not asked for."""
+
+    a: Version
+    b: Version
+    files: tuple[FileChange, ...]
+    parameters: tuple[ParameterChange, ...]
+    metrics: tuple[MetricChange, ...]
+    tensors: tuple[TensorDiff, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class DiffProgress:
+    """How many files and bytes of tensors were compared."""
+
+    files_done: int
+    files_total: int
+    bytes_done: int
+
+
+async def diff(
+    get: Get, a: Version, b: Version, *, tensors: bool, progress: Callable[[DiffProgress], None] | None = None
+) -> Diff:
+    """Compare two versions; equal files, nodes and tensors are never read.
+
+    Args:
+        get: fetches chunks.
+        a: one version, with metrics filled.
+        b: the other.
+        tensors: also compare the numbers of tensors that differ (needs NumPy).
+        progress: called after each file.
+
+    Raises:
+        MissingExtraError: `tensors` without NumPy.
+        CorruptChunkError, MissingChunkError: a chunk that is needed is not there.
+    """
+    differences = [item async for item in drain_async(compare(a.manifest, b.manifest), get)]
+    found: list[TensorDiff] = []
+    bytes_done = 0
+    if tensors:
+        for done, difference in enumerate(differences, start=1):
+            async for item, length_bytes in _tensor_changes(get, difference):
+                found.append(item)
+                bytes_done += length_bytes
+            if progress is not None:
+                progress(DiffProgress(done, len(differences), bytes_done))
+    return Diff(
+        a,
+        b,
+        tuple(_file_change(difference) for difference in differences),
+        tuple(parameter_changes(a.parameters, b.parameters)),
+        tuple(metric_changes(a.metrics or {}, b.metrics or {})),
+        tuple(found) if tensors else None,
+    )
+
+
+def _file_change(difference: Difference) -> FileChange:
+    before, after = difference.before, difference.after
+    kind = "added" if before is None else "removed" if after is None else "changed"
+    return FileChange(
+        difference.path,
+        kind,
+        before.entry.size_bytes if before else 0,
+        after.entry.size_bytes if after else 0,
+    )
+
+
+def _leaves(value: ParameterValue, prefix: str) -> dict[str, ParameterValue]:
+    if isinstance(value, Mapping) and (value or not prefix):
+        found: dict[str, ParameterValue] = {}
+        for key, item in value.items():
+            found |= _leaves(item, f"{prefix}.{key}" if prefix else key)
+        return found
+    return {prefix: value}
+
+
+def parameter_changes(a: Parameters, b: Parameters) -> list[ParameterChange]:
+    """Return the leaves that differ, by dotted key. 1, 1.0 and true are different values."""
+    ours, theirs = _leaves(a, ""), _leaves(b, "")
+    return [
+        ParameterChange(key, ours.get(key), theirs.get(key), key in ours, key in theirs)
+        for key in sorted(ours.keys() | theirs.keys())
+        if (key in ours, key in theirs, type(ours.get(key)), ours.get(key))
+        != (key in theirs, key in ours, type(theirs.get(key)), theirs.get(key))
+    ]
+
+
+def metric_changes(a: Mapping[str, float], b: Mapping[str, float]) -> list[MetricChange]:
+    """Return the metrics that differ, by name; NaN equals NaN."""
+
+    def same(one: float | None, other: float | None) -> bool:
+        both_nan = one is not None and other is not None and math.isnan(one) and math.isnan(other)
+        return one == other or both_nan
+
+    return [
+        MetricChange(name, a.get(name), b.get(name))
+        for name in sorted(a.keys() | b.keys())
+        if not same(a.get(name), b.get(name))
+    ]
+
+
+async def _tensor_changes(get: Get, difference: Difference) -> AsyncIterator[tuple[TensorDiff, int]]:
+    ours = await _tensors(get, difference.before)
+    theirs = await _tensors(get, difference.after)
+    for name in sorted(ours.keys() | theirs.keys()):
+        a, b = ours.get(name), theirs.get(name)
+        if a is None:
+            assert b is not None
+            change = added(name, dtype=b.dtype, shape=b.shape)
+        elif b is None:
+            change = removed(name, dtype=a.dtype, shape=a.shape)
+        elif not comparable(dtype_a=a.dtype, dtype_b=b.dtype, shape_a=a.shape, shape_b=b.shape):
+            change = reshaped(name, dtype_a=a.dtype, dtype_b=b.dtype, shape_a=a.shape, shape_b=b.shape)
+        elif a.digest == b.digest and a.dtype == b.dtype:
+            change = unchanged(name, dtype=a.dtype, shape=a.shape)
+        else:
+            assert difference.before is not None
+            assert difference.after is not None
+            change = await _compare_tensor(get, (difference.before, a), (difference.after, b))
+            yield TensorDiff(difference.path, change), a.length_bytes
+            continue
+        yield TensorDiff(difference.path, change), 0
+
+
+async def _tensors(get: Get, row: FileRow | None) -> dict[str, Tensor]:
+    if row is None:
+        return {}
+    return {tensor.name: tensor async for tensor in drain_async(walk_tensors(row), get)}
+
+
+async def _compare_tensor(get: Get, a: tuple[FileRow, Tensor], b: tuple[FileRow, Tensor]) -> TensorChange:
+    ours, theirs = a[1], b[1]
+    comparison = TensorComparison(
+        ours.name,
+        dtype_a=ours.dtype,
+        dtype_b=theirs.dtype,
+        shape_a=ours.shape,
+        shape_b=theirs.shape,
+    )
+    if ours.length_bytes != theirs.length_bytes:
+        await _compare_elements(get, a, b, comparison)
+        return comparison.finish()
+    blocks = _blocks(get, *b)
+    async for id_a, data_a in _blocks(get, *a):
+        id_b, data_b = await anext(blocks)
+        # Tensors of one length are cut alike from their start, so the two sides stay in step.
+        if id_a == id_b:
+            comparison.update_equal(data_a)
+        else:
+            comparison.update(data_a, data_b)
+    return comparison.finish()
+
+
+async def _compare_elements(
+    get: Get, a: tuple[FileRow, Tensor], b: tuple[FileRow, Tensor], comparison: TensorComparison
+) -> None:
+    """Compare tensors whose elements differ in width, as many elements at a time on either side."""
+    count = math.prod(a[1].shape)
+    sides = [
+        (AsyncFile(row, get), tensor.offset_bytes, tensor.length_bytes // count) for row, tensor in (a, b)
+    ]
+    for first in range(0, count, _ELEMENTS_AT_ONCE):
+        taken = min(_ELEMENTS_AT_ONCE, count - first)
+        parts = [
+            await file.read_at(offset_bytes + first * width_bytes, taken * width_bytes)
+            for file, offset_bytes, width_bytes in sides
+        ]
+        comparison.update(parts[0], parts[1])
+
+
+async def _blocks(get: Get, row: FileRow, tensor: Tensor) -> AsyncIterator[tuple[ChunkId, bytes]]:
+    """Yield the blocks of a tensor. Cutting never crosses a tensor's border, so chunks are blocks."""
+    start, stop = tensor.offset_bytes, tensor.offset_bytes + tensor.length_bytes
+    batch: list[ChunkId] = []
+    async for span in drain_async(walk_chunks(row, start=start, stop=stop), get):
+        batch.append(span.id)
+        if len(batch) == _CHUNKS_AT_ONCE:
+            for chunk_id, data in zip(batch, await get(batch), strict=True):
+                yield chunk_id, data
+            batch = []
+    for chunk_id, data in zip(batch, await get(batch), strict=True):
+        yield chunk_id, data

@@ -1,0 +1,87 @@
+"""What a client needs of a node: records by message, bulk bytes by the chunk seam.
+
+The embedded store implements it by calls in the same process. Requests and responses are those of mcr.v1;
+refusals are raised as `mcr.errors`.
+"""
+
+from typing import Protocol
+
+from mcr.transfer import ChunkTransport
+from mcr.v1 import admin_pb2 as admin
+from mcr.v1 import versions_pb2 as pb
+
+
+class VersionsApi(Protocol):
+    """mcr.v1.VersionsService, one method an rpc; see protos/mcr/v1/versions.proto."""
+
+    async def commit_version(self, request: pb.CommitVersionRequest) -> pb.CommitVersionResponse:
+        """Make one version from a stored manifest."""
+
+    async def rollback_branch(self, request: pb.RollbackBranchRequest) -> pb.RollbackBranchResponse:
+        """Make a version that restores an earlier one."""
+
+    async def get_version(self, request: pb.GetVersionRequest) -> pb.GetVersionResponse:
+        """Resolve a reference."""
+
+    async def list_versions(self, request: pb.ListVersionsRequest) -> pb.ListVersionsResponse:
+        """List versions, newest first."""
+
+    async def list_models(self, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
+        """List models by name."""
+
+    async def list_refs(self, request: pb.ListRefsRequest) -> pb.ListRefsResponse:
+        """List refs of one kind."""
+
+    async def list_ref_moves(self, request: pb.ListRefMovesRequest) -> pb.ListRefMovesResponse:
+        """List the history of one ref."""
+
+    async def create_ref(self, request: pb.CreateRefRequest) -> pb.CreateRefResponse:
+        """Make a branch or tag."""
+
+    async def delete_branch(self, request: pb.DeleteBranchRequest) -> pb.DeleteBranchResponse:
+        """Delete a branch."""
+
+    async def move_channel(self, request: pb.MoveChannelRequest) -> pb.MoveChannelResponse:
+        """Point a channel at a version."""
+
+    async def rollback_channel(self, request: pb.RollbackChannelRequest) -> pb.RollbackChannelResponse:
+        """Move a channel back."""
+
+    async def protect_channel(self, request: pb.ProtectChannelRequest) -> pb.ProtectChannelResponse:
+        """Replace a channel's rules."""
+
+    async def report_metrics(self, request: pb.ReportMetricsRequest) -> pb.ReportMetricsResponse:
+        """Record metrics."""
+
+    async def list_metric_reports(self, request: pb.ListMetricReportsRequest) -> pb.ListMetricReportsResponse:
+        """List metric reports of a version."""
+
+
+class AdminApi(Protocol):
+    """mcr.v1.AdminService; see protos/mcr/v1/admin.proto."""
+
+    async def get_store_status(self, request: admin.GetStoreStatusRequest) -> admin.GetStoreStatusResponse:
+        """Return totals and health."""
+
+
+class Connection(Protocol):
+    """An open way to a node."""
+
+    @property
+    def location(self) -> str:
+        """Where it leads: a path."""
+
+    @property
+    def versions(self) -> VersionsApi:
+        """Records and refs."""
+
+    @property
+    def admin(self) -> AdminApi:
+        """Status."""
+
+    @property
+    def chunks(self) -> ChunkTransport:
+        """Bulk bytes."""
+
+    async def close(self) -> None:
+        """Sync and release everything."""

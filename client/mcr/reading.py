@@ -1,0 +1,270 @@
+"""What can be asked of one model: its versions, their files and tensors, its refs and their history."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mcr import _wire
+from mcr.checkout import CheckoutProgress, CheckoutResult, checkout
+from mcr.comparing import Diff, DiffProgress, diff
+from mcr.connection import Connection
+from mcr.errors import InvalidArgumentError, PathNotFoundError
+from mcr.files import AsyncFile
+from mcr.manifest import FileRow, drain_async, find_file, walk_chunks, walk_files, walk_tensors
+from mcr.model import (
+    ChunkId,
+    EntryKind,
+    FileEntry,
+    MetricReport,
+    Ref,
+    RefKind,
+    RefMove,
+    StorageSummary,
+    Tensor,
+    Version,
+)
+from mcr.references import DEFAULT_BRANCH, Reference, Selector, parse_reference
+from mcr.tensors import dtypes
+from mcr.v1 import versions_pb2 as pb
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PAGE_MAX = 1000
+
+
+def fields_of(version: Version) -> dict[str, Any]:
+    """Return the fields of a version, to build another from."""
+    return {name: getattr(version, name) for name in Version.__dataclass_fields__}
+
+
+class ModelReader:
+    """The reading half of `AsyncModel`."""
+
+    def __init__(self, connection: Connection, executor: ThreadPoolExecutor, name: str) -> None:
+        self._connection = connection
+        self._executor = executor
+        self.name = name
+
+    async def log(self, *, ref: str | None = None, limit: int = 20, before: int = 0) -> list[Version]:
+        """List versions, newest first: all of the model, or the ancestry of `ref`.
+
+        Args:
+            ref: reference whose ancestry is wanted.
+            limit: at most so many.
+            before: only numbers below this one; 0 = from the newest.
+        """
+        reference = self.name if ref is None else str(self._reference(ref))
+        found: list[Version] = []
+        while len(found) < limit:
+            answer = await self._connection.versions.list_versions(
+                pb.ListVersionsRequest(
+                    reference=reference,
+                    ancestry=ref is not None,
+                    before=found[-1].number if found else before,
+                    limit=min(limit - len(found), PAGE_MAX),
+                )
+            )
+            found += [_wire.version_from_wire(version, with_metrics=False) for version in answer.versions]
+            if not answer.versions:
+                break
+        return found
+
+    async def all_versions(self) -> AsyncIterator[Version]:
+        """Yield every version, newest first, page by page."""
+        before = 0
+        while page := await self.log(limit=PAGE_MAX, before=before):
+            for version in page:
+                yield version
+            before = page[-1].number
+            if before == 1:
+                return
+
+    async def show(self, ref: str = DEFAULT_BRANCH) -> Version:
+        """Return a version with its files, latest metrics and the refs that point at it."""
+        return await self._with_files(await self._version(ref))
+
+    async def files(self, ref: str = DEFAULT_BRANCH, path: str = "") -> list[FileEntry]:
+        """List the entries of a version, all or those at and below `path`.
+
+        Raises:
+            PathNotFoundError: nothing is there.
+        """
+        version = await self._version(ref)
+        rows = drain_async(walk_files(version.manifest, under=path.rstrip("/")), self._connection.chunks.get)
+        found = [row.entry async for row in rows]
+        if path and not found:
+            raise PathNotFoundError(version.reference, path)
+        return found
+
+    async def tensors_of(self, ref: str = DEFAULT_BRANCH, path: str = "") -> list[tuple[str, Tensor]]:
+        """List (file path, tensor) of a version, all or of the files at and below `path`."""
+        version = await self._version(ref)
+        get = self._connection.chunks.get
+        found: list[tuple[str, Tensor]] = []
+        async for row in drain_async(walk_files(version.manifest, under=path.rstrip("/")), get):
+            found += [(row.entry.path, tensor) async for tensor in drain_async(walk_tensors(row), get)]
+        return found
+
+    async def tensor(self, ref: str, name: str) -> "NDArray[Any]":
+        """Fetch one tensor as a NumPy array; only its own chunks are read.
+
+        Raises:
+            PathNotFoundError: no file of the version has it.
+            MissingExtraError: NumPy is not installed.
+        """
+        dtypes.require_numpy("reading tensors")
+        version = await self._version(ref)
+        get = self._connection.chunks.get
+        async for row in drain_async(walk_files(version.manifest), get):
+            async for tensor in drain_async(walk_tensors(row), get):
+                if tensor.name == name:
+                    file = AsyncFile(row, get)
+                    data = await file.read_at(tensor.offset_bytes, tensor.length_bytes)
+                    return dtypes.array(data, tensor.dtype, tensor.shape)
+        raise PathNotFoundError(version.reference, name)
+
+    async def storage(self, ref: str = DEFAULT_BRANCH) -> StorageSummary:
+        """Return how many chunks and bytes a version's files take, and how many are distinct."""
+        version = await self._version(ref)
+        get = self._connection.chunks.get
+        distinct: dict[ChunkId, int] = {}
+        async for row in drain_async(walk_files(version.manifest), get):
+            async for span in drain_async(walk_chunks(row), get):
+                distinct[span.id] = span.length_bytes
+        return StorageSummary(version.chunk_count, len(distinct), version.bytes_total, sum(distinct.values()))
+
+    async def open(self, ref: str, path: str) -> AsyncFile:
+        """Open a file of a version for reading ranges.
+
+        Raises:
+            PathNotFoundError: no such file.
+        """
+        return AsyncFile(await self._row(ref, path), self._connection.chunks.get)
+
+    async def _row(self, ref: str, path: str) -> FileRow:
+        version = await self._version(ref)
+        async for row in drain_async(find_file(version.manifest, path), self._connection.chunks.get):
+            if row.entry.kind is EntryKind.FILE:
+                return row
+        raise PathNotFoundError(version.reference, path)
+
+    async def checkout(
+        self,
+        ref: str,
+        destination: str | Path,
+        *,
+        include: Sequence[str] = (),
+        verify: bool = False,
+        delete: bool = False,
+        progress: Callable[[CheckoutProgress], None] | None = None,
+    ) -> CheckoutResult:
+        """Write a version into a folder, bit-exact; files that are right already are left alone.
+
+        Args:
+            ref: what to check out.
+            destination: folder; made when missing.
+            include: glob patterns; everything by default.
+            verify: read every written file back and compare its digest.
+            delete: remove files that the version does not have.
+            progress: called from the event loop.
+
+        Raises:
+            DestinationError, OutOfSpaceError: what was written whole stays; repeat to go on.
+            CorruptChunkError, MissingChunkError: nothing wrong was written.
+        """
+        version = await self._version(ref)
+        return await checkout(
+            self._connection.chunks,
+            version.manifest,
+            Path(destination),
+            include=include,
+            verify=verify,
+            delete=delete,
+            progress=progress,
+            reference=version.reference,
+        )
+
+    async def diff(
+        self,
+        a: str,
+        b: str,
+        *,
+        tensors: bool = False,
+        progress: Callable[[DiffProgress], None] | None = None,
+    ) -> Diff:
+        """Compare two versions; see `mcr.comparing.diff`."""
+        one, other = await self._version(a), await self._version(b)
+        return await diff(self._connection.chunks.get, one, other, tensors=tensors, progress=progress)
+
+    async def refs(self, kind: RefKind) -> list[Ref]:
+        """List the refs of one kind, by name."""
+        answer = await self._connection.versions.list_refs(
+            pb.ListRefsRequest(model=self.name, kind=_wire.kind_to_wire(kind))
+        )
+        return [_wire.ref_from_wire(self.name, ref) for ref in answer.refs]
+
+    async def history(self, kind: RefKind, name: str, *, limit: int = 100) -> list[RefMove]:
+        """List the moves of a ref, newest first."""
+        found: list[RefMove] = []
+        while len(found) < limit:
+            answer = await self._connection.versions.list_ref_moves(
+                pb.ListRefMovesRequest(
+                    model=self.name,
+                    kind=_wire.kind_to_wire(kind),
+                    name=name,
+                    before_generation=found[-1].generation if found else 0,
+                    limit=min(limit - len(found), PAGE_MAX),
+                )
+            )
+            found += [_wire.move_from_wire(move) for move in answer.moves]
+            if not answer.moves or found[-1].generation == 1:
+                break
+        return found
+
+    async def ref_at(self, kind: RefKind, name: str, at: datetime) -> RefMove | None:
+        """Return the move of a ref that was in force at a time; None when it did not exist then.
+
+        Raises:
+            InvalidArgumentError: `at` has no time zone.
+        """
+        if at.tzinfo is None:
+            raise InvalidArgumentError("at", "the time needs a zone")
+        answer = await self._connection.versions.list_ref_moves(
+            pb.ListRefMovesRequest(
+                model=self.name,
+                kind=_wire.kind_to_wire(kind),
+                name=name,
+                limit=1,
+                at_ms=int(at.timestamp() * 1000),
+            )
+        )
+        return _wire.move_from_wire(answer.moves[0]) if answer.moves else None
+
+    async def metrics(self, ref: str = DEFAULT_BRANCH, *, limit: int = 100) -> list[MetricReport]:
+        """List the metric reports of a version, newest first."""
+        answer = await self._connection.versions.list_metric_reports(
+            pb.ListMetricReportsRequest(model=self.name, number=await self._number(ref), limit=limit)
+        )
+        return [_wire.report_from_wire(report) for report in answer.reports]
+
+    def _reference(self, ref: str) -> Reference:
+        return parse_reference(ref, model=self.name)
+
+    async def _version(self, ref: str) -> Version:
+        answer = await self._connection.versions.get_version(
+            pb.GetVersionRequest(reference=str(self._reference(ref)))
+        )
+        return _wire.version_from_wire(answer.version, with_metrics=True)
+
+    async def _number(self, ref: str) -> int:
+        reference = self._reference(ref)
+        if reference.selector is Selector.NUMBER:
+            return reference.number
+        return (await self._version(ref)).number
+
+    async def _with_files(self, version: Version) -> Version:
+        rows = drain_async(walk_files(version.manifest), self._connection.chunks.get)
+        return Version(**(fields_of(version) | {"files": tuple([row.entry async for row in rows])}))
