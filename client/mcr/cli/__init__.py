@@ -1,0 +1,1 @@
+"""The `mcr` command: one module per noun; `output` prints, `settings` looks around."""

@@ -1,0 +1,262 @@
+"""Commands about versions: commit, log, show."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+import click
+
+from mcr.cli import settings
+from mcr.cli.forms import (
+    commit_object,
+    commit_summary,
+    count,
+    file_object,
+    log_row,
+    size,
+    table,
+    version_object,
+    version_text,
+)
+from mcr.cli.graph import Graph
+from mcr.cli.options import ModelName, command, split_reference, with_session, within
+from mcr.cli.session import Session
+from mcr.cli.values import Tree, parameters_from, parse_metrics, parse_parameter_file
+from mcr.errors import InvalidArgumentError
+from mcr.model import PARAMETERS_BYTES_MAX, Version
+from mcr.references import parse_reference
+
+if TYPE_CHECKING:
+    from mcr.client import Model
+
+LOG_VERSIONS_DEFAULT = 20
+# What is fetched, and laid out in columns, at once.
+PAGE_VERSIONS = 1000
+_COPIES_MAX = 1000
+NO_BRANCH = "none"
+
+
+class _CommitOptions(TypedDict):
+    message: str
+    branch: str
+    expect: str | None
+    pairs: tuple[str, ...]
+    params: Path | None
+    metrics: tuple[str, ...]
+    allow_non_finite: bool
+    durability: str | None
+    request_id: str | None
+    parent: str | None
+
+
+@command(
+    "commit",
+    examples="""
+    mcr commit vision/resnet50 ckpt/ -m "epoch 3" -p lr=1e-4 -p optimizer.name=adamw --metric loss=0.31
+    mcr commit vision/resnet50 model.safetensors -m "tuned" -b experiment --parent v11
+    mcr commit vision/resnet50 ckpt/ -m "epoch 4" --params config.yaml --expect v12
+    """,
+)
+@click.argument("model", type=ModelName())
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--message", "-m", required=True, metavar="TEXT", help="What this version is.")
+@click.option(
+    "--branch",
+    "-b",
+    default="main",
+    show_default=True,
+    metavar="NAME",
+    help="Branch to put it on; made when it is new.",
+)
+@click.option(
+    "--expect",
+    metavar="VERSION",
+    help="Commit only if the branch is at VERSION (v11), or with 'none' only if there is no such branch yet.",
+)
+@click.option(
+    "-p",
+    "pairs",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Parameter to record. Numbers, true, false, null keep their type ('\"5\"' is text); dots nest.",
+)
+@click.option(
+    "--params",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Parameters from .json or .yaml; -p goes before.",
+)
+@click.option("--metric", "metrics", multiple=True, metavar="KEY=VALUE", help="Metric to report with it.")
+@click.option("--allow-non-finite", is_flag=True, help="Accept nan and inf as metrics.")
+@click.option(
+    "--durability", metavar="site|cluster|N", help="Copies to wait for. An embedded store keeps one."
+)
+@click.option(
+    "--request-id", metavar="ID", help="Name of this request; repeated, it returns the version it made."
+)
+@click.option("--parent", metavar="REF", help="Version it descends from.  [default: head of the branch]")
+@with_session
+def commit(session: Session, model: str, path: Path, **given: Unpack[_CommitOptions]) -> None:
+    """Make the next version of a model.
+
+    Its content is the file or folder PATH. Prints the reference of the new version. Interrupted, the same
+    command goes on where it stopped; only what the store does not have yet is stored.
+    """
+    allow_non_finite = given["allow_non_finite"]
+    parameters = parameters_from(given["pairs"], _document(given["params"]))
+    metrics = parse_metrics(given["metrics"], allow_non_finite=allow_non_finite, argument="--metric")
+    durability = parse_durability(given["durability"])
+    expect, parent = given["expect"], given["parent"]
+    if expect is not None and expect != NO_BRANCH:
+        expect = within(model, expect)
+    if parent is not None:
+        parent = within(model, parent)
+    with session.connect() as client, session.output.bar() as tick:
+        result = client.model(model).commit(
+            path,
+            message=given["message"],
+            branch=given["branch"],
+            expect=expect,
+            params=parameters,
+            metrics=metrics,
+            parent=parent,
+            request_id=given["request_id"],
+            allow_non_finite=allow_non_finite,
+            durability=durability,
+            progress=lambda at: tick(at.phase, at.bytes_done, at.bytes_total),
+        )
+    session.output.data(commit_object(result), result.reference)
+    session.output.talk(commit_summary(result))
+
+
+def _document(path: Path | None) -> Tree:
+    if path is None:
+        return {}
+    # Four times what may be stored: JSON and YAML spell things out longer than the record does.
+    data = settings.read_file(path, length_bytes_max=4 * PARAMETERS_BYTES_MAX)
+    return parse_parameter_file(str(path), data)
+
+
+def parse_durability(text: str | None) -> str | int | None:
+    """Return `site`, `cluster` or a number of copies.
+
+    Raises:
+        InvalidArgumentError: it is none of them.
+    """
+    if text is None or text in ("site", "cluster"):
+        return text
+    if (
+        text.isascii()
+        and text.isdigit()
+        and len(text) <= len(str(_COPIES_MAX))
+        and 0 < int(text) <= _COPIES_MAX
+    ):
+        return int(text)
+    raise InvalidArgumentError("--durability", f"{text!r} is not site, cluster or a number of copies from 1")
+
+
+@command(
+    "log",
+    examples="""
+    mcr log vision/resnet50                    # all versions of the model
+    mcr log vision/resnet50@experiment -n 5    # where this one came from
+    mcr log vision/resnet50 --graph
+    """,
+)
+@click.argument("reference", metavar="MODEL[@REF]")
+@click.option(
+    "-n",
+    "limit",
+    type=click.IntRange(min=0),
+    default=LOG_VERSIONS_DEFAULT,
+    show_default=True,
+    metavar="N",
+    help="At most N versions; 0 for all.",
+)
+@click.option("--graph", is_flag=True, help="Draw which version came from which.")
+@with_session
+def log(session: Session, reference: str, limit: int, graph: bool) -> None:
+    """List versions, newest first.
+
+    All of a model; or, with @REF, one version and those it came from.
+    """
+    parsed = parse_reference(reference)
+    ref = split_reference(reference)[1] if "@" in reference else None
+    drawing = Graph() if graph else None
+    shown, before, more = 0, 0, False
+    with session.connect() as client:
+        model = client.model(parsed.model)
+        while True:
+            wanted = PAGE_VERSIONS if limit == 0 else min(limit - shown, PAGE_VERSIONS)
+            # One more than is shown, to know whether there is more.
+            page = model.log(ref=ref, limit=wanted + 1, before=before)
+            more = len(page) > wanted
+            page = page[:wanted]
+            _print_page(session, page, drawing)
+            shown += len(page)
+            if not more or not page or shown == limit:
+                break
+            before = page[-1].number
+    if more:
+        session.output.talk(f"older versions are not shown; see more with: -n {2 * limit}")
+
+
+def _print_page(session: Session, page: list[Version], drawing: Graph | None) -> None:
+    if session.output.json:
+        for version in page:
+            session.output.data(version_object(version), "")
+        return
+    lines = table(map(log_row, page)).splitlines()
+    for version, line in zip(page, lines, strict=True):
+        if drawing is not None:
+            above, star, below = drawing.rows(version.number, version.parents)
+            session.output.data({}, "\n".join([*above, f"{star}  {line}", *below]))
+        else:
+            session.output.data({}, line)
+
+
+@command(
+    "show",
+    examples="""
+    mcr show vision/resnet50@v12
+    mcr show vision/resnet50@channel:production --json | jq .parameters
+    """,
+)
+@click.argument("reference", metavar="REF")
+@with_session
+def show(session: Session, reference: str) -> None:
+    """Show all about one version.
+
+    Its record, metrics, refs and files, and what it takes in the store.
+    """
+    name, what = split_reference(reference)
+    with session.connect() as client:
+        model = client.model(name)
+        version = model.show(what)
+        # By its number from here on: the name may move meanwhile.
+        storage = model.storage(version.name)
+    files = version.files or ()
+    tensor_count = sum(entry.tensor_count for entry in files)
+    record = version_object(version) | {
+        "tensor_count": tensor_count,
+        "files": [file_object(entry) for entry in files],
+        "storage": {
+            "chunk_count": storage.chunk_count,
+            "chunk_count_unique": storage.chunk_count_unique,
+            "bytes_total": storage.bytes_total,
+            "bytes_unique": storage.bytes_unique,
+        },
+    }
+    where = (
+        f"{count(storage.chunk_count, 'chunk')}, {storage.chunk_count_unique} distinct "
+        f"with {size(storage.bytes_unique)}"
+    )
+    session.output.data(record, version_text(version, storage=where, tensor_count=tensor_count))
+
+
+def find_version(model: "Model", what: str) -> Version:
+    """Resolve a reference without reading the version's files.
+
+    Raises:
+        ModelNotFoundError, ReferenceNotFoundError, AmbiguousReferenceError: it names no one version.
+    """
+    return model.log(ref=what, limit=1)[0]
