@@ -1,0 +1,68 @@
+"""Laws of measuring: a command's own figures, and nothing but them."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import measuring
+from benchmarks.measuring import MIB, Spread
+
+
+def test_peak_memory_and_output_are_those_of_the_command() -> None:
+    # given
+    small = (sys.executable, "-c", "print('small')")
+    large = (sys.executable, "-c", "x = b'x' * (256 << 20); print('large')")
+    # when
+    one, other = measuring.run(small), measuring.run(large)
+    # then
+    assert (one.output, other.output) == ("small\n", "large\n")
+    assert other.peak_bytes - one.peak_bytes > 100 * MIB
+    assert one.seconds > 0
+    assert one.cpu_seconds > 0
+
+
+def test_a_command_that_fails_gives_no_figures_but_its_words() -> None:
+    with pytest.raises(measuring.CommandFailedError, match="exit status 3\nsad"):
+        measuring.run((sys.executable, "-c", "import sys; print('sad', file=sys.stderr); sys.exit(3)"))
+
+
+def test_a_command_gets_its_folder_and_environment(tmp_path: Path) -> None:
+    program = "import os; print(os.getcwd(), os.environ['COLOUR'])"
+    done = measuring.run((sys.executable, "-c", program), environment={"COLOUR": "blue"}, folder=tmp_path)
+    assert done.output == f"{tmp_path} blue\n"
+
+
+def test_a_python_command_may_keep_its_compiled_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    done = measuring.run((sys.executable, "-c", "import sys; print(sys.dont_write_bytecode)"))
+    assert done.output == "False\n"
+
+
+def test_the_size_of_a_folder_is_that_of_its_files(tmp_path: Path) -> None:
+    # given
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "a").write_bytes(bytes(100))
+    (tmp_path / "b").write_bytes(bytes(23))
+    (tmp_path / "link").symlink_to("b")
+    # when, then
+    assert measuring.disk_bytes(tmp_path) == 123
+    measuring.make_warm(tmp_path)
+    measuring.remove(tmp_path / "inner")
+    measuring.remove(tmp_path / "inner")
+    assert measuring.disk_bytes(tmp_path) == 23
+
+
+def test_a_table_lines_up_and_a_spread_shows_its_range() -> None:
+    # given
+    spread = Spread((3.0, 1.0, 2.0))
+    # when
+    text = measuring.table(("what", "seconds"), [("a", spread.text()), ("longer", "1")])
+    # then
+    assert spread.median == 2
+    assert text.splitlines() == [
+        "what             seconds",
+        "------  ----------------",
+        "a       2.00 (1.00-3.00)",
+        "longer                 1",
+    ]
