@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mcr import _embedded, _wire
-from mcr.blocking import run_blocking
+from mcr.blocking import decided, run_blocking
 from mcr.checking import check_versions
 from mcr.committing import WORKERS, CommitProgress, Uploaded, Uploader
 from mcr.connection import Connection
@@ -205,7 +205,7 @@ class AsyncModel(ModelReader):
             request.parent = await self._number(parent)
         uploaded = await self._upload(path, branch, parent, progress)
         request.manifest = uploaded.manifest.root
-        answer = await self._connection.versions.commit_version(request)
+        answer = await decided(self._connection.versions.commit_version(request))
         version = await self._with_files(_wire.version_from_wire(answer.version, with_metrics=True))
         return CommitResult(
             **fields_of(version),
@@ -293,7 +293,7 @@ class AsyncModel(ModelReader):
             header=_header(None), model=self.name, branch=branch, reason=reason
         )
         await self._set_target(request, to)
-        answer = await self._connection.versions.rollback_branch(request)
+        answer = await decided(self._connection.versions.rollback_branch(request))
         return await self._with_files(_wire.version_from_wire(answer.version, with_metrics=True))
 
     async def _set_target(
@@ -363,7 +363,7 @@ class AsyncChannel:
         )
         if expected_generation is not None:
             request.expected_generation = expected_generation
-        answer = await self._connection.versions.move_channel(request)
+        answer = await decided(self._connection.versions.move_channel(request))
         return _wire.ref_from_wire(self._model.name, answer.ref)
 
     async def rollback(self, *, to: str = PREVIOUS, reason: str = "") -> Ref:
@@ -372,7 +372,7 @@ class AsyncChannel:
             header=_header(None), model=self._model.name, channel=self.name, reason=reason
         )
         await self._model._set_target(request, to)  # noqa: SLF001 - one module, one concept
-        answer = await self._connection.versions.rollback_channel(request)
+        answer = await decided(self._connection.versions.rollback_channel(request))
         return _wire.ref_from_wire(self._model.name, answer.ref)
 
     async def history(self, *, limit: int = 100) -> list[RefMove]:

@@ -1,7 +1,7 @@
 """Run blocking work beside an event loop, and never leave it running behind a caller that gave up."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -26,6 +26,21 @@ async def run_blocking(executor: Executor, work: Callable[[], Result]) -> Result
             # Taken, so that it is not reported as never retrieved; the cancellation is what counts.
             future.exception()
         raise
+
+
+async def decided(request: Coroutine[Any, Any, Result]) -> Result:
+    """Send a request that changes the store; return its answer even when the caller is cancelled meanwhile.
+
+    What was sent may be done whether or not somebody waits. A caller that gave up would not know, and would
+    do it again; so the first cancellation is swallowed in favour of the answer. A second one is not.
+    """
+    task = asyncio.ensure_future(request)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if task.cancelled():
+            raise
+        return await task
 
 
 async def settle(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -79,11 +79,21 @@ class _LoopThread:
     def run(self, work: Coroutine[Any, Any, Result], what: str, *, bounded: bool = True) -> Result:
         """Run a coroutine to its end; interrupted, cancel it and wait until it has put things in order.
 
+        An interruption that comes too late, when the store had decided already, is none: the result is
+        returned, so that nobody repeats a commit that was made.
+
         Raises:
             DeadlineError: it took longer than the client's timeout.
         """
         timeout_s = self._timeout_s if bounded else None
-        future = asyncio.run_coroutine_threadsafe(_within(work, timeout_s, what), self._loop)
+        results: list[Result] = []
+
+        async def kept() -> Result:
+            # A future that was cancelled forgets its result.
+            results.append(await _within(work, timeout_s, what))
+            return results[0]
+
+        future = asyncio.run_coroutine_threadsafe(kept(), self._loop)
         try:
             return future.result()
         except BaseException:
@@ -93,6 +103,8 @@ class _LoopThread:
             # step of it runs on beside a closing store.
             future.cancel()
             self._wait_idle()
+            if results:
+                return results[0]
             raise
 
     def _wait_idle(self) -> None:

@@ -347,11 +347,7 @@ class Uploader:
         bytes_before = self._bytes_done
         try:
             if known is not None:
-                healed = await match(
-                    self._transport, self._executor, source, descriptor, known, self._advance
-                )
-                if healed is not None:
-                    self._stored += healed
+                if await match(self._transport, self._executor, source, descriptor, known, self._advance):
                     self._builder.add_row(replace(known, entry=_touch(known, source)))
                     self._finish_file()
                     return

@@ -2,6 +2,8 @@
 
 Nothing is cut: bytes that hash to the ids of the parent's chunks, in their order, are the parent's file. So
 its row, with both digests of the whole file, holds for this one, and stretches need not wait for each other.
+Whether the store still holds those chunks is asked as well: one that was damaged and set aside is to be
+stored again, so such a file does not count as matched.
 """
 
 import asyncio
@@ -14,12 +16,12 @@ from functools import partial
 
 from mcr.blocking import run_blocking, settle
 from mcr.manifest import FileRow, Span, drain_async, walk_chunks
-from mcr.model import CHUNK_BYTES_MAX, MIB, Chunk
+from mcr.model import CHUNK_BYTES_MAX, MIB, ChunkId, digest
 from mcr.scanning import Source, read_exactly
-from mcr.transfer import ChunkTransport, Stored
+from mcr.transfer import BATCH_CHUNKS_MAX, ChunkTransport
 
-# Small enough to stay in a core's cache between reading and hashing, large enough to hide the cost of a step.
-STRETCH_BYTES = 2 * MIB
+# Small enough to stay in a cache between reading and hashing, large enough to hide the cost of a step.
+STRETCH_BYTES = 4 * MIB
 STRETCHES_IN_FLIGHT = 4
 
 
@@ -34,19 +36,15 @@ class _Stretch:
     spans: tuple[Span, ...]
     length_bytes: int
 
-    def read(self, buffer: bytearray, descriptor: int, source: Source) -> list[Chunk]:
-        """Read and hash the same places of another file."""
+    def compare(self, buffer: bytearray, descriptor: int, source: Source) -> None:
+        """Read and hash the same places of another file; raise at the first difference."""
         first = self.spans[0].offset_bytes
         view = memoryview(buffer)[: self.length_bytes]
         read_exactly(descriptor, view, first, source)
-        chunks: list[Chunk] = []
         for span in self.spans:
             start = span.offset_bytes - first
-            chunk = Chunk.of(view[start : start + span.length_bytes])
-            if chunk.id != span.id:
+            if digest(view[start : start + span.length_bytes]) != span.id:
                 raise _DiffersError
-            chunks.append(chunk)
-        return chunks
 
 
 async def _stretches(spans: AsyncIterator[Span]) -> AsyncGenerator[_Stretch, None]:
@@ -69,7 +67,7 @@ async def match(
     descriptor: int,
     known: FileRow,
     advance: Callable[[int], None],
-) -> Stored | None:
+) -> bool:
     """Hold a file against a row of the parent's manifest, of the same size.
 
     Args:
@@ -81,38 +79,39 @@ async def match(
         advance: called with the bytes of each stretch that is the same.
 
     Returns:
-        None when the file differs. Else what had to be stored: nothing, but for chunks that were damaged and
-        set aside, which these bytes heal.
+        Whether the file is the parent's and the store holds all of it.
     """
-    stored = Stored()
     free = [bytearray(STRETCH_BYTES + CHUNK_BYTES_MAX) for _ in range(STRETCHES_IN_FLIGHT)]
-    running: deque[tuple[_Stretch, bytearray, asyncio.Task[Stored]]] = deque()
+    running: deque[tuple[_Stretch, bytearray, asyncio.Task[None]]] = deque()
+    unasked: list[ChunkId] = []
 
-    async def step(stretch: _Stretch, buffer: bytearray) -> Stored:
-        chunks = await run_blocking(executor, partial(stretch.read, buffer, descriptor, source))
-        missing = await transport.missing([chunk.id for chunk in chunks])
-        return (
-            await transport.put([chunk for chunk in chunks if chunk.id in missing]) if missing else Stored()
-        )
-
-    async def finish_first() -> Stored:
+    async def finish_first() -> None:
         stretch, buffer, task = running.popleft()
-        healed = await task
+        await task
         free.append(buffer)
+        unasked.extend(span.id for span in stretch.spans)
         advance(stretch.length_bytes)
-        return healed
+
+    async def check_held() -> None:
+        if unasked and await transport.missing(unasked):
+            raise _DiffersError
+        unasked.clear()
 
     try:
         async with aclosing(_stretches(drain_async(walk_chunks(known), transport.get))) as stretches:
             async for stretch in stretches:
                 buffer = free.pop()
-                running.append((stretch, buffer, asyncio.create_task(step(stretch, buffer))))
+                compare = partial(stretch.compare, buffer, descriptor, source)
+                running.append((stretch, buffer, asyncio.create_task(run_blocking(executor, compare))))
                 if not free:
-                    stored += await finish_first()
+                    await finish_first()
+                if len(unasked) >= BATCH_CHUNKS_MAX // 2:
+                    await check_held()
         while running:
-            stored += await finish_first()
+            await finish_first()
+        await check_held()
     except _DiffersError:
-        return None
+        return False
     finally:
         await settle(task for _, _, task in running)
-    return stored
+    return True

@@ -152,6 +152,9 @@ class ChunkStore(Protocol):
                 later `put` of the same chunk heals it.
         """
 
+    def expect(self, ids: Sequence[ChunkId]) -> None:
+        """Start to read chunks that `get` is about to be asked for; returns at once, promises nothing."""
+
     def remove(self, ids: Sequence[ChunkId]) -> int:
         """Forget chunks and return how many were held; the space comes back by `compact`."""
 

@@ -48,6 +48,9 @@ class MemoryChunkStore:
         data = self._chunks[chunk_id]
         self._chunks[chunk_id] = bytes((data[0] ^ 1,)) + data[1:]
 
+    def expect(self, ids: Sequence[ChunkId]) -> None:
+        """Memory needs no warning."""
+
     def remove(self, ids: Sequence[ChunkId]) -> int:
         with self._lock:
             held = set(ids) & self._chunks.keys()

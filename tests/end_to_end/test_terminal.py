@@ -25,6 +25,7 @@ from mcr.cli.main import main
 
 M = "vision/resnet50"
 MIB = 1 << 20
+GIB = 1 << 30
 COMMAND = [sys.executable, "-m", "mcr.cli.main"]
 
 
@@ -520,9 +521,10 @@ def process(*arguments: str, **given: Any) -> "subprocess.CompletedProcess[str]"
 
 
 def test_ctrl_c_in_a_commit_is_130_and_the_same_command_goes_on(store: Run) -> None:
-    # Sparse: much to read, nothing to write.
-    with Path("big.bin").open("wb") as file:
-        file.truncate(512 * MIB)
+    # Sparse: nothing to write, and so much to read that no machine is done before the interruption arrives.
+    big = Path("big.bin")
+    with big.open("wb") as file:
+        file.truncate(1024 * GIB)
     commit = ["commit", "big/model", "big.bin", "-m", "big"]
     with subprocess.Popen(
         [*COMMAND, *commit, "--progress"],
@@ -545,6 +547,8 @@ def test_ctrl_c_in_a_commit_is_130_and_the_same_command_goes_on(store: Run) -> N
     assert out == ""
     assert "interrupted" in err
     assert "Traceback" not in err
+    with big.open("r+b") as file:
+        file.truncate(16 * MIB)
     assert store(*commit).lines == ["big/model@v1"]
     assert store("doctor", "--quick").status == 0
 

@@ -16,6 +16,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import blake3
 
 from mcr.checkout.tree import FOLDER_MODE, OPEN_FOLDER, Tree, translated
+from mcr.direct_writes import open_direct, write_at
 from mcr.errors import CorruptChunkError, DestinationError, McrError
 from mcr.manifest import PARTIAL_FOLDER, Span
 from mcr.model import KIB, MIB, FileEntry, digest
@@ -26,8 +27,6 @@ LOCK_NAME = "lock"
 LOCK_TRIES_MAX = 10
 # Read and hashed in one step: long enough for all cores to hash it, short enough to be cancelled soon.
 HASH_STEP_BYTES = 16 * MIB
-# What Linux takes in one pwritev.
-BUFFERS_PER_WRITE_MAX = 1024
 # Zeros shorter than this are written, not left out: a hole saves whole pages only.
 HOLE_BYTES_MIN = 64 * KIB
 
@@ -237,7 +236,7 @@ class Destination:
         descriptor = os.open(partial_name(entry), flags, FILE_MODE, dir_fd=self._partial)
         try:
             os.fchmod(descriptor, _mode(entry))
-            _write(descriptor, payloads, leave_holes=False)
+            _write(descriptor, None, payloads, leave_holes=False)
             # On Linux this starts the write-back without waiting for it. So the blocks of a whole group of
             # files are allocated before the first sync commits the journal: once for all, not once for each.
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -281,10 +280,13 @@ class Destination:
         With `leave_holes` (the file is new) long runs of zeros are not written.
         """
         descriptor = os.open(partial_name(entry), _WRITE, dir_fd=self._partial)
+        direct = open_direct(descriptor)
         try:
-            _write(descriptor, payloads, leave_holes=leave_holes)
+            _write(descriptor, direct, payloads, leave_holes=leave_holes)
         finally:
             os.close(descriptor)
+            if direct is not None:
+                os.close(direct)
 
     @_on_entry
     def sync(self, entry: FileEntry) -> None:
@@ -377,31 +379,22 @@ def _is_at(descriptor: int, name: str, folder: int) -> bool:
     return os.path.samestat(os.fstat(descriptor), named)
 
 
-def _write(descriptor: int, payloads: Sequence[Payload], *, leave_holes: bool) -> None:
+def _write(descriptor: int, direct: int | None, payloads: Sequence[Payload], *, leave_holes: bool) -> None:
     run: list[Payload] = []
     for payload in payloads:
         if leave_holes and _is_zeros(payload.data):
             continue
-        follows = bool(run) and run[-1].span.offset_bytes + len(run[-1].data) == payload.span.offset_bytes
-        if run and (not follows or len(run) == BUFFERS_PER_WRITE_MAX):
-            _write_run(descriptor, run)
+        if run and run[-1].span.offset_bytes + len(run[-1].data) != payload.span.offset_bytes:
+            _write_run(descriptor, direct, run)
             run = []
         run.append(payload)
     if run:
-        _write_run(descriptor, run)
+        _write_run(descriptor, direct, run)
 
 
-def _write_run(descriptor: int, run: Sequence[Payload]) -> None:
+def _write_run(descriptor: int, direct: int | None, run: Sequence[Payload]) -> None:
     """Write payloads that lie one after the other."""
-    buffers = [memoryview(payload.data) for payload in run]
-    offset_bytes = run[0].span.offset_bytes
-    while buffers:
-        count = os.pwritev(descriptor, buffers, offset_bytes)
-        offset_bytes += count
-        while buffers and count >= len(buffers[0]):
-            count -= len(buffers.pop(0))
-        if count:
-            buffers[0] = buffers[0][count:]
+    write_at(descriptor, direct, [payload.data for payload in run], run[0].span.offset_bytes)
 
 
 def _is_zeros(data: bytes) -> bool:

@@ -64,6 +64,22 @@ def _plain(value: JsonValue) -> JsonValue:
             return value
 
 
+class _NoLock:
+    """What tqdm wants of a lock, without locking."""
+
+    def acquire(self, *_arguments: object) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """Where a command prints, and in which manner.
@@ -112,6 +128,11 @@ class Output:
         # Imported late: only a terminal needs it.
         from tqdm import tqdm
 
+        # Its lock is not released when a signal or a failing stream ends a refresh, and then closing the bar
+        # waits for ever (seen at Ctrl-C). Here one thread draws at a time, so none is needed; nor is the
+        # thread that redraws bars which stand still.
+        tqdm.set_lock(_NoLock())
+        tqdm.monitor_interval = 0
         bar = tqdm(unit=unit, unit_scale=True, file=sys.stderr, leave=False, dynamic_ncols=True)
         with bar:
 

@@ -3,10 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import cast
-
-import yaml
 
 from mcr.canonical import DEPTH_MAX, INTEGER_MAX, INTEGER_MIN
 from mcr.errors import InvalidArgumentError, InvalidMetricError, InvalidParameterError
@@ -180,13 +178,6 @@ def parse_parameter_file(name: str, data: bytes) -> Tree:
         raise InvalidParameterError(
             blame, f"line {error.lineno}, column {error.colno}: {error.msg}"
         ) from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark is not None else 1
-        raise InvalidParameterError(blame, f"line {line}: {error.problem or error.context}") from error
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise InvalidParameterError(blame, f"line {line}: {error.reason}") from error
     except (ValueError, RecursionError) as error:
         # E.g. an impossible date, or brackets nested a thousand deep.
         raise InvalidParameterError(blame, str(error)) from error
@@ -205,7 +196,10 @@ def _parser(name: str) -> Callable[[str], object]:
             text, object_pairs_hook=_unique, parse_float=_json_float, parse_int=_json_int
         )
     if ending in ("yaml", "yml"):
-        return lambda text: yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader with fewer surprises)
+        # Late: few commands read YAML, and the parser would be a twentieth of the start of every one.
+        from mcr.cli.yaml_text import parse_yaml
+
+        return parse_yaml
     raise InvalidArgumentError("--params", f"{name!r} does not end in .json, .yaml or .yml")
 
 
@@ -224,42 +218,6 @@ def _json_float(text: str) -> float:
 
 def _json_int(text: str) -> int:
     return _integer(_shown(text), text)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without two traps: `1e-4` is a number, and a key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
-        seen: set[tuple[str, str]] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                name = (key.tag, key.value)
-                if name in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"key {key.value!r} is given twice", key.start_mark
-                    )
-                seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
-# YAML 1.1, which PyYAML speaks, wants `1.0e-4`; YAML 1.2 and every person who writes a learning rate do not.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+", re.ASCII),
-    list("-+.0123456789"),
-)
-
-
-def _yaml_float(loader: _Loader, node: yaml.ScalarNode) -> float:
-    value = loader.construct_yaml_float(node)
-    if math.isinf(value) and "inf" not in str(node.value).lower():
-        raise yaml.constructor.ConstructorError(
-            None, None, f"{_shown(str(node.value))!r} is too large for a double", node.start_mark
-        )
-    return float(value)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:float", _yaml_float)
 
 
 class _Checker:

@@ -35,7 +35,13 @@ class LocalChunks:
 
     async def get(self, ids: Sequence[ChunkId]) -> list[bytes]:
         """See ChunkTransport."""
-        return await self._run(lambda: [self._store.get(chunk_id) for chunk_id in ids])
+
+        def read() -> list[bytes]:
+            if len(ids) > 1:
+                self._store.expect(ids)
+            return [self._store.get(chunk_id) for chunk_id in ids]
+
+        return await self._run(read)
 
     async def missing(self, ids: Sequence[ChunkId]) -> set[ChunkId]:
         """See ChunkTransport."""

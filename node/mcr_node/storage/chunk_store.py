@@ -311,6 +311,12 @@ class PackChunkStore:
                 raise CorruptChunkError(chunk_id.hex(), reason)
         raise MissingChunkError(chunk_id.hex())
 
+    def expect(self, ids: Sequence[ChunkId]) -> None:
+        """See `ports.ChunkStore`."""
+        for found in self._index.get_many(ids):
+            if found is not None:
+                self._files.read_ahead(found.segment, found.header_bytes + found.payload_bytes, found.offset)
+
     def _locate(self, chunk_id: ChunkId) -> Location | None:
         with self._lock:
             location = self._pending.get(chunk_id)

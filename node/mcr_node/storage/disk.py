@@ -7,15 +7,15 @@ touches a segment file.
 import errno
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mcr.direct_writes import open_direct, write_at
 from mcr.errors import FailedError, OutOfSpaceError
 from mcr.model import Buffer
 from mcr_node.ports import StorageFailure as StorageFailure
 
-# Linux takes at most this many buffers in one pwritev (IOV_MAX).
-BUFFERS_MAX = 1024
 _NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
 # What a failing medium or a damaged file system answers. Everything else (too many open files, no permission)
 # says nothing about the bytes on disk.
@@ -28,10 +28,15 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """An open file; of no use after `Disk.close`."""
+    """An open file; of no use after `Disk.close`.
+
+    Attributes:
+        direct: see `mcr.direct_writes`; None for files that are only read.
+    """
 
     path: Path
     descriptor: int
+    direct: int | None = None
 
 
 def _translated(error: OSError, path: Path) -> Exception:
@@ -82,9 +87,10 @@ class Disk:
 
     def _open(self, path: Path, flags: int) -> Handle:
         try:
-            return Handle(path, os.open(path, flags | os.O_CLOEXEC, 0o644))
+            descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise _translated(error, path) from error
+        return Handle(path, descriptor, open_direct(descriptor))
 
     def open_readable(self, path: Path) -> Handle:
         """Open a file that exists for reading.
@@ -103,6 +109,8 @@ class Disk:
     def close(self, handle: Handle) -> None:
         """Release a file. Says nothing about durability."""
         os.close(handle.descriptor)
+        if handle.direct is not None:
+            os.close(handle.direct)
 
     def pwritev(self, handle: Handle, buffers: Sequence[Buffer], offset: int) -> None:
         """Write all buffers one after the other from `offset`; durable after `fdatasync`.
@@ -111,19 +119,10 @@ class Disk:
             OutOfSpaceError: the disk is full; any part may have been written.
             StorageFailure: any part may have been written.
         """
-        views = [view for buffer in buffers if (view := memoryview(buffer).cast("B")).nbytes]
-        first = 0
-        while first < len(views):
-            try:
-                written = os.pwritev(handle.descriptor, views[first : first + BUFFERS_MAX], offset)
-            except OSError as error:
-                raise _translated(error, handle.path) from error
-            offset += written
-            while first < len(views) and written >= views[first].nbytes:
-                written -= views[first].nbytes
-                first += 1
-            if written:
-                views[first] = views[first][written:]
+        try:
+            write_at(handle.descriptor, handle.direct, buffers, offset)
+        except OSError as error:
+            raise _translated(error, handle.path) from error
 
     def pread(self, handle: Handle, length_bytes: int, offset: int) -> bytes:
         """Return `length_bytes` from `offset`, fewer only at the end of the file.
@@ -144,6 +143,11 @@ class Disk:
                 raise UnreadableError(f"{handle.path.name}: {error.strerror}") from error
             raise FailedError(str(handle.path), str(error.strerror)) from error
         return data
+
+    def read_ahead(self, handle: Handle, length_bytes: int, offset: int) -> None:
+        """Let the kernel begin to read a stretch; it is told nothing more, and failures come with `pread`."""
+        with suppress(OSError):
+            os.posix_fadvise(handle.descriptor, offset, length_bytes, os.POSIX_FADV_WILLNEED)
 
     def size_bytes(self, handle: Handle) -> int:
         """Return the length of a file."""

@@ -11,15 +11,16 @@ All integers are big-endian.
          8      4  length of the payload, 0 to 4 MiB
         12      4  length of the plain bytes, 0 to 4 MiB
         16     32  chunk id: BLAKE3-256 of the plain bytes
-        48      4  CRC-32 (zlib) of the payload
+        48      4  CRC-32 (zlib) of the payload; of no meaning for raw, whose payload the chunk id proves
         52     32  base id, present only with flag bit 0: the chunk that a delta is against
      52/84      4  CRC-32 (zlib) of all header bytes before this field
      56/88         payload
 
 The header has a checksum of its own so that lengths can be trusted before the payload is read, and so that a
 reader that lost its place finds the next frame by magic and checksum. The payload's checksum shows a torn or
-damaged frame without decoding it; the chunk id is the proof, made on every read. The frame alone is enough to
-enter it in an index again.
+damaged frame without decoding it; the chunk id is the proof, made on every read. Of a raw payload the id is
+the checksum as well: it is computed over the very same bytes, and is faster than CRC-32. The frame alone is
+enough to enter it in an index again.
 
 Later formats keep the magic, the format byte and the rule that bit 0 of byte 6 alone decides where the
 header's checksum stands, so that this release can tell a newer frame from a damaged one. A new encoding needs
@@ -53,7 +54,7 @@ class FrameHeader:
 
     Attributes:
         payload_bytes: length as stored; plain_bytes: length of the chunk itself.
-        payload_crc: CRC-32 of the payload as stored.
+        payload_crc: CRC-32 of the payload as stored; 0 (earlier: the same) and not looked at where it is raw.
         base: the chunk a delta is against; None for the other encodings.
     """
 
@@ -93,7 +94,8 @@ class FrameHeader:
 
 def header_of(chunk_id: ChunkId, encoding: Encoding, payload: Buffer, plain_bytes: int) -> FrameHeader:
     """Return the header that belongs before `payload`."""
-    return FrameHeader(chunk_id, encoding, memoryview(payload).nbytes, plain_bytes, zlib.crc32(payload))
+    payload_crc = 0 if encoding is Encoding.RAW else zlib.crc32(payload)
+    return FrameHeader(chunk_id, encoding, memoryview(payload).nbytes, plain_bytes, payload_crc)
 
 
 def parse_header(data: Buffer) -> FrameHeader:
@@ -134,8 +136,18 @@ def check_payload(header: FrameHeader, payload: Buffer) -> None:
     """Raise FrameError unless `payload` is what was written after `header`, as far as a checksum can tell."""
     if len(payload) != header.payload_bytes:
         raise FrameError(f"it ends after {len(payload)} of {header.payload_bytes} bytes")
-    if zlib.crc32(payload) != header.payload_crc:
+    if header.encoding is Encoding.RAW:
+        _check_id(header, payload)
+    elif zlib.crc32(payload) != header.payload_crc:
         raise FrameError("its payload fails the checksum")
+
+
+def _check_id(header: FrameHeader, plain: Buffer) -> None:
+    if len(plain) != header.plain_bytes:
+        raise FrameError(f"it holds {len(plain)} of {header.plain_bytes} bytes")
+    actual = digest(plain)
+    if actual != header.chunk_id:
+        raise FrameError(f"its bytes hash to {actual.hex()}")
 
 
 def plain_of(header: FrameHeader, payload: bytes) -> bytes:
@@ -144,19 +156,13 @@ def plain_of(header: FrameHeader, payload: bytes) -> bytes:
     Raises:
         FrameError: the payload is damaged, or was never the chunk its header names.
     """
+    # Decoders should see only what an encoder made.
+    check_payload(header, payload)
     if header.encoding is Encoding.RAW:
-        # The id is computed over the very same bytes and says more than the checksum could.
-        if not len(payload) == header.payload_bytes == header.plain_bytes:
-            raise FrameError(f"it holds {len(payload)} of {header.plain_bytes} bytes")
-        plain = payload
-    else:
-        # A checksum first: decoders should see only what an encoder made.
-        check_payload(header, payload)
-        try:
-            plain = decode(header.encoding, payload, header.plain_bytes)
-        except ValueError as error:
-            raise FrameError(f"its payload does not decode: {error}") from error
-    actual = digest(plain)
-    if actual != header.chunk_id:
-        raise FrameError(f"its bytes hash to {actual.hex()}")
+        return payload
+    try:
+        plain = decode(header.encoding, payload, header.plain_bytes)
+    except ValueError as error:
+        raise FrameError(f"its payload does not decode: {error}") from error
+    _check_id(header, plain)
     return plain

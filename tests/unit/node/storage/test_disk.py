@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from mcr.direct_writes import BUFFERS_PER_WRITE_MAX
 from mcr.errors import FailedError, OutOfSpaceError
-from mcr_node.storage.disk import BUFFERS_MAX, Disk, Handle, StorageFailure, UnreadableError
+from mcr_node.storage.disk import Disk, Handle, StorageFailure, UnreadableError
 
 disk = Disk()
 
 
 def test_buffers_are_written_one_after_the_other_whatever_their_number(tmp_path: Path) -> None:
     handle = disk.create(tmp_path / "file")
-    buffers = [b"%d," % number for number in range(BUFFERS_MAX + 10)]
+    buffers = [b"%d," % number for number in range(BUFFERS_PER_WRITE_MAX + 10)]
 
     disk.pwritev(handle, [b"", *buffers, memoryview(b"end")], 3)
     disk.fdatasync(handle)

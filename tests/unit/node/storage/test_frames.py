@@ -3,6 +3,7 @@
 import os
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,12 @@ def test_golden_frames_are_read_and_written_byte_for_byte(encoding: Encoding) ->
     assert (header.encoding, header.plain_bytes, header.base) == (encoding, 4096, None)
     assert header.chunk_id == digest(GOLDEN_PLAIN)
     assert plain_of(header, payload) == GOLDEN_PLAIN
-    assert header_of(header.chunk_id, encoding, payload, 4096).pack() + payload == golden
+    again = header_of(header.chunk_id, encoding, payload, 4096)
+    if encoding is Encoding.RAW:
+        # Written before the id took over as the checksum of raw payloads; read all the same.
+        assert (header.payload_crc, again.payload_crc) == (zlib.crc32(payload), 0)
+        again = replace(again, payload_crc=header.payload_crc)
+    assert again.pack() + payload == golden
 
 
 @given(plain=st.binary(max_size=200), base=st.none() | st.binary(min_size=32, max_size=32), rest=st.binary())

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,10 +22,16 @@ from mcr_node.storage.frames import header_of
 from mcr_node.storage.segments import Coverage, Found, Region, SegmentFiles, SegmentWriter, Stretch, scan
 
 
-def frame(plain: bytes, *, name: bytes | None = None) -> bytes:
-    """Return a raw frame; `name` is what its id is computed from when that is a lie."""
-    chunk_id = ChunkId(digest(plain if name is None else name))
-    return header_of(chunk_id, Encoding.RAW, plain, len(plain)).pack() + plain
+def frame(plain: bytes) -> bytes:
+    """Return a raw frame."""
+    return header_of(ChunkId(digest(plain)), Encoding.RAW, plain, len(plain)).pack() + plain
+
+
+def compressed(plain: bytes, *, name: bytes) -> bytes:
+    """Return a frame whose payload passes its checksum, and whose id is computed from something else."""
+    payload = zstandard.compress(plain)
+    header = header_of(ChunkId(digest(name)), Encoding.ZSTD, payload, len(plain))
+    return header.pack() + payload
 
 
 class MemoryDisk(Disk):
@@ -113,7 +120,7 @@ def test_a_frame_inside_a_damaged_payload_is_not_taken_for_a_frame_of_its_own() 
 
 def test_after_a_search_only_frames_whose_bytes_hash_to_their_id_count() -> None:
     # Given a damaged header before bytes that somebody made to look like frames
-    forged = frame(b"forged", name=b"another chunk")
+    forged = compressed(b"forged", name=b"another chunk")
     honest = frame(b"honest")
     damaged = bytearray(frame(forged + honest))
     damaged[5] ^= 1
@@ -121,7 +128,8 @@ def test_after_a_search_only_frames_whose_bytes_hash_to_their_id_count() -> None
     items = scanned(bytes(damaged) + frame(b"next") + forged)
 
     assert payloads(items) == [b"honest", b"next"]
-    assert payloads(scanned(frame(b"first") + forged)) == [b"first", b"forged"]
+    # Where no search was needed, a frame is taken for what its header says; reading it proves it.
+    assert payloads(scanned(frame(b"first") + forged)) == [b"first", zstandard.compress(b"forged")]
 
 
 def test_what_the_medium_cannot_read_costs_only_what_it_hits() -> None:

@@ -1,0 +1,126 @@
+"""Direct writes: the same bytes as buffered ones, whatever their place and pieces."""
+
+import errno
+import os
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcr.direct_writes import ALIGNMENT_BYTES, DIRECT_BYTES_MIN, STAGING_BYTES, open_direct, write_at
+
+LONG_BYTES = 2 * DIRECT_BYTES_MIN
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> tuple[int, int | None]:
+    descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    return descriptor, open_direct(descriptor)
+
+
+def close(opened: tuple[int, int | None]) -> None:
+    for descriptor in opened:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, LONG_BYTES) | st.sampled_from([0, 1, 4095, 4096, 4097]), max_size=8),
+    offset=st.integers(0, 3 * ALIGNMENT_BYTES),
+    seed=st.integers(0, 1 << 32),
+)
+def test_neighbouring_writes_of_any_length_read_back_as_one(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], offset: int, seed: int
+) -> None:
+    # Given a file that is appended to again and again, as segments are
+    chance = random.Random(seed)
+    descriptor = os.open(tmp_path_factory.mktemp("direct") / "file", os.O_RDWR | os.O_CREAT)
+    opened = descriptor, open_direct(descriptor)
+    expected = bytearray(offset)
+    for length in lengths:
+        data = chance.randbytes(length)
+        cuts = sorted(chance.randint(0, length) for _ in range(3))
+        pieces = [data[a:b] for a, b in zip([0, *cuts], [*cuts, length], strict=True)]
+        # When
+        write_at(*opened, pieces, len(expected))
+        expected += data
+    # Then
+    if not any(lengths):
+        expected = bytearray()
+    assert os.pread(descriptor, len(expected) + 1, 0) == expected
+    close(opened)
+
+
+def test_a_run_longer_than_the_staging_buffer_is_written_whole(opened: tuple[int, int | None]) -> None:
+    data = random.Random(1).randbytes(2 * STAGING_BYTES + 12_345)
+
+    write_at(*opened, [data], 77)
+
+    assert os.pread(opened[0], len(data), 77) == data
+    close(opened)
+
+
+def test_whole_pages_stay_out_of_the_page_cache_and_ends_go_through_it(
+    opened: tuple[int, int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if opened[1] is None:
+        pytest.skip("this file system has no direct writes")
+    buffered: list[int] = []
+    whole = os.pwritev
+
+    def noted(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        buffered.append(sum(len(buffer) for buffer in buffers))
+        return whole(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "pwritev", noted)
+    write_at(*opened, [bytes(LONG_BYTES)], ALIGNMENT_BYTES - 10)
+
+    assert buffered == [10, ALIGNMENT_BYTES - 10]
+    close(opened)
+
+
+def test_what_a_device_refuses_or_cuts_short_goes_the_other_way(
+    opened: tuple[int, int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = random.Random(2).randbytes(LONG_BYTES)
+    for answer in (OSError(errno.EINVAL, "refused"), ALIGNMENT_BYTES):
+
+        def refuse(_descriptor: int, _piece: memoryview, _offset: int, answer: OSError | int = answer) -> int:
+            if isinstance(answer, OSError):
+                raise answer
+            return answer
+
+        monkeypatch.setattr(os, "pwrite", refuse)
+        write_at(opened[0], opened[1] or opened[0], [data], 0)
+        assert os.pread(opened[0], len(data), 0) == data
+    close(opened)
+
+
+def test_a_full_device_is_an_error_and_not_another_try(
+    opened: tuple[int, int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int, _piece: memoryview, _offset: int) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="full"):
+        write_at(opened[0], opened[1] or opened[0], [bytes(LONG_BYTES)], 0)
+    close(opened)
+
+
+def test_without_direct_writes_all_is_buffered(
+    opened: tuple[int, int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_arguments: object) -> int:
+        raise OSError(errno.EINVAL, "no O_DIRECT here")
+
+    monkeypatch.setattr(os, "open", missing)
+    assert open_direct(opened[0]) is None
+    monkeypatch.undo()
+
+    write_at(opened[0], None, [bytes(LONG_BYTES), b"end"], 5)
+    assert os.fstat(opened[0]).st_size == LONG_BYTES + 8
+    close(opened)
