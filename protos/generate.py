@@ -14,17 +14,20 @@ from grpc_tools import protoc
 
 PROTOS = Path(__file__).parent
 OWNERS = {"mcr": PROTOS.parent / "client", "mcr_node": PROTOS.parent / "node"}
-# Messages only: the embedded store calls the services in the same process, so no gRPC stubs are needed yet.
 PLUGINS = ("python", "mypy")
+# Stubs for those that have services; for the others protoc would write empty modules.
+SERVICE_PLUGINS = ("grpc_python", "mypy_grpc")
 
 
 def compile_into(folder: Path, package: str) -> list[Path]:
     """Compile one owner's files into `folder` and return what was written, relative to it."""
-    sources = sorted(str(p) for p in (PROTOS / package).rglob("*.proto"))
+    sources = sorted((PROTOS / package).rglob("*.proto"))
+    serving = [source for source in sources if "\nservice " in source.read_text()]
     well_known = Path(protoc.__file__).parent / "_proto"
-    flags = [f"--{plugin}_out={folder}" for plugin in PLUGINS]
-    if protoc.main(["protoc", f"-I{PROTOS}", f"-I{well_known}", *flags, *sources]) != 0:
-        raise SystemExit(f"protoc failed on {package}")
+    for plugins, files in ((PLUGINS, sources), (SERVICE_PLUGINS, serving)):
+        flags = [f"--{plugin}_out={folder}" for plugin in plugins]
+        if files and protoc.main(["protoc", f"-I{PROTOS}", f"-I{well_known}", *flags, *map(str, files)]) != 0:
+            raise SystemExit(f"protoc failed on {package}")
     return sorted(p.relative_to(folder) for p in folder.rglob("*_pb2*"))
 
 

@@ -24,17 +24,47 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12mcr/v1/admin.proto\x12\x06mcr.v1\"\x17\n\x15GetStoreStatusRequest\"\xac\x02\n\x16GetStoreStatusResponse\x12\x10\n\x08store_id\x18\x01 \x01(\x0c\x12\x14\n\x0cstore_format\x18\x02 \x01(\r\x12\x15\n\rapplied_index\x18\x03 \x01(\x04\x12\x14\n\x0cstate_digest\x18\x04 \x01(\x0c\x12\x13\n\x0b\x63hunk_count\x18\x05 \x01(\x04\x12\x19\n\x11\x63hunk_bytes_plain\x18\x06 \x01(\x04\x12\x18\n\x10\x63hunk_bytes_live\x18\x07 \x01(\x04\x12\x18\n\x10\x63hunk_bytes_used\x18\x08 \x01(\x04\x12\x1a\n\x12\x63hunks_quarantined\x18\t \x01(\x04\x12\x12\n\nbytes_free\x18\n \x01(\x04\x12\x10\n\x08\x65ncoding\x18\x0b \x01(\t\x12\x17\n\x0flog_entry_count\x18\x0c \x01(\x04\x32_\n\x0c\x41\x64minService\x12O\n\x0eGetStoreStatus\x12\x1d.mcr.v1.GetStoreStatusRequest\x1a\x1e.mcr.v1.GetStoreStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12mcr/v1/admin.proto\x12\x06mcr.v1\"{\n\x10\x41\x64\x64MemberRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0c\n\x04site\x18\x04 \x01(\t\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x05 \x01(\x04\x12\x11\n\thanded_on\x18\x06 \x01(\x08\"9\n\x11\x41\x64\x64MemberResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x65ncoding\x18\x02 \x01(\t\"E\n\x13RemoveMemberRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x11\n\thanded_on\x18\x03 \x01(\x08\"\x16\n\x14RemoveMemberResponse\"7\n\x14PromoteMemberRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\thanded_on\x18\x02 \x01(\x08\"\x17\n\x15PromoteMemberResponse\"<\n\x19TransferLeadershipRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\thanded_on\x18\x02 \x01(\x08\",\n\x1aTransferLeadershipResponse\x12\x0e\n\x06leader\x18\x01 \x01(\t\"\r\n\x0bPingRequest\"P\n\x0cPingResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\x15\n\rapplied_index\x18\x04 \x01(\x04\"\xa7\x01\n\x06Member\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04site\x18\x03 \x01(\t\x12 \n\x04role\x18\x04 \x01(\x0e\x32\x12.mcr.v1.MemberRole\x12\x0f\n\x07healthy\x18\x05 \x01(\x08\x12\x15\n\rapplied_index\x18\x06 \x01(\x04\x12\x12\n\nbytes_used\x18\x07 \x01(\x04\x12\x12\n\nbytes_free\x18\x08 \x01(\x04\"6\n\x05\x41larm\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06member\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x19\n\x17GetClusterStatusRequest\"\xb0\x01\n\x18GetClusterStatusResponse\x12\x0e\n\x06leader\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x15\n\rapplied_index\x18\x03 \x01(\x04\x12\x1f\n\x07members\x18\x04 \x03(\x0b\x32\x0e.mcr.v1.Member\x12\x1f\n\x17\x63hunks_under_replicated\x18\x05 \x01(\x04\x12\x1d\n\x06\x61larms\x18\x06 \x03(\x0b\x32\r.mcr.v1.Alarm\"\x17\n\x15GetStoreStatusRequest\"\xac\x02\n\x16GetStoreStatusResponse\x12\x10\n\x08store_id\x18\x01 \x01(\x0c\x12\x14\n\x0cstore_format\x18\x02 \x01(\r\x12\x15\n\rapplied_index\x18\x03 \x01(\x04\x12\x14\n\x0cstate_digest\x18\x04 \x01(\x0c\x12\x13\n\x0b\x63hunk_count\x18\x05 \x01(\x04\x12\x19\n\x11\x63hunk_bytes_plain\x18\x06 \x01(\x04\x12\x18\n\x10\x63hunk_bytes_live\x18\x07 \x01(\x04\x12\x18\n\x10\x63hunk_bytes_used\x18\x08 \x01(\x04\x12\x1a\n\x12\x63hunks_quarantined\x18\t \x01(\x04\x12\x12\n\nbytes_free\x18\n \x01(\x04\x12\x10\n\x08\x65ncoding\x18\x0b \x01(\t\x12\x17\n\x0flog_entry_count\x18\x0c \x01(\x04*Y\n\nMemberRole\x12\x1b\n\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x15\n\x11MEMBER_ROLE_VOTER\x10\x01\x12\x17\n\x13MEMBER_ROLE_LEARNER\x10\x02\x32\xa1\x04\n\x0c\x41\x64minService\x12O\n\x0eGetStoreStatus\x12\x1d.mcr.v1.GetStoreStatusRequest\x1a\x1e.mcr.v1.GetStoreStatusResponse\x12\x31\n\x04Ping\x12\x13.mcr.v1.PingRequest\x1a\x14.mcr.v1.PingResponse\x12U\n\x10GetClusterStatus\x12\x1f.mcr.v1.GetClusterStatusRequest\x1a .mcr.v1.GetClusterStatusResponse\x12@\n\tAddMember\x12\x18.mcr.v1.AddMemberRequest\x1a\x19.mcr.v1.AddMemberResponse\x12I\n\x0cRemoveMember\x12\x1b.mcr.v1.RemoveMemberRequest\x1a\x1c.mcr.v1.RemoveMemberResponse\x12L\n\rPromoteMember\x12\x1c.mcr.v1.PromoteMemberRequest\x1a\x1d.mcr.v1.PromoteMemberResponse\x12[\n\x12TransferLeadership\x12!.mcr.v1.TransferLeadershipRequest\x1a\".mcr.v1.TransferLeadershipResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mcr.v1.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETSTORESTATUSREQUEST']._serialized_start=30
-  _globals['_GETSTORESTATUSREQUEST']._serialized_end=53
-  _globals['_GETSTORESTATUSRESPONSE']._serialized_start=56
-  _globals['_GETSTORESTATUSRESPONSE']._serialized_end=356
-  _globals['_ADMINSERVICE']._serialized_start=358
-  _globals['_ADMINSERVICE']._serialized_end=453
+  _globals['_MEMBERROLE']._serialized_start=1356
+  _globals['_MEMBERROLE']._serialized_end=1445
+  _globals['_ADDMEMBERREQUEST']._serialized_start=30
+  _globals['_ADDMEMBERREQUEST']._serialized_end=153
+  _globals['_ADDMEMBERRESPONSE']._serialized_start=155
+  _globals['_ADDMEMBERRESPONSE']._serialized_end=212
+  _globals['_REMOVEMEMBERREQUEST']._serialized_start=214
+  _globals['_REMOVEMEMBERREQUEST']._serialized_end=283
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=285
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=307
+  _globals['_PROMOTEMEMBERREQUEST']._serialized_start=309
+  _globals['_PROMOTEMEMBERREQUEST']._serialized_end=364
+  _globals['_PROMOTEMEMBERRESPONSE']._serialized_start=366
+  _globals['_PROMOTEMEMBERRESPONSE']._serialized_end=389
+  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_start=391
+  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_end=451
+  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_start=453
+  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_end=497
+  _globals['_PINGREQUEST']._serialized_start=499
+  _globals['_PINGREQUEST']._serialized_end=512
+  _globals['_PINGRESPONSE']._serialized_start=514
+  _globals['_PINGRESPONSE']._serialized_end=594
+  _globals['_MEMBER']._serialized_start=597
+  _globals['_MEMBER']._serialized_end=764
+  _globals['_ALARM']._serialized_start=766
+  _globals['_ALARM']._serialized_end=820
+  _globals['_GETCLUSTERSTATUSREQUEST']._serialized_start=822
+  _globals['_GETCLUSTERSTATUSREQUEST']._serialized_end=847
+  _globals['_GETCLUSTERSTATUSRESPONSE']._serialized_start=850
+  _globals['_GETCLUSTERSTATUSRESPONSE']._serialized_end=1026
+  _globals['_GETSTORESTATUSREQUEST']._serialized_start=1028
+  _globals['_GETSTORESTATUSREQUEST']._serialized_end=1051
+  _globals['_GETSTORESTATUSRESPONSE']._serialized_start=1054
+  _globals['_GETSTORESTATUSRESPONSE']._serialized_end=1354
+  _globals['_ADMINSERVICE']._serialized_start=1448
+  _globals['_ADMINSERVICE']._serialized_end=1993
 # @@protoc_insertion_point(module_scope)

@@ -4,11 +4,384 @@ isort:skip_file
 """
 
 import builtins
+import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import sys
 import typing
 
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
+
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _MemberRole:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _MemberRoleEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_MemberRole.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    MEMBER_ROLE_UNSPECIFIED: _MemberRole.ValueType  # 0
+    """Not set."""
+    MEMBER_ROLE_VOTER: _MemberRole.ValueType  # 1
+    """Counts for majorities."""
+    MEMBER_ROLE_LEARNER: _MemberRole.ValueType  # 2
+    """Follows the log without a vote."""
+
+class MemberRole(_MemberRole, metaclass=_MemberRoleEnumTypeWrapper):
+    """What a member does in the cluster."""
+
+MEMBER_ROLE_UNSPECIFIED: MemberRole.ValueType  # 0
+"""Not set."""
+MEMBER_ROLE_VOTER: MemberRole.ValueType  # 1
+"""Counts for majorities."""
+MEMBER_ROLE_LEARNER: MemberRole.ValueType  # 2
+"""Follows the log without a vote."""
+global___MemberRole = MemberRole
+
+@typing.final
+class AddMemberRequest(google.protobuf.message.Message):
+    """See AdminService.AddMember."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    ADDRESS_FIELD_NUMBER: builtins.int
+    SITE_FIELD_NUMBER: builtins.int
+    CAPACITY_BYTES_FIELD_NUMBER: builtins.int
+    HANDED_ON_FIELD_NUMBER: builtins.int
+    node_id: builtins.int
+    """Id that the node chose at random when its data was made, 1 to 2^62."""
+    name: builtins.str
+    """Name, 1 to 96 characters, one of its kind."""
+    address: builtins.str
+    """Where the others and clients reach it, `host:port`."""
+    site: builtins.str
+    """Site; may be empty."""
+    capacity_bytes: builtins.int
+    """How much it may hold; 0 = whatever its disk has."""
+    handed_on: builtins.bool
+    """Set by the node that hands the request on to the leader: it is handed on once."""
+    def __init__(
+        self,
+        *,
+        node_id: builtins.int = ...,
+        name: builtins.str = ...,
+        address: builtins.str = ...,
+        site: builtins.str = ...,
+        capacity_bytes: builtins.int = ...,
+        handed_on: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "capacity_bytes", b"capacity_bytes", "handed_on", b"handed_on", "name", b"name", "node_id", b"node_id", "site", b"site"]) -> None: ...
+
+global___AddMemberRequest = AddMemberRequest
+
+@typing.final
+class AddMemberResponse(google.protobuf.message.Message):
+    """See AdminService.AddMember."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CLUSTER_ID_FIELD_NUMBER: builtins.int
+    ENCODING_FIELD_NUMBER: builtins.int
+    cluster_id: builtins.bytes
+    """Id of the cluster, 16 bytes: the node's store gets it."""
+    encoding: builtins.str
+    """Encoding of new chunks: `raw` or `auto`."""
+    def __init__(
+        self,
+        *,
+        cluster_id: builtins.bytes = ...,
+        encoding: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cluster_id", b"cluster_id", "encoding", b"encoding"]) -> None: ...
+
+global___AddMemberResponse = AddMemberResponse
+
+@typing.final
+class RemoveMemberRequest(google.protobuf.message.Message):
+    """See AdminService.RemoveMember."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    FORCE_FIELD_NUMBER: builtins.int
+    HANDED_ON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the member."""
+    force: builtins.bool
+    """Remove it although it cannot hand over what it holds."""
+    handed_on: builtins.bool
+    """See AddMemberRequest."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        force: builtins.bool = ...,
+        handed_on: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["force", b"force", "handed_on", b"handed_on", "name", b"name"]) -> None: ...
+
+global___RemoveMemberRequest = RemoveMemberRequest
+
+@typing.final
+class RemoveMemberResponse(google.protobuf.message.Message):
+    """See AdminService.RemoveMember."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___RemoveMemberResponse = RemoveMemberResponse
+
+@typing.final
+class PromoteMemberRequest(google.protobuf.message.Message):
+    """See AdminService.PromoteMember."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    HANDED_ON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the member."""
+    handed_on: builtins.bool
+    """See AddMemberRequest."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        handed_on: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["handed_on", b"handed_on", "name", b"name"]) -> None: ...
+
+global___PromoteMemberRequest = PromoteMemberRequest
+
+@typing.final
+class PromoteMemberResponse(google.protobuf.message.Message):
+    """See AdminService.PromoteMember."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___PromoteMemberResponse = PromoteMemberResponse
+
+@typing.final
+class TransferLeadershipRequest(google.protobuf.message.Message):
+    """See AdminService.TransferLeadership."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    HANDED_ON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the voter that shall lead; empty = the one whose log is longest."""
+    handed_on: builtins.bool
+    """See AddMemberRequest."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        handed_on: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["handed_on", b"handed_on", "name", b"name"]) -> None: ...
+
+global___TransferLeadershipRequest = TransferLeadershipRequest
+
+@typing.final
+class TransferLeadershipResponse(google.protobuf.message.Message):
+    """See AdminService.TransferLeadership."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEADER_FIELD_NUMBER: builtins.int
+    leader: builtins.str
+    """Name of the leader now."""
+    def __init__(
+        self,
+        *,
+        leader: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["leader", b"leader"]) -> None: ...
+
+global___TransferLeadershipResponse = TransferLeadershipResponse
+
+@typing.final
+class PingRequest(google.protobuf.message.Message):
+    """See AdminService.Ping."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___PingRequest = PingRequest
+
+@typing.final
+class PingResponse(google.protobuf.message.Message):
+    """See AdminService.Ping."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SITE_FIELD_NUMBER: builtins.int
+    READY_FIELD_NUMBER: builtins.int
+    APPLIED_INDEX_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the node."""
+    site: builtins.str
+    """Its site; may be empty."""
+    ready: builtins.bool
+    """False while it starts, drains or has failed: go to another node if there is one."""
+    applied_index: builtins.int
+    """Index of the last log entry that it has applied."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        site: builtins.str = ...,
+        ready: builtins.bool = ...,
+        applied_index: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["applied_index", b"applied_index", "name", b"name", "ready", b"ready", "site", b"site"]) -> None: ...
+
+global___PingResponse = PingResponse
+
+@typing.final
+class Member(google.protobuf.message.Message):
+    """One member."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    ADDRESS_FIELD_NUMBER: builtins.int
+    SITE_FIELD_NUMBER: builtins.int
+    ROLE_FIELD_NUMBER: builtins.int
+    HEALTHY_FIELD_NUMBER: builtins.int
+    APPLIED_INDEX_FIELD_NUMBER: builtins.int
+    BYTES_USED_FIELD_NUMBER: builtins.int
+    BYTES_FREE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name, unique in the cluster."""
+    address: builtins.str
+    """Where clients and other nodes reach it, `host:port`."""
+    site: builtins.str
+    """Site; may be empty."""
+    role: global___MemberRole.ValueType
+    """Role."""
+    healthy: builtins.bool
+    """Whether it answers and can write to its disk."""
+    applied_index: builtins.int
+    """Index of the last log entry it is known to have applied."""
+    bytes_used: builtins.int
+    """Bytes of its chunk files."""
+    bytes_free: builtins.int
+    """Bytes that it can still take."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        address: builtins.str = ...,
+        site: builtins.str = ...,
+        role: global___MemberRole.ValueType = ...,
+        healthy: builtins.bool = ...,
+        applied_index: builtins.int = ...,
+        bytes_used: builtins.int = ...,
+        bytes_free: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "applied_index", b"applied_index", "bytes_free", b"bytes_free", "bytes_used", b"bytes_used", "healthy", b"healthy", "name", b"name", "role", b"role", "site", b"site"]) -> None: ...
+
+global___Member = Member
+
+@typing.final
+class Alarm(google.protobuf.message.Message):
+    """Something that a person should look at."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: builtins.int
+    MEMBER_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    code: builtins.str
+    """Stable name, such as `space_low`."""
+    member: builtins.str
+    """Name of the member it is about; empty when it is about the cluster."""
+    message: builtins.str
+    """One sentence for people."""
+    def __init__(
+        self,
+        *,
+        code: builtins.str = ...,
+        member: builtins.str = ...,
+        message: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["code", b"code", "member", b"member", "message", b"message"]) -> None: ...
+
+global___Alarm = Alarm
+
+@typing.final
+class GetClusterStatusRequest(google.protobuf.message.Message):
+    """See AdminService.GetClusterStatus."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___GetClusterStatusRequest = GetClusterStatusRequest
+
+@typing.final
+class GetClusterStatusResponse(google.protobuf.message.Message):
+    """See AdminService.GetClusterStatus."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEADER_FIELD_NUMBER: builtins.int
+    TERM_FIELD_NUMBER: builtins.int
+    APPLIED_INDEX_FIELD_NUMBER: builtins.int
+    MEMBERS_FIELD_NUMBER: builtins.int
+    CHUNKS_UNDER_REPLICATED_FIELD_NUMBER: builtins.int
+    ALARMS_FIELD_NUMBER: builtins.int
+    leader: builtins.str
+    """Name of the leader; empty when none is known."""
+    term: builtins.int
+    """Term, from 1."""
+    applied_index: builtins.int
+    """Index of the last log entry that the answering node has applied."""
+    chunks_under_replicated: builtins.int
+    """Chunks with fewer copies than asked for."""
+    @property
+    def members(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Member]:
+        """By name."""
+
+    @property
+    def alarms(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Alarm]:
+        """Most urgent first; empty when all is well."""
+
+    def __init__(
+        self,
+        *,
+        leader: builtins.str = ...,
+        term: builtins.int = ...,
+        applied_index: builtins.int = ...,
+        members: collections.abc.Iterable[global___Member] | None = ...,
+        chunks_under_replicated: builtins.int = ...,
+        alarms: collections.abc.Iterable[global___Alarm] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alarms", b"alarms", "applied_index", b"applied_index", "chunks_under_replicated", b"chunks_under_replicated", "leader", b"leader", "members", b"members", "term", b"term"]) -> None: ...
+
+global___GetClusterStatusResponse = GetClusterStatusResponse
 
 @typing.final
 class GetStoreStatusRequest(google.protobuf.message.Message):

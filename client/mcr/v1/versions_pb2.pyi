@@ -72,8 +72,36 @@ ROLLBACK_TARGET_LAST_GOOD: RollbackTarget.ValueType  # 2
 global___RollbackTarget = RollbackTarget
 
 @typing.final
+class ReadOptions(google.protobuf.message.Message):
+    """How fresh an answer must be. Absent or empty = linearizable: it shows every write that was answered before the
+    call began, whichever node answered it. The deadline of the call bounds the wait.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AT_LEAST_INDEX_FIELD_NUMBER: builtins.int
+    STALE_OK_FIELD_NUMBER: builtins.int
+    at_least_index: builtins.int
+    """Answer as soon as this log index is applied here, such as the `log_index` of an own write."""
+    stale_ok: builtins.bool
+    """Answer at once from what this node has, however old. Stronger wishes are ignored."""
+    def __init__(
+        self,
+        *,
+        at_least_index: builtins.int | None = ...,
+        stale_ok: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_at_least_index", b"_at_least_index", "at_least_index", b"at_least_index"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_at_least_index", b"_at_least_index", "at_least_index", b"at_least_index", "stale_ok", b"stale_ok"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_at_least_index", b"_at_least_index"]) -> typing.Literal["at_least_index"] | None: ...
+
+global___ReadOptions = ReadOptions
+
+@typing.final
 class WriteHeader(google.protobuf.message.Message):
-    """Fields that every write carries."""
+    """Fields that every write carries. How long to try is the deadline of the call, as gRPC carries it; whether a
+    write took effect whose deadline passed is unknown until it is repeated with the same id.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -402,14 +430,21 @@ class GetVersionRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     REFERENCE_FIELD_NUMBER: builtins.int
+    READ_FIELD_NUMBER: builtins.int
     reference: builtins.str
     """Full reference, `model@what`."""
+    @property
+    def read(self) -> global___ReadOptions:
+        """How fresh the answer must be."""
+
     def __init__(
         self,
         *,
         reference: builtins.str = ...,
+        read: global___ReadOptions | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["reference", b"reference"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["read", b"read"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["read", b"read", "reference", b"reference"]) -> None: ...
 
 global___GetVersionRequest = GetVersionRequest
 
@@ -421,8 +456,11 @@ class GetVersionResponse(google.protobuf.message.Message):
 
     VERSION_FIELD_NUMBER: builtins.int
     LOG_INDEX_FIELD_NUMBER: builtins.int
+    AGE_MAX_MS_FIELD_NUMBER: builtins.int
     log_index: builtins.int
     """Log index the answer is true at."""
+    age_max_ms: builtins.int
+    """How old the answer may be, milliseconds; set when `stale_ok` was asked for and the node knows it."""
     @property
     def version(self) -> global___Version:
         """The version."""
@@ -432,9 +470,11 @@ class GetVersionResponse(google.protobuf.message.Message):
         *,
         version: global___Version | None = ...,
         log_index: builtins.int = ...,
+        age_max_ms: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["version", b"version"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["log_index", b"log_index", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_age_max_ms", b"_age_max_ms", "age_max_ms", b"age_max_ms", "version", b"version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_age_max_ms", b"_age_max_ms", "age_max_ms", b"age_max_ms", "log_index", b"log_index", "version", b"version"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_age_max_ms", b"_age_max_ms"]) -> typing.Literal["age_max_ms"] | None: ...
 
 global___GetVersionResponse = GetVersionResponse
 
@@ -448,6 +488,7 @@ class ListVersionsRequest(google.protobuf.message.Message):
     ANCESTRY_FIELD_NUMBER: builtins.int
     BEFORE_FIELD_NUMBER: builtins.int
     LIMIT_FIELD_NUMBER: builtins.int
+    READ_FIELD_NUMBER: builtins.int
     reference: builtins.str
     """Model, or a full reference: then the ancestry of that version."""
     ancestry: builtins.bool
@@ -456,6 +497,10 @@ class ListVersionsRequest(google.protobuf.message.Message):
     """Only numbers below this one; 0 = from the newest."""
     limit: builtins.int
     """Page size, 1 to 1000."""
+    @property
+    def read(self) -> global___ReadOptions:
+        """How fresh the answer must be."""
+
     def __init__(
         self,
         *,
@@ -463,8 +508,10 @@ class ListVersionsRequest(google.protobuf.message.Message):
         ancestry: builtins.bool = ...,
         before: builtins.int = ...,
         limit: builtins.int = ...,
+        read: global___ReadOptions | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["ancestry", b"ancestry", "before", b"before", "limit", b"limit", "reference", b"reference"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["read", b"read"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ancestry", b"ancestry", "before", b"before", "limit", b"limit", "read", b"read", "reference", b"reference"]) -> None: ...
 
 global___ListVersionsRequest = ListVersionsRequest
 
@@ -476,8 +523,11 @@ class ListVersionsResponse(google.protobuf.message.Message):
 
     VERSIONS_FIELD_NUMBER: builtins.int
     LOG_INDEX_FIELD_NUMBER: builtins.int
+    AGE_MAX_MS_FIELD_NUMBER: builtins.int
     log_index: builtins.int
     """Log index the answer is true at."""
+    age_max_ms: builtins.int
+    """How old the answer may be, milliseconds; set when `stale_ok` was asked for and the node knows it."""
     @property
     def versions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Version]:
         """Newest first; refs filled, metrics not."""
@@ -487,8 +537,11 @@ class ListVersionsResponse(google.protobuf.message.Message):
         *,
         versions: collections.abc.Iterable[global___Version] | None = ...,
         log_index: builtins.int = ...,
+        age_max_ms: builtins.int | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["log_index", b"log_index", "versions", b"versions"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_age_max_ms", b"_age_max_ms", "age_max_ms", b"age_max_ms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_age_max_ms", b"_age_max_ms", "age_max_ms", b"age_max_ms", "log_index", b"log_index", "versions", b"versions"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_age_max_ms", b"_age_max_ms"]) -> typing.Literal["age_max_ms"] | None: ...
 
 global___ListVersionsResponse = ListVersionsResponse
 
@@ -500,17 +553,24 @@ class ListModelsRequest(google.protobuf.message.Message):
 
     AFTER_FIELD_NUMBER: builtins.int
     LIMIT_FIELD_NUMBER: builtins.int
+    READ_FIELD_NUMBER: builtins.int
     after: builtins.str
     """Only names after this one."""
     limit: builtins.int
     """Page size, 1 to 1000."""
+    @property
+    def read(self) -> global___ReadOptions:
+        """How fresh the answer must be."""
+
     def __init__(
         self,
         *,
         after: builtins.str = ...,
         limit: builtins.int = ...,
+        read: global___ReadOptions | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["after", b"after", "limit", b"limit"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["read", b"read"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "limit", b"limit", "read", b"read"]) -> None: ...
 
 global___ListModelsRequest = ListModelsRequest
 
@@ -552,8 +612,11 @@ class ListModelsResponse(google.protobuf.message.Message):
 
     MODELS_FIELD_NUMBER: builtins.int
     LOG_INDEX_FIELD_NUMBER: builtins.int
+    AGE_MAX_MS_FIELD_NUMBER: builtins.int
     log_index: builtins.int
     """Log index the answer is true at."""
+    age_max_ms: builtins.int
+    """How old the answer may be, milliseconds; set when `stale_ok` was asked for and the node knows it."""
     @property
     def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ModelSummary]:
         """By name."""
@@ -563,8 +626,11 @@ class ListModelsResponse(google.protobuf.message.Message):
         *,
         models: collections.abc.Iterable[global___ModelSummary] | None = ...,
         log_index: builtins.int = ...,
+        age_max_ms: builtins.int | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["log_index", b"log_index", "models", b"models"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_age_max_ms", b"_age_max_ms", "age_max_ms", b"age_max_ms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_age_max_ms", b"_age_max_ms", "age_max_ms", b"age_max_ms", "log_index", b"log_index", "models", b"models"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_age_max_ms", b"_age_max_ms"]) -> typing.Literal["age_max_ms"] | None: ...
 
 global___ListModelsResponse = ListModelsResponse
 
@@ -576,17 +642,32 @@ class ListRefsRequest(google.protobuf.message.Message):
 
     MODEL_FIELD_NUMBER: builtins.int
     KIND_FIELD_NUMBER: builtins.int
+    AFTER_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    READ_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Model."""
     kind: global___RefKind.ValueType
     """Kind."""
+    after: builtins.str
+    """Only names after this one."""
+    limit: builtins.int
+    """Page size, 1 to 1000; 0 = 1000. A page ends early before it would not fit into a message."""
+    @property
+    def read(self) -> global___ReadOptions:
+        """How fresh the answer must be."""
+
     def __init__(
         self,
         *,
         model: builtins.str = ...,
         kind: global___RefKind.ValueType = ...,
+        after: builtins.str = ...,
+        limit: builtins.int = ...,
+        read: global___ReadOptions | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["kind", b"kind", "model", b"model"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["read", b"read"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "kind", b"kind", "limit", b"limit", "model", b"model", "read", b"read"]) -> None: ...
 
 global___ListRefsRequest = ListRefsRequest
 
@@ -598,8 +679,14 @@ class ListRefsResponse(google.protobuf.message.Message):
 
     REFS_FIELD_NUMBER: builtins.int
     LOG_INDEX_FIELD_NUMBER: builtins.int
+    MORE_FIELD_NUMBER: builtins.int
+    AGE_MAX_MS_FIELD_NUMBER: builtins.int
     log_index: builtins.int
     """Log index the answer is true at."""
+    more: builtins.bool
+    """True when there may be more after the last name."""
+    age_max_ms: builtins.int
+    """How old the answer may be, milliseconds; set when `stale_ok` was asked for and the node knows it."""
     @property
     def refs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Ref]:
         """By name."""
@@ -609,8 +696,12 @@ class ListRefsResponse(google.protobuf.message.Message):
         *,
         refs: collections.abc.Iterable[global___Ref] | None = ...,
         log_index: builtins.int = ...,
+        more: builtins.bool = ...,
+        age_max_ms: builtins.int | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["log_index", b"log_index", "refs", b"refs"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_age_max_ms", b"_age_max_ms", "age_max_ms", b"age_max_ms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_age_max_ms", b"_age_max_ms", "age_max_ms", b"age_max_ms", "log_index", b"log_index", "more", b"more", "refs", b"refs"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_age_max_ms", b"_age_max_ms"]) -> typing.Literal["age_max_ms"] | None: ...
 
 global___ListRefsResponse = ListRefsResponse
 
@@ -626,6 +717,7 @@ class ListRefMovesRequest(google.protobuf.message.Message):
     BEFORE_GENERATION_FIELD_NUMBER: builtins.int
     LIMIT_FIELD_NUMBER: builtins.int
     AT_MS_FIELD_NUMBER: builtins.int
+    READ_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Model."""
     kind: global___RefKind.ValueType
@@ -638,6 +730,10 @@ class ListRefMovesRequest(google.protobuf.message.Message):
     """Page size, 1 to 1000."""
     at_ms: builtins.int
     """Only the move in force at this log time (milliseconds since 1970 UTC)."""
+    @property
+    def read(self) -> global___ReadOptions:
+        """How fresh the answer must be."""
+
     def __init__(
         self,
         *,
@@ -647,9 +743,10 @@ class ListRefMovesRequest(google.protobuf.message.Message):
         before_generation: builtins.int = ...,
         limit: builtins.int = ...,
         at_ms: builtins.int | None = ...,
+        read: global___ReadOptions | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_at_ms", b"_at_ms", "at_ms", b"at_ms"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_at_ms", b"_at_ms", "at_ms", b"at_ms", "before_generation", b"before_generation", "kind", b"kind", "limit", b"limit", "model", b"model", "name", b"name"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_at_ms", b"_at_ms", "at_ms", b"at_ms", "read", b"read"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_at_ms", b"_at_ms", "at_ms", b"at_ms", "before_generation", b"before_generation", "kind", b"kind", "limit", b"limit", "model", b"model", "name", b"name", "read", b"read"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_at_ms", b"_at_ms"]) -> typing.Literal["at_ms"] | None: ...
 
 global___ListRefMovesRequest = ListRefMovesRequest
@@ -662,8 +759,11 @@ class ListRefMovesResponse(google.protobuf.message.Message):
 
     MOVES_FIELD_NUMBER: builtins.int
     LOG_INDEX_FIELD_NUMBER: builtins.int
+    AGE_MAX_MS_FIELD_NUMBER: builtins.int
     log_index: builtins.int
     """Log index the answer is true at."""
+    age_max_ms: builtins.int
+    """How old the answer may be, milliseconds; set when `stale_ok` was asked for and the node knows it."""
     @property
     def moves(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RefMove]:
         """Newest first; at most one when `at_ms` was given."""
@@ -673,8 +773,11 @@ class ListRefMovesResponse(google.protobuf.message.Message):
         *,
         moves: collections.abc.Iterable[global___RefMove] | None = ...,
         log_index: builtins.int = ...,
+        age_max_ms: builtins.int | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["log_index", b"log_index", "moves", b"moves"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_age_max_ms", b"_age_max_ms", "age_max_ms", b"age_max_ms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_age_max_ms", b"_age_max_ms", "age_max_ms", b"age_max_ms", "log_index", b"log_index", "moves", b"moves"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_age_max_ms", b"_age_max_ms"]) -> typing.Literal["age_max_ms"] | None: ...
 
 global___ListRefMovesResponse = ListRefMovesResponse
 
@@ -1052,20 +1155,27 @@ class ListMetricReportsRequest(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     NUMBER_FIELD_NUMBER: builtins.int
     LIMIT_FIELD_NUMBER: builtins.int
+    READ_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Model."""
     number: builtins.int
     """Version, from 1."""
     limit: builtins.int
     """Page size, 1 to 1000."""
+    @property
+    def read(self) -> global___ReadOptions:
+        """How fresh the answer must be."""
+
     def __init__(
         self,
         *,
         model: builtins.str = ...,
         number: builtins.int = ...,
         limit: builtins.int = ...,
+        read: global___ReadOptions | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["limit", b"limit", "model", b"model", "number", b"number"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["read", b"read"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["limit", b"limit", "model", b"model", "number", b"number", "read", b"read"]) -> None: ...
 
 global___ListMetricReportsRequest = ListMetricReportsRequest
 
@@ -1113,8 +1223,11 @@ class ListMetricReportsResponse(google.protobuf.message.Message):
 
     REPORTS_FIELD_NUMBER: builtins.int
     LOG_INDEX_FIELD_NUMBER: builtins.int
+    AGE_MAX_MS_FIELD_NUMBER: builtins.int
     log_index: builtins.int
     """Log index the answer is true at."""
+    age_max_ms: builtins.int
+    """How old the answer may be, milliseconds; set when `stale_ok` was asked for and the node knows it."""
     @property
     def reports(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MetricReport]:
         """Newest first."""
@@ -1124,7 +1237,99 @@ class ListMetricReportsResponse(google.protobuf.message.Message):
         *,
         reports: collections.abc.Iterable[global___MetricReport] | None = ...,
         log_index: builtins.int = ...,
+        age_max_ms: builtins.int | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["log_index", b"log_index", "reports", b"reports"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_age_max_ms", b"_age_max_ms", "age_max_ms", b"age_max_ms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_age_max_ms", b"_age_max_ms", "age_max_ms", b"age_max_ms", "log_index", b"log_index", "reports", b"reports"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_age_max_ms", b"_age_max_ms"]) -> typing.Literal["age_max_ms"] | None: ...
 
 global___ListMetricReportsResponse = ListMetricReportsResponse
+
+@typing.final
+class WatchEventsRequest(google.protobuf.message.Message):
+    """See VersionsService.WatchEvents."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    AFTER_INDEX_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Only events of this model; empty = of all."""
+    after_index: builtins.int
+    """Only events after this log index. Absent = only what happens from now on."""
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        after_index: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_after_index", b"_after_index", "after_index", b"after_index"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_after_index", b"_after_index", "after_index", b"after_index", "model", b"model"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_after_index", b"_after_index"]) -> typing.Literal["after_index"] | None: ...
+
+global___WatchEventsRequest = WatchEventsRequest
+
+@typing.final
+class Event(google.protobuf.message.Message):
+    """A ref moved; where a version was made for it, that too."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOG_INDEX_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    MOVE_FIELD_NUMBER: builtins.int
+    RECORD_FIELD_NUMBER: builtins.int
+    log_index: builtins.int
+    """Log index, from 1; one event each."""
+    model: builtins.str
+    """Model."""
+    kind: global___RefKind.ValueType
+    """Kind of the ref."""
+    name: builtins.str
+    """Name of the ref."""
+    record: builtins.bytes
+    """Canonical record of the version that this made; empty when the ref moved to one that existed."""
+    @property
+    def move(self) -> global___RefMove:
+        """The move."""
+
+    def __init__(
+        self,
+        *,
+        log_index: builtins.int = ...,
+        model: builtins.str = ...,
+        kind: global___RefKind.ValueType = ...,
+        name: builtins.str = ...,
+        move: global___RefMove | None = ...,
+        record: builtins.bytes = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["move", b"move"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["kind", b"kind", "log_index", b"log_index", "model", b"model", "move", b"move", "name", b"name", "record", b"record"]) -> None: ...
+
+global___Event = Event
+
+@typing.final
+class WatchEventsResponse(google.protobuf.message.Message):
+    """See VersionsService.WatchEvents."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: builtins.int
+    LOG_INDEX_FIELD_NUMBER: builtins.int
+    log_index: builtins.int
+    """Everything up to this log index was sent; where to go on."""
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Event]:
+        """In log order; may be empty, which says that the stream lives."""
+
+    def __init__(
+        self,
+        *,
+        events: collections.abc.Iterable[global___Event] | None = ...,
+        log_index: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events", "log_index", b"log_index"]) -> None: ...
+
+global___WatchEventsResponse = WatchEventsResponse

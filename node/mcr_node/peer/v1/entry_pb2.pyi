@@ -19,19 +19,23 @@ class Entry(google.protobuf.message.Message):
     INDEX_FIELD_NUMBER: builtins.int
     TERM_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
     index: builtins.int
     """Position in the log, from 1."""
     term: builtins.int
     """Term of the leader that made it, from 1."""
     data: builtins.bytes
-    """Encoded mcr_node.format.v1.Command, up to 2 MiB."""
+    """Encoded mcr_node.format.v1.Command, up to 2 MiB; empty where a leader begins its term."""
+    kind: builtins.int
+    """What `data` is: 0 a command, 1 and 2 a change of the membership."""
     def __init__(
         self,
         *,
         index: builtins.int = ...,
         term: builtins.int = ...,
         data: builtins.bytes = ...,
+        kind: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "index", b"index", "term", b"term"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "index", b"index", "kind", b"kind", "term", b"term"]) -> None: ...
 
 global___Entry = Entry
