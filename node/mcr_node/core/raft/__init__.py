@@ -1,0 +1,1 @@
+"""Consensus: a Raft core that decides and never does; see README.md beside it."""
