@@ -202,6 +202,11 @@ class FaultyDisk(Disk):
         with self.operation("rename"):
             super().rename(source, target)
 
+    def replace(self, path: Path, data: Buffer) -> None:
+        """See `Disk`. One step: its own steps are such that power loss leaves the old or the new."""
+        with self.operation("replace"):
+            Disk().replace(path, data)
+
     def image_after_power_loss(self, target: Path, *, keep: Keep, seed: int = 0) -> Image:
         """Write below `target` what is left when the power goes now.
 

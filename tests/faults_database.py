@@ -11,6 +11,7 @@ it did at the last sync, or somewhere behind it.
 
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -18,6 +19,10 @@ from typing import Literal, Protocol
 from rocksdict import Rdict
 
 from mcr_node.storage.database import Changes, Database
+from mcr_node.storage.log_mark import mark_path
+
+# A merge of tables ends; this only bounds a database that never would.
+COPIES_MAX = 100
 
 
 class CrashPoint(BaseException):
@@ -96,7 +101,7 @@ class FaultyDatabase(Database):
 def image_of(
     database_path: Path, synced_wal_bytes: Mapping[Path, int], target: Path, *, unsynced_bytes_kept: int = 0
 ) -> Path:
-    """Copy a database's folder as power loss would leave it, and return `target`.
+    """Copy a database's folder as power loss would leave it, with a log's mark, and return `target`.
 
     Args:
         database_path: folder of a database, open or not.
@@ -104,10 +109,33 @@ def image_of(
         target: where the copy goes; must not exist.
         unsynced_bytes_kept: how much of what was not synced reached the medium all the same.
     """
-    shutil.copytree(database_path, target)
+    for _ in range(COPIES_MAX):
+        before = _sizes(database_path)
+        # A background thread may remove a table that it merged, or add one: then this is no moment's image.
+        with suppress(shutil.Error):
+            shutil.copytree(database_path, target)
+            if _sizes(database_path) == before:
+                break
+        shutil.rmtree(target)
+    else:
+        raise AssertionError(f"{database_path} never held still")
+    mark = mark_path(database_path)
+    if mark.exists():
+        # Replaced whole and synced by each write of it, so it is never torn.
+        shutil.copyfile(mark, mark_path(target))
     for wal in target.glob("*.log"):
         kept = synced_wal_bytes.get(database_path / wal.name, 0) + unsynced_bytes_kept
         if wal.stat().st_size > kept:
             with wal.open("r+b") as file:
                 file.truncate(kept)
     return target
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    """Return what tells one moment of a database from another: not the engine's diary."""
+    sizes = {}
+    for file in path.iterdir():
+        with suppress(FileNotFoundError):
+            if file.name != "LOG":
+                sizes[file.name] = file.stat().st_size
+    return sizes

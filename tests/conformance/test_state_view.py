@@ -15,6 +15,7 @@ from mcr_node.core.state.commands import Command
 from mcr_node.core.state.digest import DIGEST_START, next_digest
 from mcr_node.core.state.outcomes import Outcome
 from mcr_node.core.state.view import Overlay
+from mcr_node.ports import StatePosition
 from mcr_node.ports import StateStore as StateStorePort
 from mcr_node.storage.database import Database
 from mcr_node.storage.state_store import StateStore
@@ -43,8 +44,8 @@ def test_a_new_store_is_empty_and_at_the_start(store: StateStorePort) -> None:
 
 
 def test_a_write_is_visible_with_its_index_and_digest(store: StateStorePort) -> None:
-    store.write([(b"a", b"1"), (b"b", b""), (b"gone", None)], LogIndex(3), DIGEST)
-    store.write([(b"a", None), (b"c", b"3")], LogIndex(4), DIGEST_START)
+    store.write([(b"a", b"1"), (b"b", b""), (b"gone", None)], LogIndex(3), DIGEST, applied_term=1)
+    store.write([(b"a", None), (b"c", b"3")], LogIndex(4), DIGEST_START, applied_term=1)
     store.sync()
 
     assert (store.applied(), store.state_digest()) == (4, DIGEST_START)
@@ -52,23 +53,34 @@ def test_a_write_is_visible_with_its_index_and_digest(store: StateStorePort) -> 
 
 
 def test_an_entry_that_changes_nothing_moves_the_index(store: StateStorePort) -> None:
-    store.write([], LogIndex(1), DIGEST)
+    store.write([], LogIndex(1), DIGEST, applied_term=1)
 
     assert (store.applied(), store.state_digest()) == (1, DIGEST)
     assert list(store.view().scan(b"\x01", b"\xff")) == []
 
 
+def test_term_and_configuration_are_written_with_the_index(store: StateStorePort) -> None:
+    assert store.position() == StatePosition(LogIndex(0), 0, DIGEST_START, b"")
+
+    store.write([], LogIndex(1), DIGEST, applied_term=2, configuration=b"one")
+    store.write([], LogIndex(2), DIGEST, applied_term=3)
+    assert (store.applied_term(), store.configuration()) == (3, b"one")
+
+    store.write([], LogIndex(3), DIGEST, applied_term=3, configuration=b"")
+    assert store.position() == StatePosition(LogIndex(3), 3, DIGEST, b"")
+
+
 def test_a_view_taken_before_a_write_sees_it(store: StateStorePort) -> None:
     view = store.view()
 
-    store.write([(b"a", b"1")], LogIndex(1), DIGEST)
+    store.write([(b"a", b"1")], LogIndex(1), DIGEST, applied_term=1)
 
     assert view.get(b"a") == b"1"
 
 
 def test_a_scan_takes_its_start_and_leaves_its_end_in_both_directions(store: StateStorePort) -> None:
     rows = [(bytes([byte]), bytes([byte])) for byte in (1, 65, 66, 67, 127, 128, 255)]
-    store.write([*reversed(rows)], LogIndex(1), DIGEST)
+    store.write([*reversed(rows)], LogIndex(1), DIGEST, applied_term=1)
     view = store.view()
 
     assert list(view.scan(b"A", b"C")) == [(b"A", b"A"), (b"B", b"B")]
@@ -81,7 +93,7 @@ def test_a_scan_takes_its_start_and_leaves_its_end_in_both_directions(store: Sta
 
 
 def test_a_scan_is_lazy(store: StateStorePort) -> None:
-    store.write([(b"k%04d" % number, b"") for number in range(1000)], LogIndex(1), DIGEST)
+    store.write([(b"k%04d" % number, b"") for number in range(1000)], LogIndex(1), DIGEST, applied_term=1)
 
     scan = store.view().scan(b"k", b"l", reverse=True)
 
@@ -103,7 +115,7 @@ def test_both_views_read_the_same_through_an_overlay(
             # The store keeps keys that start with NUL for itself.
             changes = list({b"k" + key: (b"k" + key, value) for key, value in batch}.values())
             for store in (memory, disk):
-                store.write(changes, LogIndex(number), DIGEST)
+                store.write(changes, LogIndex(number), DIGEST, applied_term=1)
         overlays = [Overlay(memory.view()), Overlay(disk.view())]
         for overlay in overlays:
             overlay.put(b"k\x01", b"overlaid")
@@ -119,7 +131,8 @@ def run(store: StateStorePort, commands: Sequence[Command]) -> list[Outcome]:
     outcomes = []
     for index, command in enumerate(commands, start=store.applied() + 1):
         outcome, changes = apply(store.view(), LogIndex(index), command)
-        store.write(changes, LogIndex(index), next_digest(store.state_digest(), LogIndex(index), changes))
+        digest = next_digest(store.state_digest(), LogIndex(index), changes)
+        store.write(changes, LogIndex(index), digest, applied_term=1)
         outcomes.append(outcome)
     return outcomes
 
@@ -148,13 +161,13 @@ def test_the_same_commands_give_the_same_outcomes_and_digests_on_disk_and_in_mem
 
 def test_replaying_what_was_lost_gives_the_same_state(store: StateStorePort) -> None:
     changes: list[Change] = [(b"a", b"1")]
-    store.write(changes, LogIndex(1), DIGEST)
+    store.write(changes, LogIndex(1), DIGEST, applied_term=1)
     store.sync()
-    store.write([(b"a", b"2"), (b"b", b"3")], LogIndex(2), DIGEST_START)
+    store.write([(b"a", b"2"), (b"b", b"3")], LogIndex(2), DIGEST_START, applied_term=1)
     if isinstance(store, MemoryStateStore):
         store.lose_unsynced()
         assert (store.applied(), store.view().get(b"a"), store.view().get(b"b")) == (1, b"1", None)
-        store.write([(b"a", b"2"), (b"b", b"3")], LogIndex(2), DIGEST_START)
+        store.write([(b"a", b"2"), (b"b", b"3")], LogIndex(2), DIGEST_START, applied_term=1)
 
     assert (store.applied(), store.view().get(b"a"), store.view().get(b"b")) == (2, b"2", b"3")
 
@@ -164,7 +177,7 @@ def test_replaying_what_was_lost_gives_the_same_state(store: StateStorePort) -> 
 
 def test_what_was_written_is_there_after_reopening(tmp_path: Path) -> None:
     store = StateStore.open(tmp_path, IDENTITY)
-    store.write([(b"a", b"1")], LogIndex(7), DIGEST)
+    store.write([(b"a", b"1")], LogIndex(7), DIGEST, applied_term=1)
     store.sync()
     store.close()
 
@@ -174,15 +187,48 @@ def test_what_was_written_is_there_after_reopening(tmp_path: Path) -> None:
     again.close()
 
 
+def test_a_state_of_format_one_is_read_and_becomes_two_with_the_first_write(tmp_path: Path) -> None:
+    # given: the bytes as releases wrote them that knew no terms
+    position = (7).to_bytes(8, "big") + DIGEST
+    own = [
+        (b"\x00format", bytes(7) + b"\x01"),
+        (b"\x00identity", IDENTITY),
+        (b"\x00position", position),
+    ]
+    Database.open(tmp_path / "state", founding=[*own, (b"a", b"1")]).close()
+
+    # when
+    store = StateStore.open(tmp_path / "state", IDENTITY)
+
+    # then
+    assert store.position() == StatePosition(LogIndex(7), 0, DIGEST, b"")
+    store.write([(b"b", b"2")], LogIndex(8), DIGEST_START, applied_term=3, configuration=b"one")
+    store.close()
+    database = Database.open(tmp_path / "state")
+    assert dict(database.scan(b"", b"\xff")) == {
+        b"\x00configuration": b"one",
+        b"\x00format": bytes(7) + b"\x02",
+        b"\x00identity": IDENTITY,
+        b"\x00position": (8).to_bytes(8, "big") + DIGEST_START + (3).to_bytes(8, "big"),
+        b"a": b"1",
+        b"b": b"2",
+    }
+    database.close()
+    store = StateStore.open(tmp_path / "state", IDENTITY)
+    assert store.position() == StatePosition(LogIndex(8), 3, DIGEST_START, b"one")
+    store.close()
+
+
 def test_a_checkpoint_is_a_store_at_its_own_index(tmp_path: Path) -> None:
     store = StateStore.open(tmp_path / "state", IDENTITY)
-    store.write([(b"a", b"1")], LogIndex(7), DIGEST)
+    store.write([(b"a", b"1")], LogIndex(7), DIGEST, applied_term=1)
 
-    store.checkpoint(tmp_path / "copy")
-    store.write([(b"a", b"2")], LogIndex(8), DIGEST_START)
+    position = store.export(tmp_path / "copy")
+    store.write([(b"a", b"2")], LogIndex(8), DIGEST_START, applied_term=1)
 
     copy = StateStore.open(tmp_path / "copy", IDENTITY)
-    assert (copy.applied(), copy.state_digest(), copy.view().get(b"a")) == (7, DIGEST, b"1")
+    assert (copy.position(), copy.view().get(b"a")) == (position, b"1")
+    assert (position.applied, position.state_digest) == (7, DIGEST)
     copy.close()
     store.close()
 
@@ -206,19 +252,19 @@ def test_a_second_opening_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ((b"\x00format", (2).to_bytes(8, "big")), StoreFormatError),
+        ((b"\x00format", (3).to_bytes(8, "big")), StoreFormatError),
         ((b"\x00format", bytes(8)), CorruptStoreError),
         ((b"\x00format", b"1"), CorruptStoreError),
         ((b"\x00format", None), CorruptStoreError),
         ((b"\x00position", None), CorruptStoreError),
-        ((b"\x00position", bytes(39)), CorruptStoreError),
+        ((b"\x00position", bytes(47)), CorruptStoreError),
     ],
 )
 def test_a_store_whose_own_keys_are_wrong_is_refused(
     tmp_path: Path, change: Change, error: type[Exception]
 ) -> None:
     store = StateStore.open(tmp_path, IDENTITY)
-    store.write([(b"a", b"1")], LogIndex(1), DIGEST)
+    store.write([(b"a", b"1")], LogIndex(1), DIGEST, applied_term=1)
     store.close()
     database = Database.open(tmp_path)
     database.write([change])
@@ -231,7 +277,7 @@ def test_a_store_whose_own_keys_are_wrong_is_refused(
 def test_a_damaged_row_is_reported_and_never_read_as_missing(tmp_path: Path) -> None:
     store = StateStore.open(tmp_path, IDENTITY)
     rows: list[Change] = [(b"key%04d" % number, number.to_bytes(100, "big")) for number in range(2000)]
-    store.write(rows, LogIndex(1), DIGEST)
+    store.write(rows, LogIndex(1), DIGEST, applied_term=1)
     store.close()
     table = max(tmp_path.glob("*.sst"), key=lambda path: path.stat().st_size)
     data = bytearray(table.read_bytes())
@@ -248,7 +294,7 @@ def test_a_damaged_row_is_reported_and_never_read_as_missing(tmp_path: Path) -> 
 
 def test_a_missing_file_is_damage(tmp_path: Path) -> None:
     store = StateStore.open(tmp_path, IDENTITY)
-    store.write([(b"key", b"value")], LogIndex(1), DIGEST)
+    store.write([(b"key", b"value")], LogIndex(1), DIGEST, applied_term=1)
     store.close()
     for table in tmp_path.glob("*.sst"):
         table.unlink()

@@ -66,6 +66,8 @@ def store_after_power_loss(
     """Write below `target` what is found when the machine starts again; return the store's folder there."""
     target.mkdir()
     shutil.copyfile(store / "STORE", target / "STORE")
+    if (store / "log.mark").exists():
+        shutil.copyfile(store / "log.mark", target / "log.mark")
     if (store / "chunks").exists():
         disk.image_after_power_loss(target / "chunks", keep=keep, seed=seed)
     for name in DATABASES:

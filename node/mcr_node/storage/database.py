@@ -8,6 +8,7 @@ on the bare binding:
   that, and still tolerates the torn tail which any crash leaves.
 * A folder whose CURRENT file is gone is taken for a new database, and its tables are deleted: `open` creates
   only where nothing is, under another name, and renames when the database is complete.
+* A write-ahead log that was deleted is not missed: every database has one, so `open` refuses those without.
 * After a failed write the engine refuses all others, yet a sync may report success: the first failure is
   kept and answers every later write and sync.
 * An empty or reversed `delete_range` fails *after* it went into the write-ahead log, so the database can
@@ -109,6 +110,8 @@ class Database:
                 _create(path, founding)
             elif not (path / "CURRENT").is_file():
                 raise CorruptStoreError(str(path), "not a database: it has no file named CURRENT")
+            elif not any(path.glob("*.log")):
+                raise CorruptStoreError(str(path), "its write-ahead log is gone, and with it what was synced")
         except OSError as error:
             reason = error.strerror or str(error)
             if error.errno in _NO_SPACE:
@@ -239,6 +242,11 @@ class Database:
                     if self._refusal is None:
                         raise _translated(str(error), self.path) from error
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._rdict is None
+
     def _opened(self) -> Rdict:
         rdict = self._rdict
         assert rdict is not None, "used after close"
@@ -295,8 +303,9 @@ class _Scan(Iterator[tuple[bytes, bytes]]):
     def __next__(self) -> tuple[bytes, bytes]:
         with self._lock:
             if self._steps is None:
-                # Ending quietly would look as if there were no more rows.
-                assert not self._released, "the database was closed during a scan"
+                if self._released:
+                    # Ending quietly would look as if there were no more rows.
+                    raise FailedError(str(self._path), "it was closed or replaced during a scan")
                 raise StopIteration
             try:
                 self._advance()

@@ -6,6 +6,7 @@ touches a segment file.
 
 import errno
 import os
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from mcr.errors import FailedError, OutOfSpaceError
 from mcr.model import Buffer
 from mcr_node.ports import StorageFailure as StorageFailure
 
+_DRAFT_SUFFIX = ".draft"
 _NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
 # What a failing medium or a damaged file system answers. Everything else (too many open files, no permission)
 # says nothing about the bytes on disk.
@@ -212,6 +214,36 @@ class Disk:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise _translated(error, path) from error
+
+    def replace(self, path: Path, data: Buffer) -> None:
+        """Put a small file in place of what is at `path`, whole or not at all; durable when this returns.
+
+        Raises:
+            OutOfSpaceError: what was there still is.
+            StorageFailure: either may be there.
+        """
+        draft = path.with_name(path.name + _DRAFT_SUFFIX)
+        self.unlink(draft)
+        handle = self.create(draft)
+        try:
+            self.pwritev(handle, [data], 0)
+            self.fdatasync(handle)
+        finally:
+            self.close(handle)
+        self.rename(draft, path)
+        self.sync_directory(path.parent)
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a folder and all in it, if it is there; durable after `sync_directory` of its parent.
+
+        Raises:
+            StorageFailure: some of it is still there.
+        """
+        try:
+            if path.exists():
+                shutil.rmtree(path)
+        except OSError as error:
+            raise StorageFailure(f"{path}: {error.strerror}") from error
 
     def free_bytes(self, path: Path) -> int:
         """Return what an ordinary process may still write to the file system that holds `path`."""

@@ -220,11 +220,7 @@ class SegmentFiles:
                     self._disk.close(cached.handle)
 
     def read_ahead(self, number: int, length_bytes: int, offset: int) -> None:
-        """Let the disk begin to read a stretch that is wanted soon.
-
-        A cold store is read much faster when the disk knows of all chunks of a batch, and not only of the one
-        that is being waited for. Whatever fails here fails again, and is told, when the stretch is read.
-        """
+        """Let the disk begin to read a stretch that is wanted soon; what fails is told by the read itself."""
         with suppress(UnreadableError, FailedError), self.reading(number) as handle:
             self._disk.read_ahead(handle, length_bytes, offset)
 
@@ -315,6 +311,7 @@ class SegmentWriter:
         self._active: _Segment | None = None
         self._failure: StorageFailure | None = None
         self._allowance_bytes = 0
+        self._writing_bytes = 0
         self._created = 0
         self._created_synced = 0
         self._unsynced_bytes = 0
@@ -360,6 +357,7 @@ class SegmentWriter:
             segment = self._segment_for(length_bytes)
             region = Region(segment.number, segment.reserved_bytes, length_bytes)
             segment.reserved_bytes += length_bytes
+            self._writing_bytes += length_bytes
             segment.uncovered.add(region)
         try:
             # The kernel takes one buffered write per file at a time anyway, but spins for its turn; waiting
@@ -373,6 +371,7 @@ class SegmentWriter:
             raise
         with self._lock:
             segment.writes_done += 1
+            self._writing_bytes -= length_bytes
             self._unsynced_bytes += length_bytes
             if self._unsynced_bytes >= BACKGROUND_SYNC_BYTES:
                 self._wake_background()
@@ -381,6 +380,7 @@ class SegmentWriter:
     def _abandon(self, segment: _Segment, region: Region) -> None:
         with self._lock:
             segment.uncovered.discard(region)
+            self._writing_bytes -= region.length_bytes
             # At the end the space can be used again; elsewhere it stays a hole, dead until compaction.
             if segment.reserved_bytes == region.offset + region.length_bytes:
                 segment.reserved_bytes = region.offset
@@ -388,7 +388,8 @@ class SegmentWriter:
 
     def _check_space(self, length_bytes: int) -> None:
         if self._allowance_bytes < length_bytes:
-            spare = self._disk.free_bytes(self._files.directory) - self._reserve_bytes
+            # What others are about to write is promised, though the file system does not know of it yet.
+            spare = self._disk.free_bytes(self._files.directory) - self._reserve_bytes - self._writing_bytes
             if spare < length_bytes:
                 raise OutOfSpaceError(
                     str(self._files.directory),

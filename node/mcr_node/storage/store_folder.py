@@ -63,17 +63,27 @@ def create(path: Path, identity: StoreIdentity) -> None:
         text = json.dumps(
             {"format": STORE_FORMAT, "id": identity.store_id.hex(), "encoding": identity.encoding}
         )
-        descriptor = os.open(path / f"{_MARKER}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        try:
-            os.write(descriptor, text.encode() + b"\n")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.rename(path / f"{_MARKER}.new", path / _MARKER)
-        for folder in (path, path.parent):
-            _sync_folder(folder)
+        write_durably(path / _MARKER, text.encode() + b"\n")
+        _sync_folder(path.parent)
     except OSError as error:
-        raise _translated(path, error) from error
+        raise translated(path, error) from error
+
+
+def write_durably(target: Path, data: bytes) -> None:
+    """Put a small file in its place, whole or not at all; durable when this returns.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    unfinished = target.with_name(f"{target.name}.new")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        os.write(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(unfinished, target)
+    _sync_folder(target.parent)
 
 
 def _sync_folder(path: Path) -> None:
@@ -84,7 +94,8 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _translated(path: Path, error: OSError) -> OutOfSpaceError | DestinationError:
+def translated(path: Path, error: OSError) -> OutOfSpaceError | DestinationError:
+    """Return what to raise for a file that cannot be written."""
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutOfSpaceError(str(path), reason)
@@ -127,7 +138,7 @@ class StoreLock:
         try:
             self._descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise _translated(path, error) from error
+            raise translated(path, error) from error
 
     def acquire(self) -> None:
         """Take the lock, without waiting.

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rocksdict import DBRecoveryMode, Options, Rdict, WriteBatch
 
-from mcr.errors import CorruptStoreError, OutOfSpaceError, StoreBusyError
+from mcr.errors import CorruptStoreError, FailedError, OutOfSpaceError, StoreBusyError
 from mcr.model import MIB
 from mcr_node.storage.database import Database
 
@@ -340,7 +340,7 @@ def test_closing_frees_the_files_though_a_scan_is_half_consumed(tmp_path: Path) 
     # then
     again = Database.open(tmp_path / "db")
     assert again.get(key(9)) == b""
-    with pytest.raises(AssertionError, match="closed during a scan"):
+    with pytest.raises(FailedError, match="closed or replaced during a scan"):
         next(scan)
     again.close()
 
