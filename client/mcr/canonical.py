@@ -12,6 +12,9 @@ Protobuf is not used for this, because its serialisation is not canonical across
 import math
 import struct
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from operator import itemgetter
+from typing import cast
 
 CanonicalValue = (
     None | bool | int | float | str | bytes | Sequence["CanonicalValue"] | Mapping[str, "CanonicalValue"]
@@ -53,45 +56,74 @@ def encode(value: CanonicalValue) -> bytes:
 def _encode(value: CanonicalValue, out: list[bytes], depth: int) -> None:
     if depth < 0:
         raise CanonicalError(f"nested deeper than {DEPTH_MAX}")
+    # The types that nearly all values have, told by one comparison each: every row, every digest and every
+    # record passes through here.
+    kind = type(value)
+    if kind is str:
+        text = _utf8(cast("str", value))
+        out += (_head(3, len(text)), text)
+    elif kind is int:
+        number = cast("int", value)
+        if not INTEGER_MIN <= number <= INTEGER_MAX:
+            raise CanonicalError("an integer needs more than 64 bits")
+        out.append(_head(0, number) if number >= 0 else _head(1, -1 - number))
+    elif kind is bytes:
+        data = cast("bytes", value)
+        out += (_head(2, len(data)), data)
+    elif kind is list or kind is tuple:
+        items = cast("Sequence[CanonicalValue]", value)
+        out.append(_head(4, len(items)))
+        for item in items:
+            _encode(item, out, depth - 1)
+    elif kind is dict:
+        _encode_mapping(cast("Mapping[str, CanonicalValue]", value), out, depth)
+    else:
+        _encode_rest(value, out, depth)
+
+
+def _encode_rest(value: CanonicalValue, out: list[bytes], depth: int) -> None:
     match value:
         case None:
             out.append(b"\xf6")
         case bool():
             out.append(b"\xf5" if value else b"\xf4")
-        case int():
-            if not INTEGER_MIN <= value <= INTEGER_MAX:
-                raise CanonicalError("an integer needs more than 64 bits")
-            out.append(_head(0, value) if value >= 0 else _head(1, -1 - value))
         case float():
             # A NaN's payload bits would make equal values differ.
             out.append(_NAN if math.isnan(value) else struct.pack(">Bd", 0xFB, value))
+        # Subclasses, such as enumerations, and other forms of the same.
+        case int():
+            _encode(int(value), out, depth)
         case str():
-            text = _utf8(value)
-            out += (_head(3, len(text)), text)
+            _encode(str.__str__(value), out, depth)
         case bytes() | bytearray() | memoryview():
-            data = bytes(value)
-            out += (_head(2, len(data)), data)
+            _encode(bytes(value), out, depth)
         case Mapping():
             _encode_mapping(value, out, depth)
         case Sequence():
-            out.append(_head(4, len(value)))
-            for item in value:
-                _encode(item, out, depth - 1)
+            _encode(list(value), out, depth)
         case _:
             raise CanonicalError(f"{type(value).__name__} has no canonical form")
 
 
 def _encode_mapping(value: Mapping[str, CanonicalValue], out: list[bytes], depth: int) -> None:
-    pairs: list[tuple[bytes, CanonicalValue]] = []
-    for key, item in value.items():
-        if not isinstance(key, str):
-            raise CanonicalError(f"a key is {type(key).__name__}, not str")
-        text = _utf8(key)
-        pairs.append((_head(3, len(text)) + text, item))
+    pairs = [(_encode_key(key), item) for key, item in value.items()]
     out.append(_head(5, len(pairs)))
-    for name, item in sorted(pairs, key=lambda pair: pair[0]):
+    pairs.sort(key=_first)
+    for name, item in pairs:
         out.append(name)
         _encode(item, out, depth - 1)
+
+
+_first = itemgetter(0)
+
+
+# Field names: few, and the same ones again and again.
+@lru_cache(maxsize=1024)
+def _encode_key(key: str) -> bytes:
+    if not isinstance(key, str):
+        raise CanonicalError(f"a key is {type(key).__name__}, not str")
+    text = _utf8(key)
+    return _head(3, len(text)) + text
 
 
 def _utf8(text: str) -> bytes:

@@ -1,169 +1,500 @@
-"""Carry out what the replica decides: persist, apply, answer, in that order, many proposals at a time."""
+"""Carry out what the replica decides: persist, send, apply, answer, in that order, many things at a time.
+
+Three tasks beside the event loop's callers: one appends to the log (its disk waits happen on a thread of
+their own), one applies to the state (likewise), one lets time pass. All decisions are the replica's; whatever
+happens ends in `_pump`, which hands its effects out.
+"""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from itertools import count
+from typing import Any, TypeVar
 
-from mcr.errors import FailedError, McrError
+from mcr.blocking import run_blocking
+from mcr.errors import CorruptStoreError, FailedError, McrError, NoQuorumError
 from mcr.model import LogIndex
-from mcr_node.core.replica import PROPOSALS_PER_BATCH_MAX, Apply, LogEntry, Replica
+from mcr_node.core.members import Membership, decode_membership
+from mcr_node.core.raft.errors import HaltError, InvalidMessageError
+from mcr_node.core.raft.messages import ConfState, Entry, Message, MessageType, is_conf_change
+from mcr_node.core.replica import (
+    Answer,
+    AnswerRead,
+    Append,
+    Apply,
+    Effect,
+    Forward,
+    Replica,
+    Send,
+    config_of,
+)
 from mcr_node.core.state import codec
-from mcr_node.core.state.apply import Outcome, apply
+from mcr_node.core.state.apply import Outcome
 from mcr_node.core.state.commands import Command
-from mcr_node.core.state.digest import next_digest
 from mcr_node.core.state.view import View
-from mcr_node.ports import Clock, LogStore, StateStore
+from mcr_node.ports import Clock, LogStore, NoPeers, Peers, Snapshots, SnapshotSink, StateStore
+from mcr_node.runtime.applying import Applier
+from mcr_node.runtime.identity import Self as Self
+from mcr_node.runtime.identity import Timing as Timing
+from mcr_node.runtime.log_writing import LogWriter
+from mcr_node.runtime.raft_storage import RaftStorage
+from mcr_node.runtime.sending_snapshots import SnapshotShelf
 
 Result = TypeVar("Result")
 
 # Proposals that wait for the log. A caller beyond it waits in line, which slows it down as it should.
 PROPOSALS_WAITING_MAX = 4096
-# The log keeps this many applied entries, then is cut back to half: enough for an operator to look at, and
-# bounded. A restart replays only what the state does not hold yet, whatever the log keeps.
+# The log keeps this many applied entries, then is cut back to half: enough for a follower that was away for a
+# while to catch up by log, and bounded.
 LOG_ENTRIES_KEPT_MAX = 20_000
-# How many entries one replay step reads into memory.
-REPLAY_ENTRIES_MAX = 256
-
-
-@dataclass(slots=True)
-class _Proposal:
-    data: bytes
-    answer: asyncio.Future[Outcome]
+# Appends made durable by one sync, at the most.
+APPENDS_PER_SYNC_MAX = 64
+TASK_NAME = "mcr-runner"
 
 
 class Runner:
-    """One node's log and state, driven by its replica.
+    """One node's log and state, driven by its replica; `ports.PeerEvents` for its transport.
 
-    `start` once, `propose` from the event loop, `close` at the end. Disk work happens on `executor`, one step
-    at a time, so that the log and the state have one writer.
+    `start` once, `propose` and `read_index` from the event loop, `close` at the end.
     """
 
-    def __init__(self, *, log: LogStore, state: StateStore, clock: Clock, executor: Executor) -> None:
+    def __init__(
+        self,
+        *,
+        myself: Self,
+        log: LogStore,
+        state: StateStore,
+        clock: Clock,
+        log_executor: Executor,
+        state_executor: Executor,
+        read_executor: Executor,
+        snapshots: Snapshots | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        self.clock = clock
         self._log = log
         self._state = state
-        self.clock = clock
-        self._executor = executor
-        self._replica = Replica(last=log.bounds()[1], last_term=log.last_term(), applied=state.applied())
-        self._digest = state.state_digest()
-        self._waiting: asyncio.Queue[_Proposal] = asyncio.Queue(PROPOSALS_WAITING_MAX)
-        self._driver: asyncio.Task[None] | None = None
+        self._log_executor = log_executor
+        self._state_executor = state_executor
+        self._read_executor = read_executor
+        self.timing = timing or Timing()
+        self._peers: Peers = NoPeers()
+        self._told: Membership | None = None
+        self._shelf = SnapshotShelf(snapshots, state_executor)
+        self._applier = Applier(state)
+        membership = decode_membership(state.configuration())
+        config = config_of(
+            myself.node_id,
+            draw=myself.draw,
+            applied=state.applied(),
+            election_ticks=self.timing.election_ticks,
+            heartbeat_ticks=1,
+        )
+        make_snapshot = self._shelf.position
+        storage = RaftStorage(log, state, conf_at_start=myself.at_start.conf, make_snapshot=make_snapshot)
+        known, told = (membership, True) if membership.conf != ConfState() else (myself.at_start, False)
+        self.replica = Replica(config, storage, known, is_told=told)
+        self.replica.applied_term = state.applied_term()
+        self._tickets = count(1)
+        self._answers: dict[int, asyncio.Future[Outcome]] = {}
+        self._reads: dict[int, asyncio.Future[int]] = {}
+        self._room = asyncio.Semaphore(PROPOSALS_WAITING_MAX)
+        self._appends: asyncio.Queue[Append] = asyncio.Queue()
+        self._applies: asyncio.Queue[Apply] = asyncio.Queue()
+        self._writer = LogWriter(log)
+        self._tasks: list[asyncio.Task[None]] = []
         self._failure: McrError | None = None
+        self._leaderless_ticks = 0
+        # When the last read began that a leader confirmed; the view is at least as new as that.
+        self.confirmed_ns: int | None = None
+        # Replaced each time it is set, so that whoever waits wakes up once for each step forward.
+        self._advanced = asyncio.Event()
+
+    # ---- what is known ----
+
+    @property
+    def term(self) -> int:
+        """The term that this node is in; 0 before the first."""
+        return self.replica.term
+
+    @property
+    def failure(self) -> McrError | None:
+        """Why the log takes no more proposals until the store is opened again; None while it does."""
+        return self._failure
 
     @property
     def applied(self) -> LogIndex:
         """Index of the last entry in the view."""
-        return self._replica.applied
+        return LogIndex(self.replica.applied)
+
+    @property
+    def commit(self) -> LogIndex:
+        """Index of the last entry that this node knows to be committed."""
+        return LogIndex(self.replica.commit)
 
     @property
     def state_digest(self) -> bytes:
         """Running digest of the state at `applied`, 32 bytes."""
-        return self._digest
+        return self._applier.digest
+
+    @property
+    def node_id(self) -> int:
+        """This node."""
+        return self.replica.node_id
+
+    @property
+    def leader(self) -> int:
+        """The leader as far as this node knows, 0 for none. A sole voter leads whenever there is need."""
+        return self.node_id if self.replica.is_sole_voter else self.replica.leader
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node leads."""
+        return self.leader == self.node_id
+
+    @property
+    def membership(self) -> Membership:
+        """The members as of `applied`."""
+        return self.replica.membership
 
     def view(self) -> View:
-        """Return the view. With one voter everything answered is in it, so a read of it is linearizable."""
+        """Return the view as of the last entry applied."""
         return self._state.view()
 
-    async def start(self) -> None:
-        """Apply what the log holds and the state lacks, then accept proposals."""
-        await self.run(self._recover)
-        self._driver = asyncio.create_task(self._drive(), name="mcr-runner")
+    # ---- callers ----
 
-    async def run(self, work: Callable[[], Result]) -> Result:
-        """Run blocking work on the node's executor."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+    async def read_index(self, *, at_least: LogIndex | None, stale_ok: bool) -> LogIndex:
+        """Wait until the view is as fresh as a read asks for, and return an index that it has reached.
+
+        Args:
+            at_least: the read must show the effects of the log up to here; None = of every write answered
+                before this call, by any node.
+            stale_ok: whatever the view has will do.
+
+        Raises:
+            McrError: the log failed. Where there is no quorum it waits; the caller bounds that.
+        """
+        if stale_ok:
+            return self.applied
+        if at_least is not None:
+            await self.wait_applied(at_least)
+            return self.applied
+        self._check()
+        ticket = next(self._tickets)
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._reads[ticket] = answer
+        begun_ns = self.clock.monotonic_ns()
+        try:
+            self.replica.read(ticket)
+            self._pump()
+            index = LogIndex(await answer)
+            self.confirmed_ns = begun_ns
+            return index
+        finally:
+            if self._reads.pop(ticket, None) is not None:
+                self.replica.forget(ticket)
+
+    async def wait_applied(self, index: LogIndex) -> None:
+        """Wait until the view has reached `index`; the caller bounds the wait.
+
+        Raises:
+            McrError: the log failed, so it never will.
+        """
+        while self.applied < index:
+            if self._failure is not None:
+                raise self._failure
+            await self._advanced.wait()
+
+    async def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait until something that only this node's progress can change is so; the caller bounds the wait.
+
+        Raises:
+            McrError: the log failed.
+        """
+        while not condition():
+            if self._failure is not None:
+                raise self._failure
+            await self._advanced.wait()
+
+    def decide(self, work: Callable[[Replica], None]) -> None:
+        """Let the replica do something, and carry out what follows from it.
+
+        Raises:
+            RaftError: whatever `work` raises.
+        """
+        work(self.replica)
+        self._pump()
+
+    async def wait_failed(self) -> McrError:
+        """Wait until the log takes no more proposals, and return why."""
+        while self._failure is None:
+            await self._advanced.wait()
+        return self._failure
 
     async def propose(self, command: Command) -> Outcome:
-        """Put a command into the log and return its outcome, once it is durable and applied.
+        """Put a command into the log; return its outcome once it is durable on a majority and applied here.
+
+        Without a quorum it waits; the caller bounds that, and does not know the outcome then.
 
         Raises:
             OutOfSpaceError, FailedError: the log or state could not be written. The outcome is unknown;
                 repeat with the same request id after the store was reopened.
         """
-        if self._failure is not None:
-            raise self._failure
-        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        await self._waiting.put(_Proposal(codec.encode(command), answer))
-        return await answer
+        self._check()
+        data = codec.encode(command)
+        async with self._room:
+            self._check()
+            ticket = next(self._tickets)
+            answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+            self._answers[ticket] = answer
+            try:
+                self.replica.propose(ticket, data)
+                # Not pumped at once: those who propose in the same turn of the loop share an entry batch.
+                asyncio.get_running_loop().call_soon(self._pump)
+                return await answer
+            finally:
+                if self._answers.pop(ticket, None) is not None:
+                    self.replica.forget(ticket, data)
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """Run blocking reads beside the event loop."""
+        return await run_blocking(self._read_executor, work)
+
+    async def start(self, peers: Peers | None = None) -> None:
+        """Begin to take part; a sole voter has applied all it ever acknowledged when this returns."""
+        if peers is not None:
+            self._peers = peers
+        self._tell_peers()
+        for work in (self._append_for_ever, self._apply_for_ever, self._tick_for_ever):
+            self._tasks.append(asyncio.create_task(self._guarded(work), name=TASK_NAME))
+        last = self.replica.last
+        if self.replica.is_sole_voter and self.replica.commit < last:
+            # What a sole voter holds is committed; but raft says so only of what a term of its own follows.
+            self.replica.begin_term_alone()
+        self._pump()
+        if self.replica.is_sole_voter:
+            await self.wait_applied(LogIndex(last))
 
     async def close(self) -> None:
-        """Stop; proposals still waiting fail."""
-        if self._driver is not None:
-            self._driver.cancel()
-            await asyncio.gather(self._driver, return_exceptions=True)
-        self._fail_waiting(FailedError("proposal", "the store was closed before it was written"))
+        """Stop; who still waits is told."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._shelf.close()
+        self._fail(FailedError("proposal", "the node was closed before it was decided"))
 
-    async def _drive(self) -> None:
-        while True:
-            batch = [await self._waiting.get()]
-            while len(batch) < PROPOSALS_PER_BATCH_MAX and not self._waiting.empty():
-                batch.append(self._waiting.get_nowait())
-            await self._carry_out(batch)
+    # ---- ports.PeerEvents ----
 
-    async def _carry_out(self, batch: list[_Proposal]) -> None:
-        step = asyncio.ensure_future(self.run(lambda: self._step([proposal.data for proposal in batch])))
+    def deliver(self, message: Message) -> None:
+        """See `ports.PeerEvents`."""
+        if self._failure is not None:
+            return
         try:
-            # A cancelled driver still waits for the disk: the step must not run on beside a closing store.
-            outcomes = await asyncio.shield(step)
-        except asyncio.CancelledError:
-            await asyncio.wait([step])
-            self._answer_failure(batch, FailedError("proposal", "the store was closed while it was written"))
+            self.replica.deliver(message)
+        except InvalidMessageError:
+            # Dropped: old news of a former member, or a peer that is broken. It changes nothing.
+            return
+        except HaltError as error:
+            self._fail(CorruptStoreError("the log", str(error)))
+            return
+        self._pump()
+
+    def accept_forwarded(self, term: int, commands: Sequence[bytes]) -> None:
+        """See `ports.PeerEvents`."""
+        if self._failure is None:
+            self.replica.accept_forwarded(term, commands)
+            self._pump()
+
+    def introduce(self, node_id: int, address: str) -> None:
+        """Know where a node is reached that speaks to this one."""
+        self._peers.introduce(node_id, address)
+
+    def accept_snapshot(self, message: Message, sink: SnapshotSink) -> None:
+        """Take in a snapshot of which every byte has arrived."""
+        assert message.snapshot is not None
+        self._writer.expect(message.snapshot, sink)
+        self.deliver(message)
+
+    def report_unreachable(self, node_id: int) -> None:
+        """See `ports.PeerEvents`."""
+        self.replica.report_unreachable(node_id)
+        self._pump()
+
+    def report_snapshot(self, node_id: int, *, failed: bool) -> None:
+        """See `ports.PeerEvents`."""
+        self.replica.report_snapshot(node_id, failed=failed)
+        self._pump()
+
+    # ---- carrying out ----
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._leaderless_ticks >= self._patience_ticks:
+            raise self._no_quorum()
+
+    def _pump(self) -> None:
+        if self._failure is not None:
+            return
+        try:
+            self._carry_out(self.replica.take_effects())
+        except McrError as error:
+            # The log could not be read back.
+            self._fail(error)
+        except HaltError as error:
+            self._fail(CorruptStoreError("the log", str(error)))
+        except BaseException as error:
+            self._fail(FailedError("log", repr(error)))
             raise
+
+    def _carry_out(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Append():
+                    self._appends.put_nowait(effect)
+                case Apply():
+                    self._applies.put_nowait(effect)
+                case Send(message):
+                    self._send(message)
+                case Forward(to, term, commands):
+                    self._peers.forward(to, term, commands)
+                case Answer(ticket, outcome):
+                    answer = self._answers.pop(ticket, None)
+                    if answer is not None and not answer.done():
+                        answer.set_result(outcome)
+                case AnswerRead(ticket, index):
+                    read = self._reads.pop(ticket, None)
+                    if read is not None and not read.done():
+                        read.set_result(index)
+
+    def _send(self, message: Message) -> None:
+        if message.type is not MessageType.SNAPSHOT:
+            self._peers.send(message)
+            return
+        assert message.snapshot is not None
+        source = self._shelf.source(message.snapshot.index)
+        if source is None:
+            self.replica.report_snapshot(message.to, failed=True)
+        else:
+            self._peers.send_snapshot(message, source)
+
+    async def _append_for_ever(self) -> None:
+        while True:
+            batch = [await self._appends.get()]
+            while len(batch) < APPENDS_PER_SYNC_MAX and not self._appends.empty():
+                batch.append(self._appends.get_nowait())
+            if any(append.message.snapshot is not None for append in batch):
+                # The state is about to be replaced: nothing may still be on its way into the old one. Raft
+                # hands out nothing to apply until it hears that the snapshot is installed.
+                await self._applies.join()
+            await run_blocking(self._log_executor, partial(self._writer.write, batch))
+            for append in batch:
+                if append.message.snapshot is not None:
+                    self._applier.reload()
+                    membership = decode_membership(self._state.configuration())
+                    self.replica.on_snapshot_installed(membership)
+                    self._tell_peers()
+                self.replica.on_appended(append)
+            self._wake()
+            self._pump()
+
+    async def _apply_for_ever(self) -> None:
+        while True:
+            apply = await self._applies.get()
+            outcomes: list[Outcome | None] = []
+            run: list[Entry] = []
+            for entry in apply.entries:
+                if not is_conf_change(entry):
+                    run.append(entry)
+                    continue
+                outcomes += await self._apply_run(run)
+                run = []
+                membership = self.replica.apply_change(entry)
+                write = partial(self._applier.apply_change, entry, membership)
+                await run_blocking(self._state_executor, write)
+                self._tell_peers()
+                outcomes.append(None)
+            outcomes += await self._apply_run(run)
+            self.replica.on_applied(apply, outcomes)
+            self._applies.task_done()
+            first, last = self._log.bounds()
+            if last - first >= LOG_ENTRIES_KEPT_MAX:
+                await self._cut_log_back()
+            self._wake()
+            self._pump()
+
+    async def _apply_run(self, entries: Sequence[Entry]) -> list[Outcome | None]:
+        if not entries:
+            return []
+        return await run_blocking(self._state_executor, lambda: self._applier.apply(entries))
+
+    async def _cut_log_back(self) -> None:
+        first, _ = self._log.bounds()
+        through = LogIndex(self.applied - LOG_ENTRIES_KEPT_MAX // 2)
+        if through < first:
+            # Long, but for what is not applied yet.
+            return
+        # The log may forget only what the state holds durably.
+        await run_blocking(self._state_executor, self._state.sync)
+        await run_blocking(self._log_executor, lambda: self._log.compact(through))
+
+    async def _tick_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        tick_s = self.timing.tick_ms / 1000
+        due_s = loop.time() + tick_s
+        while True:
+            await asyncio.sleep(max(0.0, due_s - loop.time()))
+            # A loop that was held up does not catch up on ticks: a pause is no reason for an election storm.
+            due_s = max(due_s + tick_s, loop.time())
+            self.replica.tick()
+            self._leaderless_ticks = 0 if self.leader else self._leaderless_ticks + 1
+            # Those who wait for a leader, or for another one, look again.
+            self._wake()
+            if self._leaderless_ticks == self._patience_ticks:
+                self._turn_away(self._no_quorum())
+            self._pump()
+
+    @property
+    def _patience_ticks(self) -> int:
+        """How long a node waits for a leader before it says that there is no quorum: two elections."""
+        return 4 * self.timing.election_ticks
+
+    def _no_quorum(self) -> NoQuorumError:
+        silent_ms = self._leaderless_ticks * self.timing.tick_ms
+        return NoQuorumError(f"no leader for {silent_ms} ms; a majority of the voters must reach each other")
+
+    async def _guarded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            await work()
+        except asyncio.CancelledError:
+            raise
+        except McrError as error:
+            self._fail(error)
         except BaseException as error:
             # Whatever it was, what is on disk is no longer known here: nothing more is accepted, nobody is
             # left waiting, and the next opening starts from what was synced.
-            failure = error if isinstance(error, McrError) else FailedError("log", repr(error))
-            self._failure = failure
-            self._answer_failure(batch, failure)
-            self._fail_waiting(failure)
-            if not isinstance(error, McrError):
-                raise
-        else:
-            for proposal, outcome in zip(batch, outcomes, strict=True):
-                if not proposal.answer.done():
-                    proposal.answer.set_result(outcome)
+            self._fail(FailedError("log", repr(error)))
+            raise
 
-    @staticmethod
-    def _answer_failure(batch: Sequence[_Proposal], error: McrError) -> None:
-        for proposal in batch:
-            if not proposal.answer.done():
-                proposal.answer.set_exception(error)
+    def _fail(self, error: McrError) -> None:
+        self._failure = self._failure or error
+        self._turn_away(error)
+        self._wake()
 
-    def _fail_waiting(self, error: McrError) -> None:
-        while not self._waiting.empty():
-            self._answer_failure([self._waiting.get_nowait()], error)
+    def _turn_away(self, error: McrError) -> None:
+        """Tell everybody who waits that nothing will come, or that nobody knows."""
+        waiting: list[asyncio.Future[Any]] = [*self._answers.values(), *self._reads.values()]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(error)
 
-    def _step(self, commands: Sequence[bytes]) -> list[Outcome]:
-        persist = self._replica.propose(commands)
-        self._log.append(persist.entries)
-        ready = self._replica.on_persisted(persist.entries[-1].index)
-        assert (ready.first, ready.last) == (persist.entries[0].index, persist.entries[-1].index)
-        outcomes = [self._apply(entry) for entry in persist.entries]
-        self._cut_log_back()
-        return outcomes
+    def _tell_peers(self) -> None:
+        if self.membership != self._told:
+            self._told = self.membership
+            self._peers.update(self.membership.members)
 
-    def _apply(self, entry: LogEntry) -> Outcome:
-        outcome, changes = apply(self._state.view(), entry.index, codec.decode(entry.data))
-        digest = next_digest(self._digest, entry.index, changes)
-        self._state.write(changes, entry.index, digest)
-        self._digest = digest
-        self._replica.on_applied(entry.index)
-        return outcome
-
-    def _recover(self) -> None:
-        again: Apply | None = self._replica.recover()
-        if again is None:
-            return
-        for first in range(again.first, again.last + 1, REPLAY_ENTRIES_MAX):
-            last = min(first + REPLAY_ENTRIES_MAX - 1, again.last)
-            for entry in self._log.read(LogIndex(first), LogIndex(last)):
-                self._apply(entry)
-
-    def _cut_log_back(self) -> None:
-        first, last = self._log.bounds()
-        if last - first < LOG_ENTRIES_KEPT_MAX:
-            return
-        # The log may forget only what the state holds durably.
-        self._state.sync()
-        self._log.compact(LogIndex(self._replica.applied - LOG_ENTRIES_KEPT_MAX // 2))
+    def _wake(self) -> None:
+        self._advanced.set()
+        self._advanced = asyncio.Event()

@@ -3,6 +3,7 @@
     family  key after the family byte            value             one for each
     ------  ----------------------------------   ---------------   ----------------------------------
     M       (nothing)                            StateRow          state
+    W       (nothing)                            EventsRow         state
     a       index                                request id        remembered request, by age
     c       model NUL number                     MetricCountRow    version with metrics
     e       model NUL number index               ReportRow         report of metrics
@@ -15,6 +16,7 @@
     r       model NUL kind name                  RefRow            ref that exists
     s       model NUL kind name NUL number       StandingRow       version that a ref was at
     v       model NUL number                     bytes of a record version
+    w       index                                EventRow          move of a ref, the newest of all models
 
 A value is a row of `records`, but for the two that are plain bytes.
 
@@ -35,6 +37,7 @@ from mcr.model import RefKind, VersionId
 from mcr_node.core.state.view import prefix_end
 
 STATE = b"M"
+EVENTS = b"W"
 NUMBER_MAX = 2**63 - 1
 _NUMBER = struct.Struct(">Q")
 _NUMBER_BYTES = _NUMBER.size
@@ -218,3 +221,16 @@ def request_age(index: int) -> bytes:
 def request_ages_from(index: int) -> Span:
     """All remembered requests from a log index on, oldest first."""
     return request_age(index), prefix_end(b"a")
+
+
+# Events
+
+
+def event(index: int) -> bytes:
+    """Key of an EventRow."""
+    return b"w" + _NUMBER.pack(index)
+
+
+def events_after(index: int) -> Span:
+    """All events of a greater log index, oldest first."""
+    return event(index + 1), prefix_end(b"w")

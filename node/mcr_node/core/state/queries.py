@@ -6,10 +6,16 @@ one instant for several answers asks one view that does not change.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import islice
 
-from mcr.errors import AmbiguousReferenceError, CorruptStoreError, ReferenceNotFoundError
+from mcr.errors import (
+    AmbiguousReferenceError,
+    CorruptStoreError,
+    HistoryGoneError,
+    ReferenceNotFoundError,
+)
 from mcr.model import DIGEST_BYTES, LogIndex, MetricReport, ModelSummary, Ref, RefKind, RefMove, Version
 from mcr.record import Record, version_id
 from mcr.references import Reference, Selector, is_id_prefix
@@ -17,6 +23,8 @@ from mcr_node.core.state import keys, lookup
 from mcr_node.core.state.keys import NUMBER_MAX, RefName
 from mcr_node.core.state.records import (
     PLACE,
+    EventRow,
+    EventsRow,
     IdRow,
     MetricRow,
     ModelRow,
@@ -314,6 +322,53 @@ def metric_reports(view: View, model: str, number: int, limit: int) -> list[Metr
         row = ReportRow.unpack(value)
         reports.append(MetricReport(number, row.values, row.channel, row.principal, row.at_ms))
     return reports
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """A move of a ref, as those who watch see it.
+
+    Attributes:
+        record: canonical record of the version that the same command made; empty when it made none.
+    """
+
+    of: RefName
+    move: RefMove
+    record: bytes
+
+
+# What a move of a branch is called when a version was made for it.
+_MAKING_VERBS = ("commit", "rollback")
+
+
+def happenings(view: View, model: str, *, after: int, through: int, limit: int) -> list[Happening]:
+    """Return the moves of refs in log order.
+
+    Args:
+        view: where to read.
+        model: only of this model; "" = of all. What others do is passed over at the cost of reading it.
+        after: only of a greater log index.
+        through: only up to this log index, which the view has reached.
+        limit: at most this many, and at most PAGE_MAX.
+
+    Raises:
+        HistoryGoneError: some of a greater log index than `after` are no longer kept.
+    """
+    kept = read(view, keys.EVENTS, EventsRow) or EventsRow()
+    if after < kept.gone_through:
+        raise HistoryGoneError(after, kept.gone_through)
+    rows = (
+        (keys.number_in(key), EventRow.unpack(value)) for key, value in view.scan(*keys.events_after(after))
+    )
+    mine = (row for index, row in rows if index <= through and model in ("", row.model))
+    return [_happening(view, row) for row in islice(mine, _page(limit))]
+
+
+def _happening(view: View, row: EventRow) -> Happening:
+    of = RefName(row.model, RefKind(row.kind), row.name)
+    move = _move_of(row.generation, lookup.move_row(view, of, row.generation))
+    made = of.kind is RefKind.BRANCH and move.verb in _MAKING_VERBS
+    return Happening(of, move, lookup.record_bytes(view, of.model, move.number) if made else b"")
 
 
 def _page(limit: int) -> int:

@@ -9,7 +9,8 @@ A field that a later release adds gets a new format number for its family; `_rea
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import ClassVar, Self, TypeVar
+from functools import cache
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 from mcr import canonical
 from mcr.canonical import CanonicalError, CanonicalValue
@@ -20,6 +21,11 @@ from mcr_node.core.state.view import View
 # The place named in errors; the store that holds the view knows its own path, this code does not.
 PLACE = "state"
 _FORMAT_KEY = "f"
+
+
+@cache
+def _names(row: Any) -> tuple[str, ...]:  # noqa: ANN401 (a class of rows; typeshed thinks it unhashable)
+    return tuple(each.name for each in fields(row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,9 @@ class Row:
 
     def pack(self) -> bytes:
         """Return the canonical bytes."""
-        values: dict[str, CanonicalValue] = {each.name: getattr(self, each.name) for each in fields(self)}
+        values: dict[str, CanonicalValue] = {
+            name: getattr(self, name) for name in _names(cast("Any", type(self)))
+        }
         return canonical.encode({_FORMAT_KEY: self.FORMAT, **values})
 
     @classmethod
@@ -54,7 +62,7 @@ class Row:
         found = values.pop(_FORMAT_KEY, None)
         if isinstance(found, int) and found > cls.FORMAT:
             raise StoreFormatError(PLACE, found, cls.FORMAT)
-        if found != cls.FORMAT or values.keys() != {each.name for each in fields(cls)}:
+        if found != cls.FORMAT or values.keys() != set(_names(cast("Any", cls))):
             raise CorruptStoreError(
                 PLACE, f"a {cls.__name__} has format {found!r} and fields {sorted(values)}"
             )
@@ -212,3 +220,27 @@ class RequestRow(Row):
     index: int
     at_ms: int
     result: Mapping[str, CanonicalValue]
+
+
+@dataclass(frozen=True, slots=True)
+class EventsRow(Row):
+    """What concerns all events.
+
+    Attributes:
+        count: how many are kept.
+        gone_through: those up to this log index are no longer kept. A scan for the oldest starts behind it,
+            as for requests.
+    """
+
+    count: int = 0
+    gone_through: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow(Row):
+    """A ref moved at a log index; what the move was stands in its MoveRow."""
+
+    model: str
+    kind: str
+    name: str
+    generation: int

@@ -1,8 +1,9 @@
 """Refs: how a name moves, and the commands on branches and tags.
 
 Laws:
-    Every move writes one MoveRow under the next generation; generations of a name have no gaps, and go on
-    when a deleted name is made again. The RefRow is the latest move; a deleted name has none.
+    Every move writes one MoveRow under the next generation, and one event under its log index. Generations of
+    a name have no gaps, and go on when a deleted name is made again. The RefRow is the latest move; a deleted
+    name has none.
     Exactly the refs that point at a version have a PointerRow at it.
     A tag never moves and is never deleted. The default branch is never deleted.
 """
@@ -11,7 +12,7 @@ from mcr.errors import AlreadyExistsError, ProtectedError
 from mcr.model import RefKind, VersionId
 from mcr.record import version_id
 from mcr.references import DEFAULT_BRANCH
-from mcr_node.core.state import keys, lookup
+from mcr_node.core.state import events, keys, lookup
 from mcr_node.core.state.commands import CreateBranch, CreateTag, DeleteBranch
 from mcr_node.core.state.keys import RefName
 from mcr_node.core.state.outcomes import RefResult
@@ -67,6 +68,7 @@ def _write_history(step: Step, of: RefName, row: RefRow, verb: str) -> None:
         index=step.index,
     )
     step.overlay.put(keys.move(of, row.generation), entry.pack())
+    events.keep(step, of, row.generation)
 
 
 def create(step: Step, command: CreateBranch | CreateTag) -> RefResult:

@@ -7,14 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mcr.errors import FailedError, McrError, OutOfSpaceError
-from mcr.model import ChunkId, RequestId
+from mcr.model import ChunkId, LogIndex, RequestId
+from mcr_node.core.members import Member, Membership
+from mcr_node.core.raft.messages import ConfState
 from mcr_node.core.state.commands import CommitVersion
 from mcr_node.core.state.outcomes import Accepted, Rejected, VersionResult
-from mcr_node.ports import LogEntry
+from mcr_node.ports import HardState, LogEntry
 from mcr_node.runtime import runner as runner_module
-from mcr_node.runtime.runner import Runner
-from tests.conformance.memory_log_store import MemoryLogStore
+from mcr_node.runtime.runner import Runner, Self
 from tests.conformance.memory_state_store import MemoryStateStore
+from tests.support.memory_log_store import MemoryLogStore
 
 
 class FixedClock:
@@ -45,7 +47,16 @@ def commit(number: int, *, expected_head: int | None = None) -> CommitVersion:
 
 
 def start(log: MemoryLogStore, state: MemoryStateStore, executor: ThreadPoolExecutor) -> Runner:
-    return Runner(log=log, state=state, clock=FixedClock(), executor=executor)
+    voters = Membership(ConfState(voters=(1,)), (Member(1, "alone"),))
+    return Runner(
+        myself=Self(1, voters, lambda limit: limit - 1),
+        log=log,
+        state=state,
+        clock=FixedClock(),
+        log_executor=executor,
+        state_executor=executor,
+        read_executor=executor,
+    )
 
 
 def committed(log: MemoryLogStore, state: MemoryStateStore, first: int, count: int) -> list[int]:
@@ -69,8 +80,9 @@ def committed(log: MemoryLogStore, state: MemoryStateStore, first: int, count: i
 def test_concurrent_proposals_each_get_their_own_outcome_in_log_order() -> None:
     log, state = MemoryLogStore(), MemoryStateStore()
     assert committed(log, state, 0, 50) == list(range(1, 51))
-    assert log.bounds() == (1, 50)
-    assert state.applied() == 50
+    # One more: the empty entry with which a leader begins its term.
+    assert log.bounds() == (1, 51)
+    assert state.applied() == 51
 
 
 def test_what_the_state_lost_is_applied_again_from_the_log() -> None:
@@ -82,7 +94,7 @@ def test_what_the_state_lost_is_applied_again_from_the_log() -> None:
 
     committed(log, state, 0, 0)
 
-    assert (state.applied(), state.state_digest()) == (30, digest)
+    assert (state.applied(), state.state_digest()) == (31, digest)
     assert list(state.view().scan(b"", b"\xff")) == rows
     assert committed(log, state, 100, 1) == [31]
 
@@ -95,7 +107,7 @@ def test_a_rejected_command_takes_a_place_in_the_log_and_changes_nothing() -> No
             outcome = await runner.propose(commit(1, expected_head=7))
             assert isinstance(outcome, Rejected)
             assert outcome.code == "head_moved"
-            assert runner.applied == 1
+            assert runner.applied == 2
             await runner.close()
 
     asyncio.run(work())
@@ -104,14 +116,14 @@ def test_a_rejected_command_takes_a_place_in_the_log_and_changes_nothing() -> No
 class FullLogStore(MemoryLogStore):
     """A log on a disk that is full."""
 
-    def append(self, entries: Sequence[LogEntry]) -> None:
+    def write(self, entries: Sequence[LogEntry], hard_state: HardState | None = None) -> None:
         raise OutOfSpaceError("log", "no space left")
 
 
 class BrokenLogStore(MemoryLogStore):
     """A log with a bug."""
 
-    def append(self, entries: Sequence[LogEntry]) -> None:
+    def write(self, entries: Sequence[LogEntry], hard_state: HardState | None = None) -> None:
         raise ZeroDivisionError
 
 
@@ -143,8 +155,32 @@ def test_the_log_is_cut_back_only_after_the_state_is_durable(monkeypatch: pytest
     for first in range(100, 160, 10):
         committed(log, state, first, 10)
     entries_first, entries_last = log.bounds()
-    assert entries_last == 90
+    # 90 commands, and the first entry of each of seven terms.
+    assert entries_last == 97
     assert entries_last - entries_first <= 30
     state.lose_unsynced()
     assert state.applied() >= entries_first - 1
     assert committed(log, state, 500, 1) == [91]
+
+
+def test_whoever_waits_for_an_entry_wakes_when_it_is_applied_and_when_it_never_will_be() -> None:
+    async def work() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            runner = start(MemoryLogStore(), MemoryStateStore(), executor)
+            await runner.start()
+            third = asyncio.create_task(runner.wait_applied(LogIndex(3)))
+            read = asyncio.create_task(runner.read_index(at_least=LogIndex(2), stale_ok=False))
+            never = asyncio.create_task(runner.wait_applied(LogIndex(99)))
+            assert await runner.read_index(at_least=LogIndex(99), stale_ok=True) == 0
+            await asyncio.gather(*(runner.propose(commit(number)) for number in range(3)))
+            await third
+            assert await read >= 2
+            assert not never.done()
+            await runner.close()
+            with pytest.raises(FailedError, match="closed"):
+                await never
+            assert (await runner.wait_failed()).code == "failed"
+            with pytest.raises(FailedError, match="closed"):
+                await runner.propose(commit(9))
+
+    asyncio.run(work())

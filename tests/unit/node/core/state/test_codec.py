@@ -15,7 +15,7 @@ from mcr.model import (
     ChunkId,
     RequestId,
 )
-from mcr_node.core.replica import LOG_ENTRY_BYTES_MAX
+from mcr_node.core.entry import LOG_ENTRY_BYTES_MAX
 from mcr_node.core.state import codec
 from mcr_node.core.state.commands import (
     Command,

@@ -1,0 +1,48 @@
+"""Writing what raft wants durable: log, hard state and snapshots; blocking, one thread, one sync for many."""
+
+from collections.abc import Sequence
+
+from mcr.model import LogIndex
+from mcr_node.core.entry import HardState
+from mcr_node.core.raft.messages import Snapshot
+from mcr_node.core.replica import Append
+from mcr_node.ports import LogStore, SnapshotSink
+from mcr_node.runtime.raft_storage import to_log
+
+
+class LogWriter:
+    """Writes to the log; the only one that does, but for compaction, which shares its thread."""
+
+    def __init__(self, log: LogStore) -> None:
+        self._log = log
+        # The snapshot of which all bytes are here, by the place that raft knows it by.
+        self._sinks: dict[tuple[int, int], SnapshotSink] = {}
+
+    def expect(self, snapshot: Snapshot, sink: SnapshotSink) -> None:
+        """Know where the bytes of a snapshot are that raft is about to be told of; forget an earlier one."""
+        self._sinks = {(snapshot.index, snapshot.term): sink}
+
+    def write(self, batch: Sequence[Append]) -> None:
+        """Write all, in order, then sync once; durable at return where raft promises something about it.
+
+        Raises:
+            OutOfSpaceError, CorruptStoreError, StorageFailure: nothing is known of the end of the log.
+        """
+        needs_sync = False
+        for append in batch:
+            message = append.message
+            hard: HardState | None = None
+            if message.term or message.vote or message.commit:
+                hard = HardState(message.term, message.vote, LogIndex(message.commit))
+            if message.snapshot is not None:
+                snapshot = message.snapshot
+                self._sinks.pop((snapshot.index, snapshot.term)).install()
+                self._log.reset(LogIndex(snapshot.index), snapshot.term, hard)
+                hard = None
+            entries = [to_log(entry) for entry in message.entries]
+            if entries or hard is not None:
+                self._log.write(entries, hard)
+                # A commit index alone need not be durable: it is learnt again.
+                needs_sync = needs_sync or bool(message.responses) or bool(entries)
+        if needs_sync:
+            self._log.sync()

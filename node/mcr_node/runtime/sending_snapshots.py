@@ -1,0 +1,50 @@
+"""The snapshot that is ready to be sent: made when raft asks for one, kept while it is of use."""
+
+import asyncio
+from concurrent.futures import Executor
+
+from mcr.errors import McrError
+from mcr_node.ports import Snapshots, SnapshotSource, StatePosition
+
+
+class SnapshotShelf:
+    """At most one snapshot. Making one is a checkpoint of the state: hard links, some milliseconds."""
+
+    def __init__(self, snapshots: Snapshots | None, executor: Executor) -> None:
+        """Make snapshots on `executor`, the thread that writes the state; None = never."""
+        self._snapshots = snapshots
+        self._executor = executor
+        self._source: SnapshotSource | None = None
+        self._making: asyncio.Task[None] | None = None
+        self._is_used = True
+
+    def position(self) -> StatePosition | None:
+        """Return what the snapshot is a snapshot of; None = there is none, and one is being made."""
+        if self._snapshots is None:
+            return None
+        if self._source is not None and not self._is_used:
+            return self._source.manifest.position
+        if self._making is None or self._making.done():
+            self._making = asyncio.ensure_future(self._make(self._snapshots))
+        return None
+
+    def source(self, index: int) -> SnapshotSource | None:
+        """Return the snapshot at `index`, to be sent; the next follower gets a newer one."""
+        source = self._source
+        if source is None or source.manifest.position.applied != index:
+            return None
+        self._is_used = True
+        return source
+
+    async def _make(self, snapshots: Snapshots) -> None:
+        try:
+            self._source = await asyncio.get_running_loop().run_in_executor(self._executor, snapshots.export)
+        except McrError:
+            # No space for it: asked for again with the next heartbeat, and the disk's alarm says why.
+            return
+        self._is_used = False
+
+    async def close(self) -> None:
+        """Wait until nothing is being made."""
+        if self._making is not None:
+            await asyncio.gather(self._making, return_exceptions=True)

@@ -1,0 +1,113 @@
+"""The public edges of the other nodes, spoken to as any client does, by the client's own code."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from mcr._remote.calls import Calls
+from mcr._remote.chunks import RemoteChunks
+from mcr._remote.nodes import Way
+from mcr._remote.status import TransientError, raise_for
+from mcr.addresses import parse_address
+from mcr.errors import UnavailableError
+from mcr.model import Chunk, ChunkId
+
+Response = TypeVar("Response", bound=Message)
+# A node that does not answer by then is as good as gone; whoever asked turns to another one.
+CALL_S = 10.0
+# What failed may be a connection that the other node's restart cut, so once more; but not for as long as a
+# client would: another node does as well, and a commit waits.
+PATIENCE_S = 0.5
+# One that did not answer is not asked again so soon: who waits for chunks must not wait for it each time.
+DISTRUST_S = 1.0
+
+
+class _Colleague:
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self.calls = Calls([parse_address("address", address)], timeout_s=CALL_S, patience_s=PATIENCE_S)
+        self._chunks = RemoteChunks(self.calls)
+        self._silent_until_s = 0.0
+
+    async def reach(self) -> RemoteChunks:
+        """Return the way to its chunks, if it answers now.
+
+        Raises:
+            UnavailableError: it does not, or did not a moment ago.
+        """
+        clock = asyncio.get_running_loop()
+        if clock.time() < self._silent_until_s:
+            raise UnavailableError(self._address, "it did not answer a moment ago")
+        try:
+            await self.calls.nodes.way()
+        except TransientError as failure:
+            self._silent_until_s = clock.time() + DISTRUST_S
+            raise failure.error from failure
+        return self._chunks
+
+    async def close(self) -> None:
+        await self.calls.close()
+        self._chunks.close()
+
+
+class GrpcColleagues:
+    """`services.membership.Colleagues` and `services.cluster_chunks.Holders` over gRPC."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, _Colleague] = {}
+
+    def _at(self, address: str) -> _Colleague:
+        found = self._known.get(address)
+        if found is None:
+            found = self._known[address] = _Colleague(address)
+        return found
+
+    async def admin(self, address: str, rpc: str, request: Message, kind: type[Response]) -> Response:
+        """See `Colleagues`."""
+        colleague = self._at(address)
+        await colleague.reach()
+        calls = colleague.calls
+
+        async def once(way: Way) -> Response:
+            call = way.channel.unary_unary(
+                f"/mcr.v1.AdminService/{rpc}",
+                request_serializer=type(request).SerializeToString,
+                response_deserializer=kind.FromString,
+            )
+            try:
+                return await call(request, timeout=CALL_S, metadata=calls.metadata)
+            except grpc.aio.AioRpcError as error:
+                raise_for(error, address=address, what=rpc, seconds=CALL_S)
+                raise
+
+        try:
+            return await once(await calls.nodes.way())
+        except TransientError as failure:
+            # One try: whoever asked decides what comes next.
+            raise failure.error from failure
+
+    async def get(self, address: str, ids: Sequence[ChunkId]) -> list[bytes]:
+        """See `Holders`."""
+        return await (await self._at(address).reach()).get(ids)
+
+    async def missing(self, address: str, ids: Sequence[ChunkId]) -> set[ChunkId]:
+        """See `Holders`."""
+        return await (await self._at(address).reach()).missing(ids)
+
+    async def put(self, address: str, chunks: Sequence[Chunk]) -> None:
+        """See `Holders`."""
+        await (await self._at(address).reach()).put(chunks)
+
+    async def sync(self, address: str) -> None:
+        """See `Holders`."""
+        await (await self._at(address).reach()).sync()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        known, self._known = self._known, {}
+        for colleague in known.values():
+            await colleague.close()

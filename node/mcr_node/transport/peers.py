@@ -1,0 +1,279 @@
+"""Sending to the other nodes: for each of them one queue, one stream, and at most one snapshot under way."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from mcr.blocking import settle
+from mcr.errors import McrError
+from mcr_node.core.members import Member
+from mcr_node.core.raft.messages import Message, MessageType, entry_bytes
+from mcr_node.peer.v1 import raft_pb2
+from mcr_node.ports import PeerEvents, SnapshotSource
+from mcr_node.transport import codec
+
+# What waits for a peer that takes nothing. Raft asks again for what is dropped; it must not fill memory.
+QUEUE_MESSAGES_MAX = 4096
+QUEUE_BYTES_MAX = 32 << 20
+# One write to the stream: what waits is sent together, up to about this much.
+BATCH_BYTES_MAX = 1 << 20
+BATCH_MESSAGES_MAX = 1024
+# Nodes that spoke to this one before it knew them as members.
+INTRODUCED_MAX = 16
+# After a failure; doubled each time, up to the most. A peer that restarts is found again soon.
+RECONNECT_S_MIN, RECONNECT_S_MAX = 0.02, 0.5
+RANGE_BYTES = 1 << 20
+# A receiver that takes nothing for so long is given up; raft begins again, the receiver keeps what it has.
+SNAPSHOT_STALL_S = 30.0
+# So that catching up leaves room for the writes that go on meanwhile.
+SNAPSHOT_BYTES_PER_S = 200 << 20
+SERVICE = raft_pb2.DESCRIPTOR.services_by_name["RaftService"].full_name
+OPTIONS = (
+    ("grpc.max_send_message_length", 8 << 20),
+    ("grpc.max_receive_message_length", 8 << 20),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    # Nodes of one process, in tests, are to have connections of their own.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sends, and where answers reach it."""
+
+    cluster_id: bytes
+    node_id: int
+    address: str
+
+
+@dataclass(slots=True)
+class _Queue:
+    """What waits for one peer."""
+
+    items: deque[Message | raft_pb2.ForwardedCommands] = field(default_factory=deque)
+    size_bytes: int = 0
+    filled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def put(self, item: Message | raft_pb2.ForwardedCommands, size_bytes: int) -> bool:
+        """Add an item; False when there is no room."""
+        if len(self.items) >= QUEUE_MESSAGES_MAX or self.size_bytes + size_bytes > QUEUE_BYTES_MAX:
+            return False
+        self.items.append(item)
+        self.size_bytes += size_bytes
+        self.filled.set()
+        return True
+
+    def take(self) -> raft_pb2.DeliverRequest:
+        """Return what goes into the next write."""
+        request = raft_pb2.DeliverRequest()
+        taken_bytes = 0
+        while self.items and len(request.messages) < BATCH_MESSAGES_MAX:
+            item = self.items[0]
+            if taken_bytes and taken_bytes + _size(item) > BATCH_BYTES_MAX:
+                break
+            self.items.popleft()
+            taken_bytes += _size(item)
+            self.size_bytes -= _size(item)
+            if isinstance(item, Message):
+                request.messages.append(codec.encode(item))
+            else:
+                request.forwarded.append(item)
+        if not self.items:
+            self.filled.clear()
+        return request
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self.items.clear()
+        self.size_bytes = 0
+        self.filled.clear()
+
+
+def _size(item: Message | raft_pb2.ForwardedCommands) -> int:
+    if isinstance(item, Message):
+        return 32 + sum([entry_bytes(entry) for entry in item.entries])
+    return sum(map(len, item.commands))
+
+
+class _Peer:
+    """One other node."""
+
+    def __init__(self, member: Member, sender: Sender, events: PeerEvents) -> None:
+        self.member = member
+        self._sender = sender
+        self._events = events
+        self._queue = _Queue()
+        self._channel = grpc.aio.insecure_channel(member.address, options=OPTIONS)
+        self._deliver = self._channel.stream_unary(
+            f"/{SERVICE}/Deliver",
+            request_serializer=raft_pb2.DeliverRequest.SerializeToString,
+            response_deserializer=raft_pb2.DeliverResponse.FromString,
+        )
+        self._install = self._channel.stream_stream(
+            f"/{SERVICE}/InstallSnapshot",
+            request_serializer=raft_pb2.InstallSnapshotRequest.SerializeToString,
+            response_deserializer=raft_pb2.InstallSnapshotResponse.FromString,
+        )
+        self._stream = asyncio.create_task(self._stream_for_ever(), name="mcr-runner")
+        self._snapshot: asyncio.Task[None] | None = None
+
+    def put(self, item: Message | raft_pb2.ForwardedCommands) -> None:
+        if not self._queue.put(item, _size(item)):
+            self._events.report_unreachable(self.member.node_id)
+
+    async def _stream_for_ever(self) -> None:
+        wait_s = RECONNECT_S_MIN
+        while True:
+            await self._queue.filled.wait()
+            try:
+                call = self._deliver()
+                try:
+                    first = raft_pb2.DeliverRequest(
+                        cluster_id=self._sender.cluster_id,
+                        sender=self._sender.node_id,
+                        to=self.member.node_id,
+                        address=self._sender.address,
+                    )
+                    await call.write(first)
+                    wait_s = RECONNECT_S_MIN
+                    while True:
+                        await self._queue.filled.wait()
+                        await call.write(self._queue.take())
+                finally:
+                    call.cancel()
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                # What was in the stream may be lost, and what waits is old: raft sends what is needed now.
+                self._queue.clear()
+                self._events.report_unreachable(self.member.node_id)
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, RECONNECT_S_MAX)
+
+    def send_snapshot(self, message: Message, source: SnapshotSource) -> None:
+        if self._snapshot is not None and not self._snapshot.done():
+            # Raft counts on one at a time; the one under way will be reported.
+            return
+        self._snapshot = asyncio.create_task(self._report_snapshot(message, source), name="mcr-runner")
+
+    async def _report_snapshot(self, message: Message, source: SnapshotSource) -> None:
+        failed = True
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError, McrError):
+            await self._transfer(message, source)
+            failed = False
+        self._events.report_snapshot(self.member.node_id, failed=failed)
+
+    async def _transfer(self, message: Message, source: SnapshotSource) -> None:
+        call = self._install()
+        try:
+            announcement = codec.announce(message, source.manifest, cluster_id=self._sender.cluster_id)
+            await call.write(raft_pb2.InstallSnapshotRequest(announcement=announcement))
+            wanted = await _answer(call)
+            started_s, sent_bytes = asyncio.get_running_loop().time(), 0
+            is_due = not wanted.name
+            for file in source.manifest.files:
+                is_due = is_due or file.name == wanted.name
+                if not is_due or not wanted.name:
+                    continue
+                offset = wanted.offset if file.name == wanted.name else 0
+                while offset < file.size_bytes:
+                    data = await asyncio.to_thread(source.read, file.name, offset, RANGE_BYTES)
+                    part = raft_pb2.SnapshotRange(name=file.name, offset=offset, data=data)
+                    async with asyncio.timeout(SNAPSHOT_STALL_S):
+                        await call.write(raft_pb2.InstallSnapshotRequest(range=part))
+                    offset += len(data)
+                    sent_bytes += len(data)
+                    due_s = started_s + sent_bytes / SNAPSHOT_BYTES_PER_S
+                    await asyncio.sleep(max(0.0, due_s - asyncio.get_running_loop().time()))
+            await call.done_writing()
+            while (await _answer(call)).name:
+                pass
+        finally:
+            call.cancel()
+
+    async def close(self) -> None:
+        await settle([task for task in (self._stream, self._snapshot) if task is not None])
+        await self._channel.close()
+
+
+async def _answer(
+    call: "grpc.aio.StreamStreamCall[Any, raft_pb2.InstallSnapshotResponse]",
+) -> raft_pb2.InstallSnapshotResponse:
+    async with asyncio.timeout(SNAPSHOT_STALL_S):
+        answer = await call.read()
+    if not isinstance(answer, raft_pb2.InstallSnapshotResponse):
+        # The end of the stream without the word that all is there.
+        raise asyncio.InvalidStateError
+    return answer
+
+
+class GrpcPeers:
+    """`ports.Peers` over gRPC."""
+
+    def __init__(self, sender: Sender, events: PeerEvents) -> None:
+        self._sender = sender
+        self._events = events
+        self._peers: dict[int, _Peer] = {}
+        self._members: Sequence[Member] = ()
+        self._introduced: dict[int, Member] = {}
+        self._closing: list[asyncio.Task[None]] = []
+
+    def update(self, members: Sequence[Member]) -> None:
+        """See `ports.Peers`."""
+        self._members = members
+        known = {one.node_id: one for one in members if one.address}
+        self._introduced = {key: one for key, one in self._introduced.items() if key not in known}
+        wanted = self._introduced | known
+        wanted.pop(self._sender.node_id, None)
+        for node_id, peer in list(self._peers.items()):
+            found = wanted.get(node_id)
+            if found is None or found.address != peer.member.address:
+                del self._peers[node_id]
+                self._closing = [task for task in self._closing if not task.done()]
+                self._closing.append(asyncio.create_task(peer.close(), name="mcr-runner"))
+        for node_id, member in wanted.items():
+            if node_id not in self._peers:
+                self._peers[node_id] = _Peer(member, self._sender, self._events)
+
+    def introduce(self, node_id: int, address: str) -> None:
+        """See `ports.Peers`."""
+        if any(one.node_id == node_id for one in self._members) or node_id == self._sender.node_id:
+            return
+        if node_id not in self._introduced and len(self._introduced) >= INTRODUCED_MAX:
+            return
+        self._introduced[node_id] = Member(node_id, f"node {node_id}", address)
+        self.update(self._members)
+
+    def send(self, message: Message) -> None:
+        """See `ports.Peers`."""
+        assert message.type is not MessageType.SNAPSHOT
+        peer = self._peers.get(message.to)
+        if peer is not None:
+            peer.put(message)
+
+    def forward(self, to: int, term: int, commands: Sequence[bytes]) -> None:
+        """See `ports.Peers`."""
+        peer = self._peers.get(to)
+        if peer is not None:
+            peer.put(raft_pb2.ForwardedCommands(term=term, commands=commands))
+
+    def send_snapshot(self, message: Message, source: SnapshotSource) -> None:
+        """See `ports.Peers`."""
+        peer = self._peers.get(message.to)
+        if peer is None:
+            self._events.report_snapshot(message.to, failed=True)
+        else:
+            peer.send_snapshot(message, source)
+
+    async def close(self) -> None:
+        """End all streams."""
+        peers, self._peers = self._peers, {}
+        await asyncio.gather(*(peer.close() for peer in peers.values()), *self._closing)
