@@ -25,6 +25,8 @@ from mcr_node.core.state.commands import (
     RollbackChannel,
 )
 from mcr_node.core.state.records import (
+    EventRow,
+    EventsRow,
     IdRow,
     MetricCountRow,
     ModelRow,
@@ -151,6 +153,7 @@ def check_invariants(view: View) -> None:
         _check_versions(view, keys.model_in(key), ModelRow.unpack(value))
     _check_refs(view)
     _check_requests(view)
+    _check_events(view)
     for key, value in _rows(view, b"c"):
         assert MetricCountRow.unpack(value).count == len(_rows(view, b"l" + key[1:]))
 
@@ -225,3 +228,13 @@ def _check_requests(view: View) -> None:
     state = read(view, keys.STATE, StateRow)
     assert len(ages) == (0 if state is None else state.request_count)
     assert state is None or not ages or state.oldest_request_index <= keys.number_in(ages[0][0])
+
+
+def _check_events(view: View) -> None:
+    """Every move has an event, and there are no others, but for those that are known to be gone."""
+    state = read(view, keys.EVENTS, EventsRow) or EventsRow()
+    rows = _rows(view, b"w")
+    assert len(rows) == state.count
+    moves = {MoveRow.unpack(value).index: keys.number_in(key) for key, value in _rows(view, b"h")}
+    events = {keys.number_in(key): EventRow.unpack(value).generation for key, value in rows}
+    assert events == {index: generation for index, generation in moves.items() if index > state.gone_through}

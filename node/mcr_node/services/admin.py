@@ -1,10 +1,38 @@
-"""mcr.v1.AdminService: totals and health of this node's store."""
+"""mcr.v1.AdminService: totals and health of this node's store, and of the cluster as far as it knows."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
+from mcr.errors import McrError
 from mcr.v1 import admin_pb2 as pb
+from mcr_node.core.members import Member
 from mcr_node.ports import ChunkStore, LogStore
 from mcr_node.runtime.runner import Runner
+from mcr_node.services.membership import Colleagues, MembershipService
+
+# Below this a commit of a small model may already fail; the log and the index need a little as well.
+BYTES_FREE_LOW = 1_000_000_000
+# A member that does not say how it does by then is shown as one that does not answer.
+LOOK_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Myself:
+    """Who this node is.
+
+    Attributes:
+        name: unique in the cluster.
+        address: where it is reached, `host:port`; the folder of an embedded store.
+        site: may be empty.
+        capacity_bytes: what its chunk files may take; None = whatever the disk holds.
+    """
+
+    name: str
+    address: str
+    site: str = ""
+    capacity_bytes: int | None = None
 
 
 class AdminService:
@@ -20,6 +48,9 @@ class AdminService:
         store_format: int,
         encoding: str,
         bytes_free: Callable[[], int],
+        myself: Myself,
+        keep_all: Callable[[], Awaitable[None]],
+        colleagues: Colleagues | None = None,
     ) -> None:
         self._runner = runner
         self._log = log
@@ -28,6 +59,131 @@ class AdminService:
         self._store_format = store_format
         self._encoding = encoding
         self._bytes_free = bytes_free
+        self.myself = myself
+        self._colleagues = colleagues
+        self.membership = MembershipService(
+            runner, colleagues, cluster_id=store_id, encoding=encoding, keep_all=keep_all
+        )
+        # Set while the node takes no new work although it runs: before it stops.
+        self.draining = False
+
+    def move_to(self, address: str) -> None:
+        """Note where this node is reached: known only once it listens, when the system chose the port."""
+        self.myself = replace(self.myself, address=address)
+
+    @property
+    def ready(self) -> bool:
+        """Whether clients should come here."""
+        return self._runner.failure is None and not self.draining
+
+    async def ping(self, request: pb.PingRequest) -> pb.PingResponse:
+        """Answer at once."""
+        return pb.PingResponse(
+            name=self.myself.name,
+            site=self.myself.site,
+            ready=self.ready,
+            applied_index=self._runner.applied,
+        )
+
+    async def get_cluster_status(self, request: pb.GetClusterStatusRequest) -> pb.GetClusterStatusResponse:
+        """Return the members of the cluster and how they do."""
+        runner = self._runner
+        store = await runner.run(self._status)
+        membership = runner.membership
+        members = await asyncio.gather(*(self._look_at(member, store) for member in membership.members))
+        members.sort(key=lambda member: member.name)
+        leader = membership.get(runner.leader)
+        leader_name = "" if leader is None else leader.name
+        if runner.leader == runner.node_id:
+            # What it is called now, even if the others have not heard of it yet.
+            leader_name = self.myself.name
+        return pb.GetClusterStatusResponse(
+            leader=leader_name,
+            term=runner.term,
+            applied_index=store.applied_index,
+            members=members,
+            # Every version was sealed with its copies; nothing looks for those that were lost since.
+            chunks_under_replicated=0,
+            alarms=self._alarms(store, members),
+        )
+
+    async def _look_at(self, member: Member, mine: pb.GetStoreStatusResponse) -> pb.Member:
+        runner = self._runner
+        voters = runner.membership.conf.voters
+        found = pb.Member(
+            name=member.name,
+            address=member.address,
+            site=member.site,
+            role=pb.MEMBER_ROLE_VOTER if member.node_id in voters else pb.MEMBER_ROLE_LEARNER,
+        )
+        status: pb.GetStoreStatusResponse | None = None
+        if member.node_id == runner.node_id:
+            found.name, found.address, found.site = self.myself.name, self.myself.address, self.myself.site
+            status = mine if runner.failure is None else None
+        elif self._colleagues is not None:
+            with suppress(McrError, TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    request = pb.GetStoreStatusRequest()
+                    status = await self._colleagues.admin(
+                        member.address, "GetStoreStatus", request, pb.GetStoreStatusResponse
+                    )
+        if status is not None:
+            found.healthy = True
+            found.applied_index = status.applied_index
+            found.bytes_used = status.chunk_bytes_used
+            found.bytes_free = status.bytes_free
+        return found
+
+    async def announce_for_ever(self) -> None:
+        """See to it that the members know where this node is, now and after a restart elsewhere."""
+        request = pb.AddMemberRequest(
+            node_id=self._runner.node_id,
+            name=self.myself.name,
+            address=self.myself.address,
+            site=self.myself.site,
+            capacity_bytes=self.myself.capacity_bytes or 0,
+        )
+        wanted = Member(request.node_id, request.name, request.address, request.site, request.capacity_bytes)
+        while self._runner.membership.get(wanted.node_id) != wanted:
+            with suppress(McrError):
+                await self.membership.add(request)
+            await asyncio.sleep(self._runner.timing.tick_ms / 1000)
+
+    async def add_member(self, request: pb.AddMemberRequest) -> pb.AddMemberResponse:
+        """See `services.membership`."""
+        return await self.membership.add(request)
+
+    async def remove_member(self, request: pb.RemoveMemberRequest) -> pb.RemoveMemberResponse:
+        """See `services.membership`."""
+        return await self.membership.remove(request)
+
+    async def promote_member(self, request: pb.PromoteMemberRequest) -> pb.PromoteMemberResponse:
+        """See `services.membership`."""
+        return await self.membership.promote(request)
+
+    async def transfer_leadership(
+        self, request: pb.TransferLeadershipRequest
+    ) -> pb.TransferLeadershipResponse:
+        """See `services.membership`."""
+        return await self.membership.transfer(request)
+
+    def _alarms(self, store: pb.GetStoreStatusResponse, members: Sequence[pb.Member]) -> list[pb.Alarm]:
+        alarms = [
+            pb.Alarm(code="member_silent", member=member.name, message="it does not answer this node")
+            for member in members
+            if not member.healthy and member.name != self.myself.name
+        ]
+        if not self._runner.leader:
+            alarms.insert(0, pb.Alarm(code="no_leader", message="no leader is known; writes wait or fail"))
+        found: dict[str, str] = {}
+        if self._runner.failure is not None:
+            found["log_failed"] = f"the log takes no more writes: {self._runner.failure}"
+        if store.chunks_quarantined:
+            found["chunks_damaged"] = f"{store.chunks_quarantined} chunks were found damaged and set aside"
+        if store.bytes_free < BYTES_FREE_LOW:
+            found["space_low"] = f"{store.bytes_free} bytes are left"
+        alarms += [pb.Alarm(code=code, member=self.myself.name, message=text) for code, text in found.items()]
+        return alarms
 
     async def get_store_status(self, request: pb.GetStoreStatusRequest) -> pb.GetStoreStatusResponse:
         """Return totals and health."""
@@ -36,6 +192,9 @@ class AdminService:
     def _status(self) -> pb.GetStoreStatusResponse:
         stats = self._chunks.stats()
         first, last = self._log.bounds()
+        bytes_free = self._bytes_free()
+        if self.myself.capacity_bytes is not None:
+            bytes_free = max(0, min(bytes_free, self.myself.capacity_bytes - stats.bytes_used))
         return pb.GetStoreStatusResponse(
             store_id=self._store_id,
             store_format=self._store_format,
@@ -46,7 +205,7 @@ class AdminService:
             chunk_bytes_live=stats.bytes_live,
             chunk_bytes_used=stats.bytes_used,
             chunks_quarantined=stats.quarantined,
-            bytes_free=self._bytes_free(),
+            bytes_free=bytes_free,
             encoding=self._encoding,
             log_entry_count=last - first + 1,
         )

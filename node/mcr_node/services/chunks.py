@@ -1,14 +1,16 @@
-"""Chunks for clients in the same process: the store's blocking calls, run beside the event loop."""
+"""The chunks of this node: the store's blocking calls, run beside the event loop."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from mcr import _frames
 from mcr.blocking import run_blocking
-from mcr.errors import FailedError
+from mcr.errors import FailedError, McrError, OutOfSpaceError
 from mcr.model import Chunk, ChunkId
-from mcr.transfer import Stored
+from mcr.transfer import Stored, verified
 from mcr_node.ports import ChunkStore, StorageFailure
+from mcr_node.services.sealing import Content, check_held
 
 Result = TypeVar("Result")
 
@@ -20,9 +22,12 @@ class LocalChunks:
     cross a border become chunks by `mcr.transfer.verified` only.
     """
 
-    def __init__(self, store: ChunkStore, executor: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, store: ChunkStore, executor: ThreadPoolExecutor, *, capacity_bytes: int | None = None
+    ) -> None:
         self._store = store
         self._executor = executor
+        self._capacity_bytes = capacity_bytes
 
     async def put(self, chunks: Sequence[Chunk]) -> Stored:
         """See ChunkTransport."""
@@ -46,6 +51,68 @@ class LocalChunks:
     async def missing(self, ids: Sequence[ChunkId]) -> set[ChunkId]:
         """See ChunkTransport."""
         return await self._run(lambda: self._store.missing(ids))
+
+    async def put_received(self, frame: bytes) -> Stored:
+        """Store the chunks of one frame that came over the network, each verified against its id first.
+
+        Raises:
+            InvalidArgumentError: it is no frame.
+            OutOfSpaceError: the disk is full, or what the operator gave this node.
+            CorruptChunkError: the bytes of a chunk do not hash to its id; nothing of the frame was stored.
+        """
+
+        def work() -> Stored:
+            chunks = [
+                verified(chunk.id, chunk.data, element_bytes=chunk.element_bytes)
+                for chunk in _frames.decode(frame)
+            ]
+            self._check_room(len(frame))
+            receipt = self._store.put(chunks)
+            return Stored(receipt.chunks_new, receipt.bytes_new, receipt.bytes_stored)
+
+        return await self._run(work)
+
+    def _check_room(self, length_bytes: int) -> None:
+        if self._capacity_bytes is None:
+            return
+        used_bytes = self._store.stats().bytes_used
+        if used_bytes + length_bytes > self._capacity_bytes:
+            reason = f"{used_bytes} bytes of its capacity of {self._capacity_bytes} are in use"
+            raise OutOfSpaceError("the chunks of this node", reason)
+
+    async def get_frame(self, ids: Sequence[ChunkId]) -> tuple[bytes, int, McrError | None]:
+        """Return the first of `ids` as one frame, how many they are, and what kept the next one back."""
+
+        def work() -> tuple[bytes, int, McrError | None]:
+            chunks: list[Chunk] = []
+            length_bytes = 0
+            for chunk_id in ids:
+                try:
+                    data = self._store.get(chunk_id)
+                except McrError as error:
+                    return _frames.encode(chunks), len(chunks), error
+                chunks.append(Chunk(chunk_id, data))
+                length_bytes += len(data)
+                if length_bytes >= _frames.FRAME_BYTES or len(chunks) == _frames.FRAME_CHUNKS_MAX:
+                    break
+            return _frames.encode(chunks), len(chunks), None
+
+        return await self._run(work)
+
+    async def check_held(self, manifest: ChunkId) -> Content:
+        """See `services.sealing.check_held`."""
+        return await self._run(lambda: check_held(self._store, manifest))
+
+    async def gather(self, manifest: ChunkId) -> None:
+        """Bring here what a manifest names; alone, all there is is here."""
+
+    async def seal(self, manifest: ChunkId) -> Content:
+        """Make sure that all a manifest names is held as often as it must be, and count it: here, once.
+
+        Raises:
+            MissingChunkError, CorruptChunkError: see `check_held`.
+        """
+        return await self.check_held(manifest)
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         try:

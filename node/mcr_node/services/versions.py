@@ -1,11 +1,14 @@
 """mcr.v1.VersionsService: check, translate, delegate. Decisions are made in core/state."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import TypedDict, TypeVar
+
+from google.protobuf.message import Message
 
 from mcr import _wire
 from mcr.errors import InvalidArgumentError
-from mcr.model import DIGEST_BYTES, REQUEST_ID_BYTES_MAX, ChunkId, RefKind, RequestId
+from mcr.model import DIGEST_BYTES, MIB, REQUEST_ID_BYTES_MAX, ChunkId, LogIndex, RefKind, RequestId
 from mcr.references import Reference, Selector, check_model, parse_reference
 from mcr.v1 import versions_pb2 as pb
 from mcr_node.core.state import queries
@@ -27,13 +30,19 @@ from mcr_node.core.state.commands import (
 )
 from mcr_node.core.state.outcomes import Accepted, RefResult, Rejected, VersionResult
 from mcr_node.core.state.view import View
-from mcr_node.ports import ChunkStore
 from mcr_node.runtime.runner import Runner
-from mcr_node.services.sealing import check_held
+from mcr_node.services.chunks import LocalChunks
 
 PAGE_MAX = 1000
+NS_PER_MS = 1_000_000
+# A page ends early before it would not fit into a message; its first item always does.
+PAGE_BYTES_MAX = 2 * MIB
+EVENTS_MAX = 256
+# How long a watcher hears nothing at most: half of what a client takes for a dead connection.
+WATCH_SILENCE_S = 5.0
 
 Result = TypeVar("Result")
+Item = TypeVar("Item", bound=Message)
 
 
 class _Envelope(TypedDict):
@@ -47,7 +56,7 @@ class _Envelope(TypedDict):
 class VersionsService:
     """The service for one principal, as authenticated at the edge."""
 
-    def __init__(self, runner: Runner, chunks: ChunkStore, principal: str) -> None:
+    def __init__(self, runner: Runner, chunks: LocalChunks, principal: str) -> None:
         self._runner = runner
         self._chunks = chunks
         self._principal = principal
@@ -62,7 +71,7 @@ class VersionsService:
             )
         manifest = ChunkId(request.manifest)
         # Sealed before visible: what the manifest names is looked for here, not believed.
-        content = await self._runner.run(lambda: check_held(self._chunks, manifest))
+        content = await self._chunks.seal(manifest)
         accepted = await self._propose(
             CommitVersion(
                 **self._envelope(request.header),
@@ -213,8 +222,10 @@ class VersionsService:
             number = queries.resolve(view, reference)
             return _wire.version_to_wire(queries.get_version(view, reference.model, number))
 
-        index = self._runner.applied
-        return pb.GetVersionResponse(version=await self._read(read), log_index=index)
+        index = await self._fresh(request.read)
+        return pb.GetVersionResponse(
+            version=await self._read(read), log_index=index, age_max_ms=self._age(request.read)
+        )
 
     async def list_versions(self, request: pb.ListVersionsRequest) -> pb.ListVersionsResponse:
         """List versions, newest first."""
@@ -231,32 +242,41 @@ class VersionsService:
                 versions = queries.list_ancestry(view, reference.model, start, before=before, limit=limit)
             else:
                 versions = queries.list_versions(view, reference.model, before=before, limit=limit)
-            return [_wire.version_to_wire(version) for version in versions]
+            return _fitting(_wire.version_to_wire(version) for version in versions)
 
-        index = self._runner.applied
-        return pb.ListVersionsResponse(versions=await self._read(read), log_index=index)
+        index = await self._fresh(request.read)
+        return pb.ListVersionsResponse(
+            versions=await self._read(read), log_index=index, age_max_ms=self._age(request.read)
+        )
 
     async def list_models(self, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
         """List models by name."""
         limit = _limit(request.limit)
-        index = self._runner.applied
+        index = await self._fresh(request.read)
         summaries = await self._read(lambda view: queries.list_models(view, after=request.after, limit=limit))
         return pb.ListModelsResponse(
-            models=[_wire.summary_to_wire(summary) for summary in summaries], log_index=index
+            models=[_wire.summary_to_wire(summary) for summary in summaries],
+            log_index=index,
+            age_max_ms=self._age(request.read),
         )
 
     async def list_refs(self, request: pb.ListRefsRequest) -> pb.ListRefsResponse:
         """List refs of one kind."""
         kind, model = _kind(request.kind), check_model(request.model)
-        index = self._runner.applied
-        refs = await self._read(lambda view: queries.list_refs(view, model, kind))
-        return pb.ListRefsResponse(refs=[_wire.ref_to_wire(ref) for ref in refs], log_index=index)
+        index = await self._fresh(request.read)
+        limit = _limit(request.limit or PAGE_MAX)
+        refs = await self._read(
+            lambda view: queries.list_refs(view, model, kind, after=request.after, limit=limit)
+        )
+        page = _fitting(_wire.ref_to_wire(ref) for ref in refs)
+        more = len(page) < len(refs) or len(refs) == limit
+        return pb.ListRefsResponse(refs=page, log_index=index, more=more, age_max_ms=self._age(request.read))
 
     async def list_ref_moves(self, request: pb.ListRefMovesRequest) -> pb.ListRefMovesResponse:
         """List the history of one ref."""
         kind, model, name = _kind(request.kind), check_model(request.model), request.name
         limit = _limit(request.limit)
-        index = self._runner.applied
+        index = await self._fresh(request.read)
         if request.HasField("at_ms"):
             move = await self._read(lambda view: queries.ref_at(view, model, kind, name, request.at_ms))
             moves = [] if move is None else [move]
@@ -267,21 +287,98 @@ class VersionsService:
                     view, model, kind, name, before_generation=before, limit=limit
                 )
             )
-        return pb.ListRefMovesResponse(moves=[_wire.move_to_wire(move) for move in moves], log_index=index)
+        return pb.ListRefMovesResponse(
+            moves=_fitting(_wire.move_to_wire(move) for move in moves),
+            log_index=index,
+            age_max_ms=self._age(request.read),
+        )
 
     async def list_metric_reports(self, request: pb.ListMetricReportsRequest) -> pb.ListMetricReportsResponse:
         """List metric reports of a version."""
         model, limit = check_model(request.model), _limit(request.limit)
-        index = self._runner.applied
+        index = await self._fresh(request.read)
         reports = await self._read(
             lambda view: queries.metric_reports(view, model, request.number, limit=limit)
         )
         return pb.ListMetricReportsResponse(
-            reports=[_wire.report_to_wire(report) for report in reports], log_index=index
+            reports=_fitting(_wire.report_to_wire(report) for report in reports),
+            log_index=index,
+            age_max_ms=self._age(request.read),
         )
+
+    async def watch_events(self, request: pb.WatchEventsRequest) -> AsyncGenerator[pb.WatchEventsResponse]:
+        """Yield what happens to refs, from a log index on; an empty answer says that the stream lives."""
+        model = check_model(request.model) if request.model else ""
+        seen = LogIndex(request.after_index) if request.HasField("after_index") else self._runner.applied
+        # Whoever asks for the future is told at once from where on it is.
+        yield pb.WatchEventsResponse(log_index=min(seen, self._runner.applied))
+        while True:
+            try:
+                async with asyncio.timeout(WATCH_SILENCE_S):
+                    await self._runner.wait_applied(LogIndex(seen + 1))
+            except TimeoutError:
+                yield pb.WatchEventsResponse(log_index=seen)
+                continue
+            response = await self._events(model, seen)
+            seen = LogIndex(response.log_index)
+            yield response
+
+    async def _events(self, model: str, after: LogIndex) -> pb.WatchEventsResponse:
+        through = self._runner.applied
+
+        def read(view: View) -> pb.WatchEventsResponse:
+            found = queries.happenings(view, model, after=after, through=through, limit=EVENTS_MAX)
+            response = pb.WatchEventsResponse(log_index=through)
+            for each in found:
+                if response.events and response.ByteSize() + len(each.record) > PAGE_BYTES_MAX:
+                    response.log_index = response.events[-1].log_index
+                    return response
+                response.events.append(
+                    pb.Event(
+                        log_index=each.move.log_index,
+                        model=each.of.model,
+                        kind=_wire.kind_to_wire(each.of.kind),
+                        name=each.of.name,
+                        move=_wire.move_to_wire(each.move),
+                        record=each.record,
+                    )
+                )
+            if len(found) == EVENTS_MAX:
+                response.log_index = response.events[-1].log_index
+            return response
+
+        return await self._read(read)
+
+    async def _fresh(self, options: pb.ReadOptions) -> LogIndex:
+        at_least = LogIndex(options.at_least_index) if options.HasField("at_least_index") else None
+        return await self._runner.read_index(at_least=at_least, stale_ok=options.stale_ok)
+
+    def _age(self, options: pb.ReadOptions) -> int | None:
+        """Return how old a stale answer can be, None when nobody asked or nobody knows."""
+        runner = self._runner
+        if not options.stale_ok:
+            return None
+        if runner.replica.is_sole_voter:
+            # A node that decides alone is never behind.
+            return 0
+        if runner.confirmed_ns is None:
+            return None
+        return (runner.clock.monotonic_ns() - runner.confirmed_ns) // NS_PER_MS
 
     async def _read(self, work: Callable[[View], Result]) -> Result:
         return await self._runner.run(lambda: work(self._runner.view()))
+
+
+def _fitting(items: Iterable[Item]) -> list[Item]:
+    """Return as many items as fit into one message, the first one in any case; a next page has the rest."""
+    found: list[Item] = []
+    length_bytes = 0
+    for item in items:
+        length_bytes += item.ByteSize()
+        if found and length_bytes > PAGE_BYTES_MAX:
+            break
+        found.append(item)
+    return found
 
 
 def _request_id(header: pb.WriteHeader) -> RequestId:

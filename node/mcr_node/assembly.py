@@ -1,0 +1,298 @@
+"""One node, put together: its stores, its runner and its services. What runs it stands above.
+
+The embedded store (`embedded`) and the served node (`main`) are the same parts with another door.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from mcr.blocking import run_blocking
+from mcr.errors import CorruptStoreError, StoreBusyError
+from mcr.model import Version
+from mcr_node.core.members import Member, Membership
+from mcr_node.core.raft.messages import ConfState
+from mcr_node.core.state import queries
+from mcr_node.ports import ChunkStore, Clock, LogStore, StateStore, StorageFailure
+from mcr_node.runtime.clock import SystemClock
+from mcr_node.runtime.runner import Runner, Self, Timing
+from mcr_node.services.admin import AdminService, Myself
+from mcr_node.services.chunks import LocalChunks
+from mcr_node.services.cluster_chunks import ClusterChunks, Holders
+from mcr_node.services.membership import Colleagues
+from mcr_node.services.versions import PAGE_MAX, VersionsService
+from mcr_node.storage import store_folder
+from mcr_node.storage.chunk_store import PackChunkStore
+from mcr_node.storage.database import Database
+from mcr_node.storage.disk import Disk
+from mcr_node.storage.log_store import OpenDatabase, RocksLogStore
+from mcr_node.storage.snapshots import SnapshotFolder
+from mcr_node.storage.state_store import StateStore as RocksStateStore
+from mcr_node.storage.store_folder import StoreIdentity, StoreLock
+
+# Chunk work runs on as many threads as keep two cores busy while some wait for the disk.
+CHUNK_WORKERS = 4
+# The log and the state have one writer each.
+WRITERS = 1
+# Reads of the state; they hold the interpreter's lock most of the time, so more threads bring nothing.
+READ_WORKERS = 2
+# How often a caller that may wait looks whether the store is free.
+LOCK_POLL_S = 0.05
+
+OnFailure = Callable[[StorageFailure], None]
+
+
+class Others(Colleagues, Holders, Protocol):
+    """All that a node asks of the others' public edges."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What may be replaced when a node is opened.
+
+    Attributes:
+        timing: of the log.
+        joins: the node belongs to a cluster that others began, so it waits to be told who the members are.
+        others: the public edges of the other nodes; None = there are none.
+        node_id: given to it when it joined; None = the one that the store's id implies.
+        disk: where segments are written.
+        open_database: opens the databases of the log, the state and the chunk index.
+        on_failure: called at once, in the thread that met it, when the disk broke a promise; None = callers
+            get the error.
+    """
+
+    timing: Timing = field(default_factory=Timing)
+    joins: bool = False
+    others: Others | None = None
+    node_id: int | None = None
+    disk: Disk | None = None
+    open_database: OpenDatabase = Database.open
+    on_failure: OnFailure | None = None
+
+
+class _Executor(ThreadPoolExecutor):
+    """Threads of one purpose. Whatever they run, a disk that failed is reported before anybody goes on."""
+
+    def __init__(self, workers: int, name: str, on_failure: OnFailure | None) -> None:
+        super().__init__(workers, thread_name_prefix=name)
+        self._on_failure = on_failure
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401
+        """See Executor."""
+        return super().submit(self._watch, partial(fn, *args, **kwargs))
+
+    def _watch(self, work: Callable[[], Any]) -> Any:  # noqa: ANN401 (whatever the work returns)
+        try:
+            return work()
+        except StorageFailure as error:
+            if self._on_failure is not None:
+                self._on_failure(error)
+            raise
+
+
+class _Stores:
+    """The three stores of a node, opened together or not at all."""
+
+    def __init__(self, path: Path, identity: StoreIdentity, parts: Parts) -> None:
+        opened: list[LogStore | StateStore | ChunkStore] = []
+        open_database, disk = parts.open_database, parts.disk or Disk()
+        try:
+            self.state = RocksStateStore.open(
+                path / "state", identity.store_id, disk=disk, open_database=open_database
+            )
+            opened.append(self.state)
+            self.log = RocksLogStore.open(
+                path / "log",
+                identity.store_id,
+                last_at_least=self.state.applied(),
+                installed=self.state.installed(),
+                disk=disk,
+                open_database=open_database,
+            )
+            opened.append(self.log)
+            floor = self.log.bounds()[0] - 1
+            if self.state.applied() < floor:
+                reason = f"the state has applied {self.state.applied()}, but the log begins after {floor}"
+                raise CorruptStoreError(str(path / "state"), reason)
+            self.chunks = PackChunkStore.open(
+                path / "chunks",
+                encoding=identity.encoding,
+                disk=disk,
+                open_database=open_database,
+            )
+        except BaseException:
+            for store in reversed(opened):
+                store.close()
+            raise
+
+        self.snapshots = SnapshotFolder.open(path / "snapshots", self.state, disk)
+
+    def close(self) -> None:
+        self.chunks.close()
+        self.log.close()
+        self.state.close()
+
+
+class Node:
+    """The parts of an open node. Make one with `open_node`."""
+
+    def __init__(
+        self,
+        path: Path,
+        identity: StoreIdentity,
+        myself: Myself,
+        lock: StoreLock,
+        stores: _Stores,
+        executor: ThreadPoolExecutor,
+        parts: Parts,
+    ) -> None:
+        self.path = path
+        self.clock: Clock = SystemClock()
+        self.cluster_id = identity.store_id
+        self.snapshots = stores.snapshots
+        self._lock = lock
+        self._stores = stores
+        self._executor = executor
+        self._chunk_executor = _Executor(CHUNK_WORKERS, "mcr-chunks", parts.on_failure)
+        self._state_executor = _Executor(WRITERS, "mcr-state", parts.on_failure)
+        self.read_executor: ThreadPoolExecutor = _Executor(READ_WORKERS, "mcr-reads", parts.on_failure)
+        self._closed = False
+        self.runner = Runner(
+            myself=_self_of(identity, myself, parts),
+            log=stores.log,
+            state=stores.state,
+            clock=self.clock,
+            log_executor=executor,
+            state_executor=self._state_executor,
+            read_executor=self.read_executor,
+            snapshots=stores.snapshots,
+            timing=parts.timing,
+        )
+        capacity_bytes = myself.capacity_bytes
+        self.chunks = LocalChunks(stores.chunks, self._chunk_executor, capacity_bytes=capacity_bytes)
+        if parts.others is not None:
+            self.chunks = ClusterChunks(
+                stores.chunks,
+                self._chunk_executor,
+                parts.others,
+                self._others,
+                capacity_bytes=capacity_bytes,
+            )
+        self.admin = AdminService(
+            self.runner,
+            stores.log,
+            stores.chunks,
+            store_id=identity.store_id,
+            store_format=store_folder.STORE_FORMAT,
+            encoding=identity.encoding,
+            bytes_free=partial(store_folder.bytes_free, path),
+            myself=myself,
+            colleagues=parts.others,
+            keep_all=self._keep_all,
+        )
+
+    async def _keep_all(self) -> None:
+        """Bring the content of every version to this node."""
+        after = ""
+        while models := await self.runner.run(partial(self._models, after)):
+            for after in models:
+                before: int | None = None
+                while page := await self.runner.run(partial(self._page, after, before)):
+                    for version in page:
+                        await self.chunks.gather(version.manifest)
+                    before = page[-1].number
+
+    def _models(self, after: str) -> list[str]:
+        found = queries.list_models(self.runner.view(), after=after, limit=PAGE_MAX)
+        return [summary.name for summary in found]
+
+    def _page(self, model: str, before: int | None) -> list[Version]:
+        return queries.list_versions(self.runner.view(), model, before=before, limit=PAGE_MAX)
+
+    def _others(self) -> list[Member]:
+        members = self.runner.membership.members
+        return [one for one in members if one.node_id != self.runner.node_id and one.address]
+
+    def versions(self, principal: str) -> VersionsService:
+        """Return the service for somebody."""
+        return VersionsService(self.runner, self.chunks, principal)
+
+    async def close(self) -> None:
+        """Sync and release everything; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            await self.runner.close()
+            await run_blocking(self._executor, self._stores.close)
+        finally:
+            for executor in (
+                self._executor,
+                self._chunk_executor,
+                self._state_executor,
+                self.read_executor,
+            ):
+                executor.shutdown()
+            self._lock.release()
+
+
+async def open_node(
+    path: Path, myself: Myself, *, timeout_s: float | None = None, parts: Parts | None = None
+) -> Node:
+    """Open the store of a node; `runner.start` brings its state up to the end of its log.
+
+    Args:
+        path: the store's folder.
+        myself: who this node is.
+        timeout_s: how long to wait for another process that has it open; None = not at all.
+        parts: see Parts.
+
+    Raises:
+        StoreNotFoundError, StoreBusyError, StoreFormatError, CorruptStoreError: see `mcr.errors`.
+    """
+    parts = parts or Parts()
+    identity = store_folder.read(path)
+    lock = StoreLock(path)
+    try:
+        await _acquire(lock, timeout_s)
+        executor = _Executor(WRITERS, "mcr-log", parts.on_failure)
+        stores = await run_blocking(executor, partial(_Stores, path, identity, parts))
+        node = Node(path, identity, myself, lock, stores, executor, parts)
+    except BaseException:
+        lock.release()
+        raise
+    return node
+
+
+def _self_of(identity: StoreIdentity, myself: Myself, parts: Parts) -> Self:
+    node_id = node_id_of(identity.store_id) if parts.node_id is None else parts.node_id
+    at_start = Membership()
+    if not parts.joins:
+        # No address: a log that nobody else follows needs none, and a node that is served announces it.
+        at_start = Membership(ConfState(voters=(node_id,)), (Member(node_id, myself.name),))
+    return Self(node_id, at_start, random.SystemRandom().randrange)
+
+
+def node_id_of(store_id: bytes) -> int:
+    """Return the id of the node with which a cluster began: it follows from the store's."""
+    return int.from_bytes(store_id[:8], "big") >> 2 | 1
+
+
+async def _acquire(lock: StoreLock, timeout_s: float | None) -> None:
+    loop = asyncio.get_running_loop()
+    give_up_s = loop.time() + (timeout_s or 0)
+    while True:
+        try:
+            lock.acquire()
+        except StoreBusyError:
+            if loop.time() >= give_up_s:
+                raise
+            # flock has no way to wait with a deadline that an event loop could use.
+            await asyncio.sleep(LOCK_POLL_S)
+        else:
+            return

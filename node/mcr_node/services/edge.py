@@ -1,0 +1,178 @@
+"""The services behind gRPC: who calls, how long it may take, what a refusal looks like on the wire.
+
+Every unary rpc of a service is served by the method of the same name in snake case, so a new rpc needs its
+method and nothing here.
+"""
+
+import asyncio
+import re
+import unicodedata
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf import message_factory
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+
+from mcr.errors import DeadlineError, FailedError, InvalidArgumentError, McrError, NodeBusyError
+from mcr_node.ports import Clock
+from mcr_node.services import errors
+from mcr_node.telemetry import Telemetry
+
+Request = TypeVar("Request", bound=Message)
+Context = grpc.aio.ServicerContext[Any, Any]
+# In quotes: generic for type checkers only.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+# A caller that names no deadline, or one beyond all need, gets this one; long enough to look through the
+# manifest of a model with millions of chunks.
+CALL_S_MAX = 600.0
+ACCOUNT_KEY = "mcr-account-bin"
+ACCOUNT_BYTES_MAX = 128
+# Nobody is authenticated yet: records name whoever the client says it is, and say so.
+UNVERIFIED = "unverified:"
+
+
+class UnderWay:
+    """How many calls are under way, for a node that stops once there are none."""
+
+    def __init__(self) -> None:
+        self._now = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def __enter__(self) -> None:
+        self._now += 1
+        self._none.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self._now -= 1
+        if not self._now:
+            self._none.set()
+
+    async def wait_none(self) -> None:
+        """Wait until none is."""
+        await self._none.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What every call needs."""
+
+    clock: Clock
+    telemetry: Telemetry
+    under_way: UnderWay = field(default_factory=UnderWay)
+
+    @asynccontextmanager
+    async def call(self, context: Context, method: str, *, bounded: bool = True) -> AsyncIterator[None]:
+        """Bound a call, and turn what it raises into a status for the client."""
+        start_ns = self.clock.monotonic_ns()
+        error: McrError
+        try:
+            with self.under_way:
+                async with asyncio.timeout(_time_left_s(context) if bounded else None):
+                    yield
+        except asyncio.CancelledError:
+            self.telemetry.observe(method, "CANCELLED", self.clock.monotonic_ns() - start_ns)
+            raise
+        except grpc.aio.AbortError:
+            raise
+        except TimeoutError:
+            error = DeadlineError("the time given", method)
+        except McrError as refusal:
+            error = refusal
+        except Exception as bug:  # noqa: BLE001 (the client is told; the node lives on)
+            self.telemetry.bug(method, bug)
+            error = FailedError("the node met a bug of its own", f"{type(bug).__name__} in {method}")
+        else:
+            self.telemetry.observe(method, "OK", self.clock.monotonic_ns() - start_ns)
+            return
+        status = errors.status_of(error)
+        self.telemetry.observe(method, status.name, self.clock.monotonic_ns() - start_ns)
+        trailing = ((errors.METADATA_KEY, errors.detail_of(error)),)
+        await context.abort(status, error.message[: errors.TEXT_CHARACTERS_MAX], trailing)
+
+
+def _time_left_s(context: Context) -> float:
+    left_s = context.time_remaining()
+    return CALL_S_MAX if left_s is None else min(left_s, CALL_S_MAX)
+
+
+def principal_of(context: Context) -> str:
+    """Return who calls, as far as it is known."""
+    for key, value in context.invocation_metadata() or ():
+        if key == ACCOUNT_KEY and isinstance(value, bytes):
+            text = value[:ACCOUNT_BYTES_MAX].decode("utf-8", "replace")
+            # What stands in a record for ever must not drive the terminal of whoever reads it.
+            return UNVERIFIED + "".join(c for c in text if unicodedata.category(c)[0] != "C")
+    return UNVERIFIED + "unknown"
+
+
+class Limit:
+    """How many of one kind may be under way; whoever comes beyond is refused at once, not queued."""
+
+    def __init__(self, what: str, most: int) -> None:
+        self._what = what
+        self._most = most
+        self._now = 0
+
+    def __enter__(self) -> None:
+        if self._now >= self._most:
+            raise NodeBusyError(self._what, self._most)
+        self._now += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._now -= 1
+
+
+def parsed(cls: type[Request], data: bytes) -> Request:
+    """Read a request here rather than in gRPC, which would answer garbage as if it were our bug.
+
+    Raises:
+        InvalidArgumentError: the bytes are no such message.
+    """
+    try:
+        return cls.FromString(data)
+    except DecodeError as error:
+        raise InvalidArgumentError("request", f"it is no {cls.__name__}") from error
+
+
+def snake(name: str) -> str:
+    """Return the method that serves an rpc: `GetVersion` → `get_version`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def unary_handlers(
+    edge: Edge, service: ServiceDescriptor, served_by: Callable[[Context], object]
+) -> dict[str, Handler]:
+    """Return handlers of all unary rpcs of a service.
+
+    Args:
+        edge: what every call needs.
+        service: its descriptor.
+        served_by: gives the object whose methods serve a call, from the call's context.
+    """
+    return {
+        method.name: _unary(edge, method, served_by)
+        for method in service.methods
+        if not (method.client_streaming or method.server_streaming)
+    }
+
+
+def _unary(edge: Edge, method: MethodDescriptor, served_by: Callable[[Context], object]) -> Handler:
+    name = snake(method.name)
+    request_class = message_factory.GetMessageClass(method.input_type)
+
+    async def handle(data: bytes, context: Context) -> Message | None:
+        async with edge.call(context, method.full_name):
+            work: Callable[[Message], Awaitable[Message]] = getattr(served_by(context), name)
+            return await work(parsed(request_class, data))
+        return None
+
+    return grpc.unary_unary_rpc_method_handler(
+        handle,
+        response_serializer=message_factory.GetMessageClass(method.output_type).SerializeToString,
+    )

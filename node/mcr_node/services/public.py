@@ -1,0 +1,139 @@
+"""The public gRPC API of a node on one server: mcr.v1, health and reflection."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, suppress
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from mcr._frames import MESSAGE_BYTES_MAX
+from mcr.blocking import settle
+from mcr.errors import UnavailableError
+from mcr.v1 import admin_pb2, versions_pb2
+from mcr_node.services import chunk_streams
+from mcr_node.services.admin import AdminService
+from mcr_node.services.chunk_streams import ChunkEdge
+from mcr_node.services.chunks import LocalChunks
+from mcr_node.services.edge import Context, Edge, Handler, Limit, parsed, principal_of, unary_handlers
+from mcr_node.services.versions import VersionsService
+
+Item = TypeVar("Item")
+
+VERSIONS = versions_pb2.DESCRIPTOR.services_by_name["VersionsService"]
+ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
+# Calls under way; beyond it gRPC itself refuses. Far above what two cores can work on at once.
+CALLS_MAX = 4096
+WATCHERS_MAX = 1024
+# Clients ping a silent connection this often to learn whether its node still lives; oftener is refused.
+PING_INTERVAL_MS_MIN = 5_000
+
+OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS_MIN),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Two nodes that were told the same port by mistake must not share it.
+    ("grpc.so_reuseport", 0),
+)
+
+
+class PublicServer:
+    """The gRPC server of a node."""
+
+    def __init__(
+        self,
+        edge: Edge,
+        *,
+        versions: Callable[[str], VersionsService],
+        chunks: LocalChunks,
+        admin: AdminService,
+        register: Callable[[grpc.aio.Server], None],
+        end_peers: Callable[[], None],
+    ) -> None:
+        """Make the server; `register` adds what the other nodes call, `end_peers` ends their calls."""
+        self._edge = edge
+        self._end_peers = end_peers
+        self._versions = versions
+        self._admin = admin
+        self._watchers = Limit("watchers", WATCHERS_MAX)
+        self._closing = asyncio.Event()
+        self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=CALLS_MAX)
+        self._health = health.aio.HealthServicer()
+        watch: Handler = grpc.unary_stream_rpc_method_handler(
+            self._watch_events, response_serializer=versions_pb2.WatchEventsResponse.SerializeToString
+        )
+        services: dict[str, dict[str, Handler]] = {
+            VERSIONS.full_name: unary_handlers(edge, VERSIONS, self._versions_for) | {"WatchEvents": watch},
+            ADMIN.full_name: unary_handlers(edge, ADMIN, lambda _: admin),
+            chunk_streams.SERVICE.full_name: ChunkEdge(chunks, edge).handlers(),
+        }
+        self._server.add_generic_rpc_handlers(
+            tuple(grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items())
+        )
+        register(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    def listen(self, address: str) -> int:
+        """Bind to `host:port` and return the port, chosen by the system where 0 was asked for.
+
+        Raises:
+            RuntimeError: the address is in use or not of this machine.
+        """
+        return self._server.add_insecure_port(address)
+
+    async def start(self) -> None:
+        """Begin to serve."""
+        await self._server.start()
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no new calls, let those under way end, and cut off what takes longer than `grace_s`."""
+        self._admin.draining = True
+        self._closing.set()
+        await self._health.enter_graceful_shutdown()
+        stopping = asyncio.create_task(self._server.stop(grace_s))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._edge.under_way.wait_none()
+        # Only now: a commit under way needs the other nodes, whose streams never end by themselves.
+        self._end_peers()
+        await stopping
+
+    def _versions_for(self, context: Context) -> VersionsService:
+        return self._versions(principal_of(context))
+
+    async def _watch_events(
+        self, data: bytes, context: Context
+    ) -> AsyncIterator[versions_pb2.WatchEventsResponse]:
+        async with self._edge.call(context, "mcr.v1.VersionsService.WatchEvents", bounded=False):
+            request = parsed(versions_pb2.WatchEventsRequest, data)
+            with self._watchers:
+                async with aclosing(self._versions_for(context).watch_events(request)) as responses:
+                    async for response in self._until_closing(responses):
+                        yield response
+
+    async def _until_closing(self, responses: AsyncGenerator[Item]) -> AsyncIterator[Item]:
+        closing = asyncio.create_task(self._closing.wait())
+        step: asyncio.Task[Item | None] | None = None
+        try:
+            while True:
+                step = asyncio.create_task(_next(responses))
+                await asyncio.wait([closing, step], return_when=asyncio.FIRST_COMPLETED)
+                if not step.done():
+                    raise UnavailableError(self._admin.myself.address, "this node is stopping")
+                response = await step
+                if response is None:
+                    return
+                yield response
+        finally:
+            await settle([task for task in (closing, step) if task is not None])
+
+
+async def _next(responses: AsyncGenerator[Item]) -> Item | None:
+    return await anext(responses, None)
