@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mcr import aio, errors
+    from mcr import aio, errors, testing
     from mcr._embedded import Encoding
     from mcr.aio import AsyncChannel, AsyncClient, AsyncModel
     from mcr.client import Channel, Client, Model, connect
     from mcr.model import (
         ChunkId,
+        ClusterStatus,
         CommitResult,
         EntryKind,
+        Event,
         FileEntry,
         Ref,
         RefKind,
@@ -42,8 +44,10 @@ __all__ = [
     "Channel",
     "ChunkId",
     "Client",
+    "ClusterStatus",
     "CommitResult",
     "EntryKind",
+    "Event",
     "FileEntry",
     "Model",
     "Ref",
@@ -57,19 +61,22 @@ __all__ = [
     "connect",
     "errors",
     "init",
+    "testing",
 ]
 
 
 # Importing everything costs a quarter of a second, which `mcr --help` need not pay: a name is imported when
 # it is first used.
 _HOMES = {
-    "mcr": ("aio", "errors"),
+    "mcr": ("aio", "errors", "testing"),
     "mcr.aio": ("AsyncChannel", "AsyncClient", "AsyncModel"),
     "mcr.client": ("Channel", "Client", "Model", "connect"),
     "mcr.model": (
         "ChunkId",
+        "ClusterStatus",
         "CommitResult",
         "EntryKind",
+        "Event",
         "FileEntry",
         "Ref",
         "RefKind",

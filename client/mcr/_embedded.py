@@ -1,15 +1,15 @@
-"""The one seam to the node's code: an embedded store in this process, imported only when it is opened."""
+"""The one seam to the node's code: a store or a node in this process, imported only when it is asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from mcr.connection import Connection
 from mcr.errors import MissingExtraError
 
 Encoding = Literal["raw", "auto"]
-_EXTRA = ("rocksdict", "zstandard", "numpy")
+_EXTRA = ("rocksdict", "zstandard", "numpy", "aiohttp", "grpc_health", "grpc_reflection", "prometheus_client")
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def _extra_installed() -> Iterator[None]:
         # Any other module that is missing is a broken installation, and says so itself.
         if error.name not in _EXTRA:
             raise
-        raise MissingExtraError("an embedded store", "node") from error
+        raise MissingExtraError("a store or node in this process", "node") from error
 
 
 async def open_store(path: Path, *, principal: str, timeout_s: float | None) -> Connection:
@@ -35,3 +35,31 @@ def init_store(path: Path, *, encoding: Encoding) -> None:
     with _extra_installed():
         from mcr_node import embedded
     embedded.init_store(path, encoding=encoding)
+
+
+class NodeInfo(Protocol):
+    """The running process of a node: its name, the addresses it is bound to, its process id."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def listen(self) -> str: ...
+    @property
+    def http(self) -> str: ...
+    @property
+    def pid(self) -> int: ...
+
+
+def run_node(
+    flags: Mapping[str, str | int | Path | None],
+    *,
+    bootstrap: bool,
+    join: str | None,
+    config: Path | None,
+    told: Callable[[NodeInfo], None],
+) -> None:
+    """Run a node in this process until a signal ends it; see `mcr node start`."""
+    with _extra_installed():
+        from mcr_node import config as settings
+        from mcr_node import main
+    main.run(settings.settle(flags, bootstrap=bootstrap, join=join, config=config), told)

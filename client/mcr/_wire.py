@@ -7,6 +7,10 @@ from mcr import canonical
 from mcr.canonical import CanonicalError
 from mcr.errors import InvalidParameterError
 from mcr.model import (
+    ClusterAlarm,
+    ClusterMember,
+    ClusterStatus,
+    Event,
     LogIndex,
     MetricReport,
     ModelSummary,
@@ -19,6 +23,7 @@ from mcr.model import (
     VersionId,
 )
 from mcr.record import Record, decode_record, encode_record, version_id
+from mcr.v1 import admin_pb2 as admin
 from mcr.v1 import versions_pb2 as pb
 
 _KIND_TO_WIRE = {
@@ -244,4 +249,40 @@ def summary_from_wire(summary: pb.ModelSummary) -> ModelSummary:
         version_count=summary.version_count,
         created_at_ms=summary.created_at_ms,
         updated_at_ms=summary.updated_at_ms,
+    )
+
+
+def event_from_wire(event: pb.Event) -> Event:
+    """Read an event."""
+    kind = kind_from_wire(event.kind)
+    assert kind is not None, "a node sent an event without a kind"
+    version = version_of(event.record) if event.record else None
+    return Event(event.model, kind, event.name, move_from_wire(event.move), version)
+
+
+_ROLES = {admin.MEMBER_ROLE_VOTER: "voter", admin.MEMBER_ROLE_LEARNER: "learner"}
+
+
+def cluster_from_wire(status: admin.GetClusterStatusResponse) -> ClusterStatus:
+    """Read the status of a cluster."""
+    members = tuple(
+        ClusterMember(
+            name=member.name,
+            address=member.address,
+            site=member.site,
+            role=_ROLES.get(member.role, "unknown"),
+            healthy=member.healthy,
+            applied_index=member.applied_index,
+            bytes_used=member.bytes_used,
+            bytes_free=member.bytes_free,
+        )
+        for member in status.members
+    )
+    return ClusterStatus(
+        leader=status.leader,
+        term=status.term,
+        applied_index=status.applied_index,
+        members=members,
+        chunks_under_replicated=status.chunks_under_replicated,
+        alarms=tuple(ClusterAlarm(alarm.code, alarm.member, alarm.message) for alarm in status.alarms),
     )

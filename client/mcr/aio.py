@@ -1,20 +1,22 @@
 """The asyncio client: every flow is written here once; `mcr.client` runs the same flows for blocking callers.
 
-async with await mcr.aio.connect("models.mcr") as client:
+async with await mcr.aio.connect("node1:7101,node2:7101") as client:
     version = await client.model("vision/resnet50").commit("ckpt/", message="epoch 3")
 """
 
 import asyncio
 import getpass
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from mcr import _embedded, _wire
+from mcr.addresses import Address, looks_like_addresses, parse_addresses
 from mcr.blocking import decided, run_blocking
 from mcr.checking import check_versions
 from mcr.committing import WORKERS, CommitProgress, Uploaded, Uploader
@@ -22,6 +24,7 @@ from mcr.connection import Connection
 from mcr.errors import (
     DurabilityError,
     InvalidArgumentError,
+    MissingChunkError,
     NotFoundError,
     ReferenceNotFoundError,
 )
@@ -29,6 +32,7 @@ from mcr.model import (
     REQUEST_ID_BYTES_MAX,
     CheckReport,
     ChunkId,
+    ClusterStatus,
     CommitResult,
     ModelSummary,
     Parameters,
@@ -48,18 +52,40 @@ PREVIOUS, LAST_GOOD = "previous", "last-good"
 _TARGETS = {PREVIOUS: pb.ROLLBACK_TARGET_PREVIOUS, LAST_GOOD: pb.ROLLBACK_TARGET_LAST_GOOD}
 
 
-async def connect(where: str | Path, *, timeout_s: float | None = None) -> "AsyncClient":
-    """Open an embedded store and return a client of it.
+async def connect(
+    where: str | Path, *, timeout_s: float | None = None, stale_ok: bool = False
+) -> "AsyncClient":
+    """Connect to a cluster, or open an embedded store, and return a client of it.
 
     Args:
-        where: folder of a store made by `mcr.init`.
-        timeout_s: how long to wait for another process that has it open; None = not at all.
+        where: addresses of nodes, `host:port,host:port`, of which the nearest that is well is used; or the
+            folder of a store made by `mcr.init`. A text that could be both is a folder if there is one.
+        timeout_s: of a cluster: bound on each call, tries on other nodes included; None = as long as its
+            kind of call may reasonably take. Of a folder: how long to wait for another process that has it
+            open; None = not at all.
+        stale_ok: reads of a cluster answer at once from what the node has, however old: for a node that is
+            cut off from the majority, where other reads are refused. Writes stay as they are.
 
     Raises:
+        UnavailableError, DeadlineError: no node answers.
         StoreNotFoundError, StoreBusyError, StoreFormatError, CorruptStoreError: see `mcr.errors`.
-        MissingExtraError: the node part is not installed.
+        MissingExtraError: the node part is not installed, which an embedded store needs.
     """
+    if addresses := _addresses(where):
+        # Imported late: gRPC costs a tenth of a second, which an embedded store need not pay.
+        from mcr import _remote
+
+        return AsyncClient(await _remote.connect(addresses, timeout_s=timeout_s, stale_ok=stale_ok))
     return AsyncClient(await _embedded.open_store(Path(where), principal=_principal(), timeout_s=timeout_s))
+
+
+def _addresses(where: str | Path) -> tuple[Address, ...]:
+    """Return the nodes that `where` names; none when it is a folder."""
+    if not isinstance(where, str) or not looks_like_addresses(where):
+        return ()
+    if "://" not in where and Path(where).exists():
+        return ()
+    return parse_addresses("where", where)
 
 
 def _principal() -> str:
@@ -76,7 +102,7 @@ class AsyncClient:
 
     @property
     def location(self) -> str:
-        """Where the store is."""
+        """Where the store is: a folder, or addresses."""
         return self._connection.location
 
     async def __aenter__(self) -> "AsyncClient":
@@ -122,6 +148,45 @@ class AsyncClient:
             encoding=answer.encoding,
             log_entry_count=answer.log_entry_count,
         )
+
+    async def cluster_status(self) -> ClusterStatus:
+        """Return the members of the cluster and how they do; an embedded store is its only member."""
+        answer = await self._connection.admin.get_cluster_status(admin.GetClusterStatusRequest())
+        return _wire.cluster_from_wire(answer)
+
+    async def remove_member(self, name: str, *, force: bool = False) -> None:
+        """Remove a node from the cluster; its process goes on until it is stopped, without a say.
+
+        Args:
+            name: of the node.
+            force: although it cannot hand over what it holds.
+
+        Raises:
+            MemberNotFoundError: no member has that name.
+            FailedError: it is the last voter.
+            NoQuorumError: no majority decided in time; look at `cluster_status` before repeating.
+        """
+        await self._connection.admin.remove_member(admin.RemoveMemberRequest(name=name, force=force))
+
+    async def promote_member(self, name: str) -> None:
+        """Give a learner a vote now, rather than when it has caught up; done already for a voter.
+
+        Raises:
+            MemberNotFoundError: no member has that name.
+            NoQuorumError: no majority decided in time.
+        """
+        await self._connection.admin.promote_member(admin.PromoteMemberRequest(name=name))
+
+    async def transfer_leadership(self, name: str = "") -> str:
+        """Let another voter lead: `name`, or the one that lacks least; return the leader's name.
+
+        Raises:
+            MemberNotFoundError: no member has that name.
+            FailedError: it has no vote, or there is no other voter.
+            NoQuorumError: it did not take over in time; the old leader leads on.
+        """
+        answer = await self._connection.admin.transfer_leadership(admin.TransferLeadershipRequest(name=name))
+        return answer.leader
 
     async def check(
         self, *, deep: bool = True, progress: Callable[[int, int], None] | None = None
@@ -203,9 +268,8 @@ class AsyncModel(ModelReader):
             request.expected_head = 0 if expect == "none" else await self._number(expect)
         if parent is not None:
             request.parent = await self._number(parent)
-        uploaded = await self._upload(path, branch, parent, progress)
-        request.manifest = uploaded.manifest.root
-        answer = await decided(self._connection.versions.commit_version(request))
+        upload = partial(self._upload, path, branch, parent, progress)
+        uploaded, answer = await self._seal(request, upload)
         version = await self._with_files(_wire.version_from_wire(answer.version, with_metrics=True))
         return CommitResult(
             **fields_of(version),
@@ -216,6 +280,21 @@ class AsyncModel(ModelReader):
             chunks_total=uploaded.manifest.chunk_count,
             seconds=asyncio.get_running_loop().time() - started_s,
         )
+
+    async def _seal(
+        self, request: pb.CommitVersionRequest, upload: Callable[[], Awaitable[Uploaded]]
+    ) -> tuple[Uploaded, pb.CommitVersionResponse]:
+        uploaded = await upload()
+        request.manifest = uploaded.manifest.root
+        try:
+            return uploaded, await decided(self._connection.versions.commit_version(request))
+        except MissingChunkError:
+            # The node that took the chunks lost power before they were synced, or another one took its place.
+            # Once more, then: only what is missing is sent.
+            again = await upload()
+            request.manifest = again.manifest.root
+            uploaded = replace(again, stored=uploaded.stored + again.stored)
+            return uploaded, await decided(self._connection.versions.commit_version(request))
 
     async def _upload(
         self,

@@ -4,13 +4,15 @@
         version = client.model("vision/resnet50").commit("ckpt/", message="epoch 3")
 
 Methods have the names, arguments and errors of the asyncio ones. A client belongs to the process that made
-it: do not use it in a child after `os.fork`, connect there again.
+it: its thread and its connections do not survive `os.fork`, so a child connects anew, and a program that
+forks workers (`torch.utils.data.DataLoader`, `multiprocessing`) does so before it connects, or uses the start
+method `spawn`. `close` has nothing to save: what a call returned was durable then.
 """
 
 import asyncio
 import io
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +26,9 @@ from mcr.errors import DeadlineError
 from mcr.files import RangeFile
 from mcr.model import (
     CheckReport,
+    ClusterStatus,
     CommitResult,
+    Event,
     FileEntry,
     MetricReport,
     ModelSummary,
@@ -41,27 +45,34 @@ from mcr.reading import PAGE_MAX
 from mcr.references import DEFAULT_BRANCH
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from numpy.typing import NDArray
 
 Result = TypeVar("Result")
 _BUFFER_BYTES = 1024 * 1024
+# How late a signal may be noticed that another thread was interrupted by.
+SIGNAL_WAIT_S = 0.2
 
 
-def connect(where: str | Path, *, timeout_s: float | None = None) -> "Client":
-    """Open an embedded store and return a blocking client of it.
+def connect(where: str | Path, *, timeout_s: float | None = None, stale_ok: bool = False) -> "Client":
+    """Connect to a cluster, or open an embedded store, and return a blocking client of it.
 
     Args:
-        where: folder of a store made by `mcr.init`.
+        where: addresses of nodes, `host:port,host:port`, or the folder of a store; see `mcr.aio.connect`.
         timeout_s: bound on each call, and on waiting for another process that has the store open; None =
             calls take as long as they take, and a store in use is refused at once.
+        stale_ok: see `mcr.aio.connect`.
 
     Raises:
+        UnavailableError, DeadlineError: no node answers.
         StoreNotFoundError, StoreBusyError, StoreFormatError, CorruptStoreError: see `mcr.errors`.
-        MissingExtraError: the node part is not installed.
+        MissingExtraError: the node part is not installed, which an embedded store needs.
     """
     loop = _LoopThread(timeout_s)
     try:
-        return Client(loop.run(aio.connect(where, timeout_s=timeout_s), "connect"), loop)
+        opening = aio.connect(where, timeout_s=timeout_s, stale_ok=stale_ok)
+        return Client(loop.run(opening, "connect"), loop)
     except BaseException:
         loop.close()
         raise
@@ -95,7 +106,7 @@ class _LoopThread:
 
         future = asyncio.run_coroutine_threadsafe(kept(), self._loop)
         try:
-            return future.result()
+            return _result(future)
         except BaseException:
             if future.done():
                 raise
@@ -116,7 +127,7 @@ class _LoopThread:
             if work:
                 await asyncio.wait(work)
 
-        asyncio.run_coroutine_threadsafe(others_end(), self._loop).result()
+        _result(asyncio.run_coroutine_threadsafe(others_end(), self._loop))
 
     def close(self) -> None:
         """Stop the loop and its thread."""
@@ -126,12 +137,30 @@ class _LoopThread:
             self._loop.close()
 
 
+def _result(future: "Future[Result]") -> Result:
+    """Wait for a result, looking up now and then.
+
+    The system may hand a signal to any thread. When it is not this one, nothing wakes it: Python's handler
+    runs here, but only once the wait is over (seen as a Ctrl-C without effect on a busy machine).
+    """
+    while True:
+        try:
+            return future.result(SIGNAL_WAIT_S)
+        except TimeoutError:
+            if future.done():
+                raise
+
+
 async def _within(work: Coroutine[Any, Any, Result], timeout_s: float | None, what: str) -> Result:
     try:
         async with asyncio.timeout(timeout_s):
             return await work
     except TimeoutError as error:
         raise DeadlineError(f"{timeout_s:g}", what) from error
+
+
+async def _next(events: AsyncGenerator[Event]) -> Event | None:
+    return await anext(events, None)
 
 
 class Client:
@@ -175,6 +204,22 @@ class Client:
     def status(self) -> StoreStatus:
         """See `AsyncClient.status`."""
         return self._loop.run(self._client.status(), "status")
+
+    def cluster_status(self) -> ClusterStatus:
+        """See `AsyncClient.cluster_status`."""
+        return self._loop.run(self._client.cluster_status(), "cluster status")
+
+    def remove_member(self, name: str, *, force: bool = False) -> None:
+        """See `AsyncClient.remove_member`."""
+        self._loop.run(self._client.remove_member(name, force=force), "cluster remove")
+
+    def promote_member(self, name: str) -> None:
+        """See `AsyncClient.promote_member`."""
+        self._loop.run(self._client.promote_member(name), "cluster promote")
+
+    def transfer_leadership(self, name: str = "") -> str:
+        """See `AsyncClient.transfer_leadership`."""
+        return self._loop.run(self._client.transfer_leadership(name), "cluster transfer-leader")
 
     def check(self, *, deep: bool = True, progress: Callable[[int, int], None] | None = None) -> CheckReport:
         """See `AsyncClient.check`."""
@@ -243,6 +288,15 @@ class Model:
             progress=progress,
         )
         return self._loop.run(work, "commit")
+
+    def watch(self, *, since: int | None = None) -> Generator[Event]:
+        """See `AsyncModel.watch`; end it by closing the generator, or by an interruption."""
+        events = self._model.watch(since=since)
+        try:
+            while (event := self._loop.run(_next(events), "watch", bounded=False)) is not None:
+                yield event
+        finally:
+            self._loop.run(events.aclose(), "watch", bounded=False)
 
     def create_branch(self, name: str, *, at: str | None = None) -> Ref:
         """See `AsyncModel.create_branch`."""

@@ -1,9 +1,10 @@
 """What a client needs of a node: records by message, bulk bytes by the chunk seam.
 
-The embedded store implements it by calls in the same process. Requests and responses are those of mcr.v1;
-refusals are raised as `mcr.errors`.
+The embedded store implements it by calls in the same process, `mcr._remote` over the network. Requests and
+responses are those of mcr.v1; refusals are raised as `mcr.errors`.
 """
 
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 from mcr.transfer import ChunkTransport
@@ -56,6 +57,9 @@ class VersionsApi(Protocol):
     async def list_metric_reports(self, request: pb.ListMetricReportsRequest) -> pb.ListMetricReportsResponse:
         """List metric reports of a version."""
 
+    def watch_events(self, request: pb.WatchEventsRequest) -> AsyncIterator[pb.WatchEventsResponse]:
+        """Follow what happens to refs and versions; ends only with an error, or when it is closed."""
+
 
 class AdminApi(Protocol):
     """mcr.v1.AdminService; see protos/mcr/v1/admin.proto."""
@@ -63,13 +67,29 @@ class AdminApi(Protocol):
     async def get_store_status(self, request: admin.GetStoreStatusRequest) -> admin.GetStoreStatusResponse:
         """Return totals and health."""
 
+    async def get_cluster_status(
+        self, request: admin.GetClusterStatusRequest
+    ) -> admin.GetClusterStatusResponse:
+        """Return the members of the cluster and how they do."""
+
+    async def remove_member(self, request: admin.RemoveMemberRequest) -> admin.RemoveMemberResponse:
+        """Remove a node from the cluster."""
+
+    async def promote_member(self, request: admin.PromoteMemberRequest) -> admin.PromoteMemberResponse:
+        """Make a voter of a learner."""
+
+    async def transfer_leadership(
+        self, request: admin.TransferLeadershipRequest
+    ) -> admin.TransferLeadershipResponse:
+        """Let another voter lead."""
+
 
 class Connection(Protocol):
     """An open way to a node."""
 
     @property
     def location(self) -> str:
-        """Where it leads: a path."""
+        """Where it leads: a path, or addresses."""
 
     @property
     def versions(self) -> VersionsApi:

@@ -12,15 +12,19 @@
     ├── NotFoundError             3   the thing named does not exist
     │   ├── StoreNotFoundError        no store at that path
     │   ├── ModelNotFoundError
+    │   ├── MemberNotFoundError
     │   ├── ReferenceNotFoundError
     │   ├── AmbiguousReferenceError   names more than one thing
     │   ├── PathNotFoundError         no such file in the version
-    │   └── SourceNotFoundError       no such file or folder to commit
+    │   ├── SourceNotFoundError       no such file or folder to commit
+    │   └── HistoryGoneError          events that are no longer kept
     ├── ConflictError            10   somebody was there first; look again
     │   ├── HeadMovedError            the branch is not where the caller expected
     │   ├── AlreadyExistsError
     │   └── RequestReusedError        a request id used for another request
     ├── DurabilityError          11   not enough nodes for the copies asked for
+    ├── UnavailableError         11   no node can be reached
+    ├── NoQuorumError            11   the nodes reached cannot decide: no majority, or no leader yet
     ├── NotAllowedError          12   a rule forbids it
     │   └── ProtectedError            the ref's protection is not met
     ├── CorruptError             13   an operator must look; nothing wrong was served
@@ -33,6 +37,7 @@
     ├── SourceUnreadableError     1   a file that cannot be read
     ├── DestinationError          1   a file that cannot be written
     ├── StoreBusyError            1   another process has the store open
+    ├── NodeBusyError             1   a node has as much to do as it may take on
     ├── StoreFormatError          1   written by a newer release
     ├── MissingExtraError         1   an optional dependency is not installed
     └── FailedError               1   anything else, with its reason
@@ -43,48 +48,9 @@ builds the same error again.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import ClassVar
 
-FieldValue = str | int
-
-
-@dataclass(eq=False)
-class McrError(Exception):
-    """Base of all errors; never raised itself.
-
-    Class attributes:
-        code: stable name, for programs.
-        exit_status: what `mcr` exits with.
-        template, hint_template: `str.format` patterns over the fields.
-    """
-
-    code: ClassVar[str] = "error"
-    exit_status: ClassVar[int] = 1
-    template: ClassVar[str] = "failed"
-    hint_template: ClassVar[str] = ""
-
-    def __post_init__(self) -> None:
-        super().__init__(self.message)
-
-    def __str__(self) -> str:
-        return self.message
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (from_fields, (self.code, self.fields()))
-
-    def fields(self) -> dict[str, FieldValue]:
-        """Return the typed fields by name, in declaration order."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
-    @property
-    def message(self) -> str:
-        """What went wrong, one sentence without a full stop."""
-        return self.template.format(**self.fields())
-
-    @property
-    def hint(self) -> str:
-        """What to do next; may be empty."""
-        return self.hint_template.format(**self.fields())
+from mcr._mcr_error import FieldValue as FieldValue
+from mcr._mcr_error import McrError as McrError
 
 
 class UsageError(McrError):
@@ -190,7 +156,9 @@ class NoStoreError(UsageError):
     directory: str
     code = "no_store"
     template = "no store given, and no .mcr in {directory} or a folder above it"
-    hint_template = "make one with: mcr init .mcr, or name one with --cluster PATH or MCR_CLUSTER=PATH"
+    hint_template = (
+        "make one with: mcr init .mcr, or give --cluster or MCR_CLUSTER: a PATH, or host:port of nodes"
+    )
 
 
 @dataclass(eq=False)
@@ -211,6 +179,16 @@ class ModelNotFoundError(NotFoundError):
     code = "model_not_found"
     template = "no model {model}"
     hint_template = "list the models with: mcr ls"
+
+
+@dataclass(eq=False)
+class MemberNotFoundError(NotFoundError):
+    """The cluster has no member of that name."""
+
+    name: str
+    code = "member_not_found"
+    template = "the cluster has no member {name}"
+    hint_template = "see: mcr cluster members"
 
 
 @dataclass(eq=False)
@@ -255,6 +233,17 @@ class SourceNotFoundError(NotFoundError):
     path: str
     code = "source_not_found"
     template = "no file or folder {path!r}"
+
+
+@dataclass(eq=False)
+class HistoryGoneError(NotFoundError):
+    """Events from so far back are no longer kept."""
+
+    after_index: int
+    oldest_index: int
+    code = "history_gone"
+    template = "events after log index {after_index} are gone; those after {oldest_index} are kept"
+    hint_template = "list versions and refs anew, then follow from the log index of that answer"
 
 
 @dataclass(eq=False)
@@ -305,6 +294,29 @@ class DurabilityError(McrError):
     exit_status = 11
     template = "durability {wanted} needs more nodes than the {available} there are"
     hint_template = "an embedded store keeps one copy: leave --durability out, or say --durability 1"
+
+
+@dataclass(eq=False)
+class UnavailableError(McrError):
+    """No node answers."""
+
+    addresses: str
+    reason: str
+    code = "unavailable"
+    exit_status = 11
+    template = "no node can be reached at {addresses}: {reason}"
+    hint_template = "check the addresses, that a node runs there (mcr node start), and the network between"
+
+
+@dataclass(eq=False)
+class NoQuorumError(McrError):
+    """A node was reached, but the cluster cannot decide now. Whether a write takes effect is unknown."""
+
+    reason: str
+    code = "no_quorum"
+    exit_status = 11
+    template = "the cluster cannot decide: {reason}"
+    hint_template = "see mcr cluster status; a write may be repeated with the same request id"
 
 
 @dataclass(eq=False)
@@ -423,6 +435,17 @@ class StoreBusyError(McrError):
     code = "store_busy"
     template = "{path} is in use by process {process_id}"
     hint_template = "wait for it, or let it wait for you with --timeout SECONDS"
+
+
+@dataclass(eq=False)
+class NodeBusyError(McrError):
+    """A node refuses more work than its limits allow; it takes it again when others are done."""
+
+    what: str
+    limit: int
+    code = "node_busy"
+    template = "the node has its limit of {limit} {what} under way"
+    hint_template = "repeat, or give the addresses of more nodes"
 
 
 @dataclass(eq=False)

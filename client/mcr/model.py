@@ -206,6 +206,27 @@ class RefMove:
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a ref, in the order of the log.
+
+    Attributes:
+        model, kind, name: the ref.
+        version: the version that was made for the move; None when the ref moved to one that existed.
+    """
+
+    model: str
+    kind: RefKind
+    name: str
+    move: RefMove
+    version: "Version | None" = None
+
+    @property
+    def log_index(self) -> LogIndex:
+        """Where it stands in the log; a watch that begins after it goes on without a gap."""
+        return self.move.log_index
+
+
+@dataclass(frozen=True, slots=True)
 class MetricReport:
     """Metrics that somebody reported for a version, later than its record."""
 
@@ -317,6 +338,51 @@ class StoreStatus:
     bytes_free: int
     encoding: str
     log_entry_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterMember:
+    """One member of a cluster.
+
+    Attributes:
+        address: where it is reached; the folder of an embedded store.
+        role: `voter` or `learner`.
+        bytes_used: of its chunk files; bytes_free: what it can still take.
+    """
+
+    name: str
+    address: str
+    site: str
+    role: str
+    healthy: bool
+    applied_index: int
+    bytes_used: int
+    bytes_free: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterAlarm:
+    """Something that a person should look at; `member` is empty when it is about the whole cluster."""
+
+    code: str
+    member: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """The members of a cluster and how they do, as one node sees them.
+
+    Attributes:
+        leader: its name; "" when none is known.
+    """
+
+    leader: str
+    term: int
+    applied_index: int
+    members: tuple[ClusterMember, ...]
+    chunks_under_replicated: int
+    alarms: tuple[ClusterAlarm, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What can be asked of one model: its versions, their files and tensors, its refs and their history."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from mcr.manifest import FileRow, drain_async, find_file, walk_chunks, walk_file
 from mcr.model import (
     ChunkId,
     EntryKind,
+    Event,
     FileEntry,
     MetricReport,
     Ref,
@@ -201,10 +202,19 @@ class ModelReader:
 
     async def refs(self, kind: RefKind) -> list[Ref]:
         """List the refs of one kind, by name."""
-        answer = await self._connection.versions.list_refs(
-            pb.ListRefsRequest(model=self.name, kind=_wire.kind_to_wire(kind))
-        )
-        return [_wire.ref_from_wire(self.name, ref) for ref in answer.refs]
+        found: list[Ref] = []
+        while True:
+            answer = await self._connection.versions.list_refs(
+                pb.ListRefsRequest(
+                    model=self.name,
+                    kind=_wire.kind_to_wire(kind),
+                    after=found[-1].name if found else "",
+                    limit=PAGE_MAX,
+                )
+            )
+            found += [_wire.ref_from_wire(self.name, ref) for ref in answer.refs]
+            if not answer.more:
+                return found
 
     async def history(self, kind: RefKind, name: str, *, limit: int = 100) -> list[RefMove]:
         """List the moves of a ref, newest first."""
@@ -249,6 +259,23 @@ class ModelReader:
             pb.ListMetricReportsRequest(model=self.name, number=await self._number(ref), limit=limit)
         )
         return [_wire.report_from_wire(report) for report in answer.reports]
+
+    async def watch(self, *, since: int | None = None) -> AsyncGenerator[Event]:
+        """Follow what happens to the model's refs, in the order of the log; does not end by itself.
+
+        A node that is lost is replaced by another one, without a gap or a repetition.
+
+        Args:
+            since: a log index: only later events. To go on after a pause, that of the last event seen. None =
+                only what happens from now on.
+
+        Raises:
+            HistoryGoneError: events since then are no longer kept.
+        """
+        request = pb.WatchEventsRequest(model=self.name, after_index=since)
+        async for answer in self._connection.versions.watch_events(request):
+            for event in answer.events:
+                yield _wire.event_from_wire(event)
 
     def _reference(self, ref: str) -> Reference:
         return parse_reference(ref, model=self.name)

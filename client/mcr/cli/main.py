@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import shell_complete
 
-from mcr.cli import commits, files, metrics, misc, output, refs, settings, stores
+from mcr.cli import cluster, commits, files, metrics, misc, node, output, refs, settings, stores
 from mcr.cli.options import Group
 from mcr.cli.output import Output
 from mcr.errors import FailedError, McrError, OutOfSpaceError
@@ -18,8 +18,9 @@ GARBAGE_OBJECTS = 50_000
 DONE, FAILED, USAGE, INTERRUPTED, READER_GONE = 0, 1, 2, 130, 141
 _EPILOG = """\
 \b
-Where the store is, first of these that is given:
-  --cluster PATH; --profile NAME; MCR_CLUSTER; MCR_PROFILE; the profile that
+Where the cluster is (host:port of its nodes, or the path of an embedded
+store), first of these that is given:
+  --cluster WHERE; --profile NAME; MCR_CLUSTER; MCR_PROFILE; the profile that
   mcr.toml names; .mcr in the working directory or a folder above it.
 
 \b
@@ -34,7 +35,7 @@ EXIT STATUS:
   2    usage
   3    not found (model, version, reference, path)
   10   conflict: the head moved, or the name exists
-  11   durability asked for cannot be reached now
+  11   no node or no quorum, or durability asked for cannot be reached now
   12   not allowed
   13   corrupt: bytes do not match their digest
   14   out of space
@@ -72,6 +73,8 @@ for _command in (
     refs.channel,
     refs.rollback,
     metrics.report,
+    cluster.cluster,
+    node.node,
     stores.doctor,
     misc.completion,
     misc.version,
@@ -113,6 +116,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _interrupted(told)
     return status
+
+
+def node_main() -> int:
+    """Run `mcr node start` with the arguments of the process: the command `mcr-node`."""
+    return main(["node", "start", *sys.argv[1:]])
 
 
 def _run(given: list[str], told: Output) -> int:

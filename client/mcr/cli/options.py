@@ -39,11 +39,15 @@ def common_options() -> list[click.Parameter]:
     return [
         _option(
             "--cluster",
-            metavar="PATH",
-            help="The embedded store.  [environment: MCR_CLUSTER; default: .mcr here or in a folder above]",
+            metavar="WHERE",
+            help="host:port of nodes, commas between, or the path of an embedded store.  "
+            "[environment: MCR_CLUSTER; default: .mcr here or in a folder above]",
         ),
         _option(
             "--profile", metavar="NAME", help="Profile of the settings file.  [environment: MCR_PROFILE]"
+        ),
+        _option(
+            "--stale", is_flag=True, help="Read what the node has, however old: without a majority, too."
         ),
         _option("--json", is_flag=True, help="One JSON object a line on stdout; errors as one on stderr."),
         _option("--quiet", "-q", is_flag=True, help="Only data and errors."),
@@ -65,6 +69,7 @@ def common_of(context: click.Context) -> Common:
     return Common(
         cluster=given("cluster"),
         profile=given("profile"),
+        stale=bool(given("stale")),
         json=bool(given("json")),
         quiet=bool(given("quiet")),
         timeout_s=given("timeout"),
@@ -117,6 +122,11 @@ class Group(_CommonOptions, click.Group):
 def command(name: str, *, examples: str) -> Callable[[Callable[..., None]], click.Command]:
     """Make a command of a function; `examples` end its help, line for line."""
     return click.command(name, cls=Command, epilog=f"\b\nExamples:\n{_indented(examples)}")
+
+
+def command_group(name: str) -> Callable[[Callable[..., None]], Group]:
+    """Make a group of commands of a function, whose text is its help."""
+    return click.group(name, cls=Group)
 
 
 def _indented(text: str) -> str:

@@ -105,6 +105,10 @@ class Output:
         if not (self.json or self.quiet):
             _complain(printable(text) + "\n")
 
+    def flush(self) -> None:
+        """Let what was printed out at once: whoever waits for it does so while the command goes on."""
+        flush()
+
     def failure(self, *, code: str, message: str, hint: str, fields: Mapping[str, FieldValue]) -> None:
         """Print an error; in every manner, on stderr."""
         if self.json:

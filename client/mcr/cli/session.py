@@ -22,6 +22,7 @@ class Common:
 
     cluster: str | None = None
     profile: str | None = None
+    stale: bool = False
     json: bool = False
     quiet: bool = False
     timeout_s: float | None = None
@@ -101,8 +102,8 @@ class Session:
         # Imported late: the client brings NumPy and RocksDB, which `mcr --help` does without.
         from mcr.client import connect
 
-        command, self.deadline.what = self.deadline.what, f"opening {found.path}"
-        with connect(found.path, timeout_s=found.timeout_s) as client:
+        command, self.deadline.what = self.deadline.what, f"opening {found.where}"
+        with connect(found.where, timeout_s=found.timeout_s, stale_ok=self.common.stale) as client:
             self.deadline.what = command
             yield client
 

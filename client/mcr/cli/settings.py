@@ -7,17 +7,17 @@ The settings file, `mcr.toml` in the platform's configuration folder:
     profile = "work"            # the profile to use when none is asked for
 
     [profiles.work]
-    cluster = "/srv/models"     # path of an embedded store; a relative one counts from this file's folder
+    cluster = "node1:7101,node2:7101"   # or the path of an embedded store; a relative one counts from here
     timeout = 60                # seconds, as --timeout
 """
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mcr.addresses import looks_like_addresses, parse_addresses
 from mcr.errors import InvalidArgumentError, NoStoreError, SourceNotFoundError, SourceUnreadableError
 
 CLUSTER_VARIABLE = "MCR_CLUSTER"
@@ -29,7 +29,6 @@ STORE_FOLDER_NAME = ".mcr"
 FILE_BYTES_MAX = 1 << 20
 # A year; longer is a slip of the keyboard, and far below what the system's timer can hold.
 TIMEOUT_SECONDS_MAX = 366 * 86_400
-_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}", re.ASCII)
 _PROFILE_KEYS = ("cluster", "timeout")
 
 
@@ -53,12 +52,12 @@ class Settings:
     """What the flags, the environment and the files come to.
 
     Attributes:
-        path: of the embedded store.
+        where: path of an embedded store, or addresses of nodes as `mcr.connect` takes them.
         source: what named it, for people: `--cluster`, `MCR_CLUSTER`, a file or the folder searched.
         timeout_s: bound on the whole command; None for none.
     """
 
-    path: Path
+    where: Path | str
     source: str
     timeout_s: float | None = None
 
@@ -96,7 +95,7 @@ def resolve(
 
     Raises:
         NoStoreError: nothing says where.
-        InvalidArgumentError: a network address, an unknown profile, or a settings file that makes no sense.
+        InvalidArgumentError: a bad address, an unknown profile, or a settings file that makes no sense.
         SourceUnreadableError: the settings file cannot be read.
     """
     file = around.config_folder / FILE_NAME
@@ -115,7 +114,7 @@ def resolve(
     for text, source in candidates:
         if text is not None and not (text == "" and source == str(file)):
             folder = around.config_folder if source == str(file) else around.directory
-            return Settings(_path(text, source, folder), source, timeout)
+            return Settings(_where(text, source, folder), source, timeout)
 
     for folder in (around.directory, *around.directory.parents):
         if (folder / STORE_FOLDER_NAME).is_dir():
@@ -123,9 +122,9 @@ def resolve(
     raise NoStoreError(str(around.directory))
 
 
-def _path(text: str, source: str, folder: Path) -> Path:
+def _where(text: str, source: str, folder: Path) -> Path | str:
     if not text.strip():
-        raise InvalidArgumentError(source, "it is empty; give the path of a store")
+        raise InvalidArgumentError(source, "it is empty; give the path of a store, or host:port of a node")
     path = Path(text)
     if text.startswith("~"):
         try:
@@ -133,16 +132,11 @@ def _path(text: str, source: str, folder: Path) -> Path:
         except RuntimeError as error:
             raise InvalidArgumentError(source, f"{text!r}: {error}") from error
     path = folder / path
-    if _is_address(text) and not path.exists():
-        raise InvalidArgumentError(
-            source, f"{text!r} is a network address; this release serves embedded stores only, so give a path"
-        )
+    # A scheme is never a path; `host:port` could be one, if there is such a folder.
+    if looks_like_addresses(text) and ("://" in text or not path.exists()):
+        # With the scheme, so that nobody takes it for a folder any more.
+        return ",".join(f"grpc://{each}" for each in parse_addresses(source, text))
     return path
-
-
-def _is_address(text: str) -> bool:
-    # A scheme is never a path; `host:port` could be one, which is why the caller looks whether it exists.
-    return "://" in text or all(_ADDRESS.fullmatch(part.strip()) for part in text.split(","))
 
 
 def _profile(file: Path, asked: str | None, asked_by: str) -> _Profile:

@@ -51,7 +51,7 @@ def test_flags_go_before_the_environment_and_that_before_files(tmp_path: Path) -
 
     def path(**given: Any) -> str:  # noqa: ANN401 (arguments of resolve)
         variables = {k: v for k, v in environment.items() if k not in dropped}
-        return str(resolve(tmp_path, environment=variables, document=document, **given).path)
+        return str(resolve(tmp_path, environment=variables, document=document, **given).where)
 
     document, dropped = PROFILES, set[str]()
     assert path(cluster="/stores/flag", profile="usual") == "/stores/flag"
@@ -70,7 +70,7 @@ def test_the_nearest_store_folder_above_is_found(tmp_path: Path) -> None:
     (tmp_path / "work" / "deep").mkdir(parents=True)
     (tmp_path / "work" / ".mcr").mkdir()
     (tmp_path / "work" / "deep" / ".mcr").write_text("a file is no store")
-    assert resolve(tmp_path).path == tmp_path / "work" / ".mcr"
+    assert resolve(tmp_path).where == tmp_path / "work" / ".mcr"
 
 
 def test_with_nothing_given_the_error_says_all_the_ways(tmp_path: Path) -> None:
@@ -82,9 +82,9 @@ def test_with_nothing_given_the_error_says_all_the_ways(tmp_path: Path) -> None:
 
 def test_paths_count_from_where_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert resolve(tmp_path, cluster="rel").path == tmp_path / "work/deep/rel"
-    assert resolve(tmp_path, environment={"MCR_CLUSTER": "~/s"}).path == tmp_path / "home/s"
-    assert resolve(tmp_path, profile="other", document=PROFILES).path == tmp_path / "config/other"
+    assert resolve(tmp_path, cluster="rel").where == tmp_path / "work/deep/rel"
+    assert resolve(tmp_path, environment={"MCR_CLUSTER": "~/s"}).where == tmp_path / "home/s"
+    assert resolve(tmp_path, profile="other", document=PROFILES).where == tmp_path / "config/other"
 
 
 def test_the_flag_for_the_timeout_goes_before_the_profiles(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_the_flag_for_the_timeout_goes_before_the_profiles(tmp_path: Path) -> No
 
 def test_a_profile_without_a_store_leaves_the_search_to_the_rest(tmp_path: Path) -> None:
     found = resolve(tmp_path, profile="bare", document=PROFILES, environment={"MCR_CLUSTER": "/e"})
-    assert (str(found.path), found.source) == ("/e", "MCR_CLUSTER")
+    assert (str(found.where), found.source) == ("/e", "MCR_CLUSTER")
 
 
 def test_empty_variables_count_as_absent(tmp_path: Path) -> None:
@@ -103,18 +103,34 @@ def test_empty_variables_count_as_absent(tmp_path: Path) -> None:
         resolve(tmp_path, environment={"MCR_CLUSTER": "", "MCR_PROFILE": ""})
 
 
+@pytest.mark.parametrize("address", ["node1:7101", "node1:7101,node2:7101", "[::1]:7101", "10.0.0.1:7"])
+def test_a_network_address_is_never_taken_for_a_folder(tmp_path: Path, address: str) -> None:
+    marked = ",".join(f"grpc://{part}" for part in address.split(","))
+    assert resolve(tmp_path, cluster=address).where == marked
+    assert resolve(tmp_path, environment={"MCR_CLUSTER": f"grpc://{address}"}).where == marked
+
+
 @pytest.mark.parametrize(
-    "address", ["node1:7101", "node1:7101,node2:7101", "grpcs://node1:7101", "[::1]:7101", "10.0.0.1:7"]
+    ("address", "reason"),
+    [
+        ("grpcs://node1:7101", "no TLS"),
+        ("http://node1:7101", "the scheme is grpc://"),
+        ("grpc://node1", "not host:port"),
+        ("grpc://node1:7101,there", "not host:port"),
+        ("node1:71010", "no port"),
+    ],
 )
-def test_a_network_address_is_refused_as_such(tmp_path: Path, address: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="embedded stores only"):
+def test_an_address_that_cannot_be_used_is_refused_with_the_reason(
+    tmp_path: Path, address: str, reason: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=reason):
         resolve(tmp_path, cluster=address)
 
 
 def test_a_path_that_looks_like_an_address_is_a_path_when_it_is_there(tmp_path: Path) -> None:
     (tmp_path / "work/deep/run:7101").mkdir(parents=True)
-    assert resolve(tmp_path, cluster="run:7101").path.name == "run:7101"
-    assert resolve(tmp_path, cluster="./node1:7101").path == tmp_path / "work/deep/node1:7101"
+    assert resolve(tmp_path, cluster="run:7101").where == tmp_path / "work/deep/run:7101"
+    assert resolve(tmp_path, cluster="./node1:7101").where == tmp_path / "work/deep/node1:7101"
 
 
 @pytest.mark.parametrize(

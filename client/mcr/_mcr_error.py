@@ -1,0 +1,50 @@
+"""The base of every error of `mcr.errors`, which is where to import it from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+FieldValue = str | int
+
+
+@dataclass(eq=False)
+class McrError(Exception):
+    """Base of all errors; never raised itself.
+
+    Class attributes:
+        code: stable name, for programs.
+        exit_status: what `mcr` exits with.
+        template, hint_template: `str.format` patterns over the fields.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_status: ClassVar[int] = 1
+    template: ClassVar[str] = "failed"
+    hint_template: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_again, (type(self), self.fields()))
+
+    def fields(self) -> dict[str, FieldValue]:
+        """Return the typed fields by name, in declaration order."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @property
+    def message(self) -> str:
+        """What went wrong, one sentence without a full stop."""
+        return self.template.format(**self.fields())
+
+    @property
+    def hint(self) -> str:
+        """What to do next; may be empty."""
+        return self.hint_template.format(**self.fields())
+
+
+def _again(cls: type[McrError], values: Mapping[str, FieldValue]) -> McrError:
+    return cls(**values)

@@ -1,0 +1,161 @@
+"""Bulk bytes to and from a node: two bounded streams, verified on arrival, watched for progress."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+
+import grpc
+import grpc.aio
+
+from mcr import _frames
+from mcr._remote.calls import LONG_CALL_S, Calls
+from mcr._remote.nodes import Way
+from mcr._remote.status import TransientError, raise_for
+from mcr.blocking import run_blocking
+from mcr.errors import CorruptChunkError, DeadlineError
+from mcr.model import Chunk, ChunkId
+from mcr.transfer import Stored, verified
+from mcr.v1 import chunks_pb2 as pb
+
+# Measured: two streams fill a connection, more bring nothing on two cores.
+STREAMS_MAX = 2
+# A stream on which not one message moved for so long is given up, and what is left is asked for again.
+STALL_S = 20.0
+# Wrong bytes are asked for again, of another node if there is one; but not for ever where there is none.
+CORRUPT_TRIES_MAX = 3
+IDS_MAX = _frames.FRAME_CHUNKS_MAX
+# Joining and hashing, for two streams.
+WORKERS = 2
+
+_SERVICE = "/mcr.v1.ChunksService"
+
+
+class RemoteChunks:
+    """`mcr.transfer.ChunkTransport` to a node."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._streams = asyncio.Semaphore(STREAMS_MAX)
+        self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="mcr-remote")
+
+    async def put(self, chunks: Sequence[Chunk]) -> Stored:
+        """See ChunkTransport. Asks first what is missing, and sends only that."""
+        missing = await self.missing([chunk.id for chunk in chunks])
+        # A chunk that stands in the batch twice is sent once.
+        wanted = list({chunk.id: chunk for chunk in chunks if chunk.id in missing}.values())
+        if not wanted:
+            return Stored()
+        async with self._streams:
+            return await self._calls.run("PutChunks", partial(self._put_once, wanted))
+
+    async def _put_once(self, chunks: Sequence[Chunk], way: Way) -> Stored:
+        async with watched("PutChunks", way) as watch:
+            call: grpc.aio.StreamUnaryCall[bytes, bytes] = way.channel.stream_unary(f"{_SERVICE}/PutChunks")(
+                timeout=LONG_CALL_S, metadata=self._calls.metadata
+            )
+            try:
+                for group in _frames.group(chunks):
+                    frame = await run_blocking(self._executor, partial(_frames.encode, group))
+                    await call.write(frame)
+                    watch.moved()
+                await call.done_writing()
+                answer = pb.PutChunksResponse.FromString(await call)
+            except asyncio.InvalidStateError:
+                # The node ended the stream while chunks were being written; awaiting the call says why.
+                answer = pb.PutChunksResponse.FromString(await call)
+            finally:
+                call.cancel()
+        return Stored(answer.chunks_new, answer.bytes_new, answer.bytes_stored)
+
+    async def sync(self) -> None:
+        """See ChunkTransport."""
+        await self._calls.unary(lambda way: way.chunks.SyncChunks, pb.SyncChunksRequest(), try_s=LONG_CALL_S)
+
+    async def get(self, ids: Sequence[ChunkId]) -> list[bytes]:
+        """See ChunkTransport. What arrived before a node failed is not asked for again."""
+        found: list[bytes] = []
+        corrupt = 0
+        while len(found) < len(ids):
+            part = ids[len(found) : len(found) + IDS_MAX]
+            start = len(found)
+
+            async def once(way: Way, part: Sequence[ChunkId] = part, start: int = start) -> None:
+                nonlocal corrupt
+                try:
+                    await self._get_once(part[len(found) - start :], found, way)
+                except CorruptChunkError as error:
+                    # Told by the node, or noticed here: it happened on the way, or that node is at fault.
+                    corrupt += 1
+                    if corrupt == CORRUPT_TRIES_MAX:
+                        raise
+                    raise TransientError(error) from error
+
+            async with self._streams:
+                await self._calls.run("GetChunks", once)
+        return found
+
+    async def _get_once(self, ids: Sequence[ChunkId], found: list[bytes], way: Way) -> None:
+        request = pb.GetChunksRequest(ids=ids)
+        async with watched("GetChunks", way) as watch:
+            rpc: grpc.aio.UnaryStreamMultiCallable[pb.GetChunksRequest, bytes] = way.channel.unary_stream(
+                f"{_SERVICE}/GetChunks", request_serializer=pb.GetChunksRequest.SerializeToString
+            )
+            call = rpc(request, timeout=LONG_CALL_S, metadata=self._calls.metadata)
+            try:
+                expected = iter(ids)
+                async for frame in call:
+                    watch.moved()
+                    found += await run_blocking(self._executor, partial(_checked, frame, expected))
+                left = next(expected, None)
+                if left is not None:
+                    raise CorruptChunkError(left.hex(), f"the node at {way.address} did not send it")
+            finally:
+                call.cancel()
+
+    async def missing(self, ids: Sequence[ChunkId]) -> set[ChunkId]:
+        """See ChunkTransport."""
+        found: set[ChunkId] = set()
+        for start in range(0, len(ids), IDS_MAX):
+            request = pb.FindMissingRequest(ids=ids[start : start + IDS_MAX])
+            answer = await self._calls.unary(lambda way: way.chunks.FindMissing, request)
+            found.update(ChunkId(each) for each in answer.ids)
+        return found
+
+    def close(self) -> None:
+        """Wait for what is being hashed, and release the threads."""
+        self._executor.shutdown()
+
+
+def _checked(frame: bytes, expected: Iterator[ChunkId]) -> list[bytes]:
+    chunks: list[bytes] = []
+    for received in _frames.decode(frame):
+        wanted = next(expected, None)
+        if wanted != received.id:
+            raise CorruptChunkError(received.id.hex(), "the node sent what was not asked for")
+        chunks.append(bytes(verified(received.id, received.data).data))
+    return chunks
+
+
+class _Watch:
+    """Gives up when nothing moves for too long."""
+
+    def __init__(self, timeout: asyncio.Timeout) -> None:
+        self._timeout = timeout
+
+    def moved(self) -> None:
+        """Begin to count anew."""
+        self._timeout.reschedule(asyncio.get_running_loop().time() + STALL_S)
+
+
+@asynccontextmanager
+async def watched(what: str, way: Way) -> AsyncIterator[_Watch]:
+    """Give up a stream on which nothing moves, and translate how it failed."""
+    try:
+        async with asyncio.timeout(STALL_S) as timeout:
+            yield _Watch(timeout)
+    except TimeoutError as error:
+        raise TransientError(DeadlineError(f"{STALL_S:g}", f"the next part of {what}")) from error
+    except grpc.aio.AioRpcError as error:
+        raise_for(error, address=way.address, what=what, seconds=LONG_CALL_S)

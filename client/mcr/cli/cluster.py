@@ -1,0 +1,155 @@
+"""Commands about a cluster as a whole: status, members, who leads."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mcr.cli.forms import size
+from mcr.cli.options import command, command_group, with_session
+from mcr.cli.output import JsonValue
+from mcr.cli.session import Session
+
+if TYPE_CHECKING:
+    from mcr.model import ClusterMember
+
+
+@command_group("cluster")
+def cluster() -> None:
+    """Look at a cluster, and change who its members are."""
+
+
+@command(
+    "status",
+    examples="""
+    mcr cluster status
+    mcr cluster status --json | jq .leader
+    """,
+)
+@with_session
+def status(session: Session) -> None:
+    """Say how the cluster does: leader, members, alarms.
+
+    What it says is as one node sees it, the nearest one. An embedded store is a cluster of one.
+    """
+    with session.connect() as client:
+        found = client.cluster_status()
+    record: dict[str, JsonValue] = {
+        "leader": found.leader,
+        "term": found.term,
+        "applied_index": found.applied_index,
+        "members": [_record(member) for member in found.members],
+        "chunks_under_replicated": found.chunks_under_replicated,
+        "alarms": [
+            {"code": alarm.code, "member": alarm.member, "message": alarm.message} for alarm in found.alarms
+        ],
+    }
+    lines = [
+        f"leader {found.leader or 'unknown'}, term {found.term}, applied to index {found.applied_index}",
+        *(_line(member) for member in found.members),
+        f"chunks with too few copies: {found.chunks_under_replicated}",
+        *(f"alarm {alarm.code} {alarm.member}: {alarm.message}" for alarm in found.alarms),
+    ]
+    session.output.data(record, "\n".join(lines))
+
+
+@command(
+    "members",
+    examples="""
+    mcr cluster members
+    mcr cluster members --json | jq -r 'select(.healthy | not) | .name'
+    """,
+)
+@with_session
+def members(session: Session) -> None:
+    """List the members, one a line."""
+    with session.connect() as client:
+        found = client.cluster_status()
+    for member in found.members:
+        session.output.data(_record(member), _line(member))
+
+
+@command(
+    "remove",
+    examples="""
+    mcr cluster remove ams-3
+    mcr cluster remove ams-3 --force      # it is gone for good, or does not answer
+    """,
+)
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Also when it cannot hand over what it holds.")
+@with_session
+def remove(session: Session, /, name: str, force: bool) -> None:
+    """Remove node NAME from the cluster, also one that does not answer.
+
+    Stop its process afterwards; its folder may then be deleted, and cannot join again. A removed leader
+    lets another lead first. The last voter cannot be removed.
+    """
+    with session.connect() as client:
+        client.remove_member(name, force=force)
+    session.output.data({"removed": name}, name)
+
+
+@command(
+    "promote",
+    examples="""
+    mcr cluster promote ams-3
+    """,
+)
+@click.argument("name")
+@with_session
+def promote(session: Session, /, name: str) -> None:
+    """Give node NAME, a learner, a vote now.
+
+    Nodes that join get theirs by themselves, once they have caught up.
+    """
+    with session.connect() as client:
+        client.promote_member(name)
+    session.output.data({"promoted": name}, name)
+
+
+@command(
+    "transfer-leader",
+    examples="""
+    mcr cluster transfer-leader            # to the voter that lacks least
+    mcr cluster transfer-leader ams-2 --json
+    """,
+)
+@click.argument("name", required=False, default="")
+@with_session
+def transfer_leader(session: Session, /, name: str) -> None:
+    """Let node NAME lead, or any other voter: before the leader's machine is taken down.
+
+    Prints the name of the leader then.
+    """
+    with session.connect() as client:
+        leader = client.transfer_leadership(name)
+    session.output.data({"leader": leader}, leader)
+
+
+def _record(member: "ClusterMember") -> dict[str, JsonValue]:
+    return {
+        "name": member.name,
+        "address": member.address,
+        "site": member.site,
+        "role": member.role,
+        "healthy": member.healthy,
+        "applied_index": member.applied_index,
+        "bytes_used": member.bytes_used,
+        "bytes_free": member.bytes_free,
+    }
+
+
+def _line(member: "ClusterMember") -> str:
+    health = "healthy" if member.healthy else "NOT HEALTHY"
+    site = f" at {member.site}" if member.site else ""
+    return (
+        f"{member.name}{site}  {member.address}  {member.role}  {health}  index {member.applied_index}  "
+        f"{size(member.bytes_used)} used, {size(member.bytes_free)} free"
+    )
+
+
+cluster.add_command(status)
+cluster.add_command(members)
+cluster.add_command(remove)
+cluster.add_command(promote)
+cluster.add_command(transfer_leader)

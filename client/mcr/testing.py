@@ -1,0 +1,357 @@
+"""A real cluster on loopback, for tests of programs that use one; its nodes can be killed and paused.
+
+    with mcr.testing.LocalCluster(nodes=3) as cluster:
+        with cluster.connect() as client:
+            client.model("vision/resnet50").commit("ckpt/")
+        cluster.kill(cluster.leader())
+
+or with pytest, in `conftest.py`:
+
+    cluster = mcr.testing.cluster_fixture(nodes=3, scope="module")
+
+The nodes are processes of `mcr node start`; they need the extra `mcr-store[node]`. Everything is in a
+temporary folder and gone when the block ends, however it ends.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Literal, TypeVar
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from mcr.client import Client, connect
+from mcr.errors import DeadlineError, FailedError, InvalidArgumentError, McrError
+from mcr.model import ClusterStatus
+
+Result = TypeVar("Result")
+
+NODES_MAX = 9
+# Generous: a loaded machine starts a process in seconds.
+START_S_MAX = 60.0
+# A node gives the calls under way 8 s.
+STOP_S_MAX = 30.0
+READY_S_MAX = 60.0
+# One look at one node; a paused one does not answer.
+LOOK_S = 3.0
+POLL_S = 0.05
+_LOG_TAIL_BYTES = 4_000
+_LOOPBACK = "127.0.0.1"
+
+
+class _NotYetError(Exception):
+    """What is waited for is not so yet; says what is missing."""
+
+
+@dataclass(slots=True)
+class LocalNode:
+    """One node; started again, it listens where it listened before.
+
+    Attributes:
+        name: in the cluster.
+        address: `host:port` for clients.
+        data: its folder.
+        log: where its stderr goes.
+    """
+
+    name: str
+    address: str
+    data: Path
+    log: Path
+    process: "subprocess.Popen[str] | None" = field(default=None, repr=False)
+    paused: bool = False
+
+    @property
+    def pid(self) -> int:
+        """Its process id.
+
+        Raises:
+            FailedError: it does not run.
+        """
+        if self.process is None:
+            raise FailedError(f"pid of {self.name}", "it does not run; start it first")
+        return self.process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process is there and not paused."""
+        return self.process is not None and self.process.poll() is None and not self.paused
+
+    def process_signal(self, number: signal.Signals) -> None:
+        """Send its process a signal."""
+        os.kill(self.pid, number)
+
+    def talk(self) -> str:
+        """Return the end of what it said on stderr."""
+        return self.log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace") if self.log.exists() else ""
+
+
+class LocalCluster:
+    """Some nodes on loopback: a context manager. Nodes are called n1, n2 … and meant by index, from 0."""
+
+    def __init__(
+        self,
+        nodes: int = 3,
+        *,
+        heartbeat_ms: int = 100,
+        election_ms: int = 1000,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        """Note what to start; nothing runs before the block begins.
+
+        Args:
+            nodes: how many, 1 to 9.
+            heartbeat_ms: between signs of life of the leader.
+            election_ms: silence after which another node asks for votes. Shorter makes a failure over sooner,
+                and on a busy machine more often without need.
+            options: further ones of `mcr node start`, for every node.
+
+        Raises:
+            InvalidArgumentError: too few or too many nodes.
+        """
+        if not 0 < nodes <= NODES_MAX:
+            raise InvalidArgumentError("nodes", f"{nodes} is not between 1 and {NODES_MAX}")
+        self._count = nodes
+        self._config = f"heartbeat_ms = {heartbeat_ms}\nelection_ms = {election_ms}\n"
+        self._options = options
+        self._folder: TemporaryDirectory[str] | None = None
+        self.nodes: list[LocalNode] = []
+
+    @property
+    def addresses(self) -> str:
+        """All addresses with commas between, as `mcr.connect` and `MCR_CLUSTER` take them."""
+        return ",".join(node.address for node in self.nodes)
+
+    @property
+    def folder(self) -> Path:
+        """The temporary folder: room for a test's own files too."""
+        assert self._folder is not None, "inside the with block"
+        return Path(self._folder.name)
+
+    def __enter__(self) -> "LocalCluster":
+        self._folder = TemporaryDirectory(prefix="mcr-cluster-")
+        try:
+            (self.folder / "node.toml").write_text(self._config)
+            for position, address in enumerate(_free_addresses(self._count), start=1):
+                name = f"n{position}"
+                node = LocalNode(name, address, self.folder / name, self.folder / f"{name}.log")
+                self.nodes.append(node)
+                others = ",".join(other.address for other in self.nodes[:-1])
+                self._launch(node, *(["--join", others] if others else ["--bootstrap"]))
+            self.wait_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all nodes at once and remove the folder; may be called twice."""
+        for node in self.nodes:
+            _end(node, signal.SIGKILL)
+        self.nodes = []
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def connect(self, i: int | None = None, *, timeout_s: float | None = None) -> Client:
+        """Connect to the cluster, or to one node only."""
+        return connect(self.addresses if i is None else self.nodes[i].address, timeout_s=timeout_s)
+
+    # ---- failures ----
+
+    def kill(self, i: int) -> None:
+        """End a node by SIGKILL: it saves nothing."""
+        _end(self.nodes[i], signal.SIGKILL)
+
+    def stop(self, i: int) -> None:
+        """End a node in order, by SIGTERM.
+
+        Raises:
+            FailedError: its exit status was not 0, or it did not end in time and was killed.
+        """
+        node = self.nodes[i]
+        status = _end(node, signal.SIGTERM)
+        if status:
+            raise FailedError(f"stopping {node.name}", f"exit status {status}: {node.talk()}")
+
+    def start(self, i: int) -> None:
+        """Start a node that was killed or stopped; returns once it serves, perhaps not caught up yet."""
+        node = self.nodes[i]
+        if node.process is not None and node.process.poll() is None:
+            raise FailedError(f"starting {node.name}", "it runs already")
+        self._launch(node)
+
+    def pause(self, i: int) -> None:
+        """Stop a node's process from running (SIGSTOP): to the others it is silent, its connections stay."""
+        self.nodes[i].process_signal(signal.SIGSTOP)
+        self.nodes[i].paused = True
+
+    def resume(self, i: int) -> None:
+        """Let a paused node run again (SIGCONT)."""
+        self.nodes[i].process_signal(signal.SIGCONT)
+        self.nodes[i].paused = False
+
+    # ---- what is so ----
+
+    def leader(self, *, timeout_s: float = READY_S_MAX) -> int:
+        """Return the index of the node that leads, waiting while there is none.
+
+        Raises:
+            DeadlineError: no running node leads.
+        """
+        return self._wait("a leader", self._leader_now, timeout_s)
+
+    def wait_ready(self, timeout_s: float = READY_S_MAX) -> None:
+        """Wait until every running node knows the same running leader and has its vote and all entries.
+
+        Raises:
+            DeadlineError: says what is missing.
+        """
+        self._wait("the cluster to be ready", self._ready_now, timeout_s)
+
+    def _leader_now(self) -> int:
+        statuses = [_look(node) for node in self.nodes if node.is_running]
+        # An old leader that was cut off may still believe in itself: the newest term decides.
+        newest = max(
+            (status for status in statuses if status is not None and status.leader),
+            key=lambda status: status.term,
+            default=None,
+        )
+        for i, node in enumerate(self.nodes):
+            if newest is not None and node.name == newest.leader and node.is_running:
+                return i
+        raise _NotYetError("no running node leads")
+
+    def _ready_now(self) -> None:
+        leader = self.nodes[self._leader_now()].name
+        running = {node.name for node in self.nodes if node.is_running}
+        for node in self.nodes:
+            if not node.is_running:
+                continue
+            status = _look(node)
+            if status is None or status.leader != leader:
+                raise _NotYetError(f"{node.name} does not follow {leader}")
+            voters = {member.name for member in status.members if member.role == "voter" and member.healthy}
+            if not running <= voters:
+                raise _NotYetError(f"{', '.join(sorted(running - voters))} has no vote yet")
+            if status.applied_index < max(member.applied_index for member in status.members):
+                raise _NotYetError(f"{node.name} has not caught up")
+
+    def _wait(self, what: str, look: Callable[[], Result], timeout_s: float) -> Result:
+        retrying = Retrying(
+            stop=stop_after_delay(timeout_s),
+            wait=wait_fixed(POLL_S),
+            retry=retry_if_exception_type(_NotYetError),
+            reraise=True,
+        )
+        try:
+            return retrying(look)
+        except _NotYetError as error:
+            raise DeadlineError(f"{timeout_s:g}", f"waiting for {what} ({error})") from error
+
+    def _launch(self, node: LocalNode, *more: str) -> None:
+        command = [sys.executable, "-m", "mcr.cli.main", "node", "start", "--json"]
+        own = ["--name", node.name, "--data", str(node.data), "--listen", node.address]
+        settings = ["--config", str(self.folder / "node.toml"), *self._options, *more]
+        with node.log.open("ab") as log:
+            # In a session of its own: Ctrl-C is for the test, which then ends its nodes.
+            node.process = subprocess.Popen(  # noqa: S603 - this very interpreter, arguments of ours
+                [*command, *own, *settings],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        assert node.process.stdout is not None
+        # The line comes when it serves; the end of the pipe when it does not.
+        ready, _, _ = select.select([node.process.stdout], [], [], START_S_MAX)
+        line = node.process.stdout.readline() if ready else ""
+        if not line:
+            _end(node, signal.SIGKILL)
+            raise FailedError(f"starting {node.name}", node.talk() or f"no sign of it in {START_S_MAX:g} s")
+        assert json.loads(line)["listen"] == node.address
+
+
+def cluster_fixture(
+    nodes: int = 3,
+    *,
+    scope: Literal["function", "class", "module", "package", "session"] = "function",
+    heartbeat_ms: int = 100,
+    election_ms: int = 1000,
+    options: tuple[str, ...] = (),
+) -> Callable[..., Iterator[LocalCluster]]:
+    """Return a pytest fixture that gives a `LocalCluster`; name it as your tests shall ask for it.
+
+    Args:
+        nodes: see LocalCluster.
+        scope: how long one cluster is used; starting three nodes takes some seconds.
+        heartbeat_ms: see LocalCluster.
+        election_ms: see LocalCluster.
+        options: see LocalCluster.
+    """
+    # Imported late: only tests have it.
+    import pytest
+
+    @pytest.fixture(scope=scope)
+    def cluster() -> Iterator[LocalCluster]:
+        given = LocalCluster(nodes, heartbeat_ms=heartbeat_ms, election_ms=election_ms, options=options)
+        with given as found:
+            yield found
+
+    return cluster
+
+
+def _free_addresses(count: int) -> list[str]:
+    """Return addresses that were free a moment ago; a node that joins must name its port beforehand."""
+    with ExitStack() as held:
+        # Held together, so that they differ.
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind((_LOOPBACK, 0))
+        return [f"{_LOOPBACK}:{one.getsockname()[1]}" for one in sockets]
+
+
+def _look(node: LocalNode) -> ClusterStatus | None:
+    """Return what a node says of the cluster; None when it does not answer soon."""
+    try:
+        with connect(node.address, timeout_s=LOOK_S) as client:
+            return client.cluster_status()
+    except McrError:
+        return None
+
+
+def _end(node: LocalNode, number: signal.Signals) -> int:
+    """End a node's process, if there is one, and return its exit status; negative = the signal."""
+    process = node.process
+    if process is None:
+        return 0
+    process.send_signal(number)
+    if node.paused:
+        # A paused process does what it was told only once it runs again.
+        process.send_signal(signal.SIGCONT)
+        node.paused = False
+    try:
+        status = process.wait(STOP_S_MAX)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        status = process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+    node.process = None
+    return status
