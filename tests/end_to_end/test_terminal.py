@@ -405,7 +405,7 @@ def test_every_command_has_help_with_an_example_and_the_common_options(run: Run)
         (["rollback", M, "--channel", "a", "--branch", "b"], 2, "invalid_argument"),
         (["rollback", M, "--to", "last-good"], 2, "invalid_argument"),
         (["rollback", M, "--to", "other/model@v1"], 2, "invalid_reference"),
-        (["--cluster", "node1:7101", "ls"], 2, "invalid_argument"),
+        (["--cluster", "grpcs://node1:7101", "ls"], 2, "invalid_argument"),
         (["ls", "--cluster", "nowhere"], 3, "store_not_found"),
         (["ls", "--profile", "unknown"], 2, "invalid_argument"),
         (["ls", "--timeout", "nan"], 2, "invalid_argument"),
