@@ -4,8 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # xdist workers; tests are independent of each other.
 WORKERS ?= 2
+# Of `make simulate`: how many worlds, and the first of them.
+SEEDS ?= 100
+FIRST ?= 1
+# Scenario files of etcd's Raft library (its folder, or a copy of its `testdata` folders).
+DIR ?= ../shared/conformance/etcd-raft
 
-.PHONY: demo test check bench format coverage clean
+.PHONY: demo test simulate conformance check bench format coverage clean
 
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -22,14 +27,20 @@ $(VENV)/.dev: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/.test $(VENV)/.demo
 
-demo: $(VENV)/.demo  ## the main job, on a store in a temporary folder
+demo: $(VENV)/.demo  ## the main job, on three nodes in a temporary folder
 	@$(BIN)/python docs/examples/demo.py
 
 test: $(VENV)/.test  ## the whole test suite
 	$(BIN)/python -m pytest -n $(WORKERS) -q
 
+conformance: $(VENV)/.test  ## the Raft core against the scenario files in DIR
+	$(BIN)/python -m tests.conformance.raft.run $(DIR)
+
 coverage: $(VENV)/.test  ## the test suite with line coverage of client/ and node/
 	$(BIN)/python -m pytest -n $(WORKERS) -q --cov --cov-report=term-missing:skip-covered
+
+simulate: $(VENV)/.test  ## the replicated log in SEEDS worlds where everything fails, by seed
+	$(BIN)/python -m tests.simulation.cluster.run --seeds $(SEEDS) --first $(FIRST)
 
 check: $(VENV)/.dev  ## format, lint, types, layers, protos
 	$(BIN)/ruff format --check .
@@ -47,6 +58,7 @@ format: $(VENV)/.dev
 bench: $(VENV)/.test  ## claims about speed, as ratios against limits and peers of the same run
 	$(BIN)/python -m benchmarks.embedded_store
 	$(BIN)/python -m benchmarks.many_versions
+	$(BIN)/python -m benchmarks.served_node
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage*

@@ -1,18 +1,24 @@
-"""The main job in one go: keep versions of a model, deploy one, roll back, get the bytes back exactly.
+"""The main job in one go: three nodes keep versions of a model, lose their leader, and go on.
 
-Run by `make demo`. Uses a store in a temporary folder and leaves nothing behind.
+Run by `make demo`. The nodes are processes on loopback with their data in a temporary folder; both are
+gone at the end, also when it is interrupted.
 """
 
 import hashlib
 import json
+import signal
 import struct
 import sys
-import tempfile
 from array import array
 from pathlib import Path
 from random import Random
+from types import FrameType
 
 import mcr
+from mcr.testing import LocalCluster
+
+MODEL = "vision/demo"
+FILES = ("model.safetensors", "config.json")
 
 
 def say(text: str) -> None:
@@ -45,48 +51,86 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def differing(made: Path, source: Path) -> list[str]:
+    """Return the files that are not what was committed, bit for bit."""
+    return [name for name in FILES if digest(made / name) != digest(source / name)]
+
+
 def main() -> int:
     """Tell the story and return an exit status."""
-    with tempfile.TemporaryDirectory(prefix="mcr-demo-") as scratch:
-        root = Path(scratch)
-        mcr.init(root / "store")
-        with mcr.connect(root / "store") as client:
-            say("1. a store was made; it is a cluster of one node, in this process")
-            model = client.model("vision/demo")
-            write_checkpoint(root / "epoch1", seed=1, changed_layer=-1)
-            write_checkpoint(root / "epoch2", seed=102, changed_layer=5)
-            first = model.commit(root / "epoch1", message="epoch 1", params={"lr": 1e-4})
-            say(f"2. {first.reference} committed: {first.chunks_new} chunks, {first.bytes_sent:,} bytes")
-            second = model.commit(root / "epoch2", message="epoch 2", expect=first.name)
-            say(
-                f"3. {second.reference} committed: one layer changed, so only {second.chunks_new} of "
-                f"{second.chunks_total} chunks were new"
-            )
-            production = model.channel("production")
-            production.set(first.name, reason="baseline")
-            production.set(second.name, reason="better on the test set")
-            say(f"4. channel production is at {production.get().version}")
-            try:
-                model.commit(root / "epoch1", message="late", expect=first.name)
-            except mcr.errors.HeadMovedError as error:
-                say(f"5. a late writer was told: {error.message}")
-            back = production.rollback(reason="latency went up")
-            say(f"6. channel production was rolled back to {back.version}; every move is kept:")
-            for move in production.history():
-                say(f"     generation {move.generation}: {move.verb} to v{move.number} ({move.reason})")
-        with mcr.connect(root / "store") as client:
-            model = client.model("vision/demo")
-            model.checkout("channel:production", root / "out", verify=True)
-            model.checkout("v2", root / "out2", verify=True)
-            for made, source in (("out", "epoch1"), ("out2", "epoch2")):
-                for name in ("model.safetensors", "config.json"):
-                    if digest(root / made / name) != digest(root / source / name):
-                        say(f"   {made}/{name} differs from what was committed")
-                        return 1
-            say("7. the store was closed and opened again; both versions came back bit-exact")
-        say("done; nothing was left behind")
-        return 0
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    with LocalCluster(nodes=3) as cluster:
+        return tell(cluster)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    # Ends the with block, which ends the nodes and removes their data.
+    raise SystemExit(128 + number)
+
+
+def tell(cluster: LocalCluster) -> int:
+    """Do the work on a running cluster."""
+    root = cluster.folder
+    write_checkpoint(root / "epoch1", seed=1, changed_layer=-1)
+    write_checkpoint(root / "epoch2", seed=102, changed_layer=5)
+    write_checkpoint(root / "epoch3", seed=103, changed_layer=2)
+    leader = cluster.leader()
+    others = [i for i in range(3) if i != leader]
+    names = [node.name for node in cluster.nodes]
+    say(f"1. three nodes run, as processes {', '.join(str(node.pid) for node in cluster.nodes)}")
+    say(f"   they chose {names[leader]} to lead")
+
+    with cluster.connect(leader) as client:
+        first = client.model(MODEL).commit(root / "epoch1", message="epoch 1", params={"lr": 1e-4})
+    say(f"2. {first.reference} committed through {names[leader]}: {first.chunks_new} chunks, all new")
+    with cluster.connect(others[0]) as client:
+        model = client.model(MODEL)
+        second = model.commit(root / "epoch2", message="epoch 2", expect=first.name)
+        say(
+            f"3. {second.reference} committed through {names[others[0]]}: "
+            f"{second.chunks_new} of {second.chunks_total} chunks were new to that node"
+        )
+        model.channel("production").set(first.name, reason="baseline")
+        model.channel("production").set(second.name, reason="better on the test set")
+        say(f"4. channel production was moved to {first.name}, then to {second.name}")
+
+    cluster.kill(leader)
+    say(f"5. {names[leader]}, the leader, was killed with SIGKILL")
+    with mcr.connect(cluster.addresses) as client:
+        third = client.model(MODEL).commit(root / "epoch3", message="epoch 3", expect=second.name)
+        now = client.cluster_status().leader
+    say(f"6. {third.reference} committed all the same; {now} leads now")
+
+    with cluster.connect(others[1]) as client:
+        model = client.model(MODEL)
+        back = model.channel("production").rollback(reason="latency went up")
+        through = names[others[1]]
+        say(f"7. channel production was rolled back to {back.version} through {through}; every move is kept:")
+        for move in model.channel("production").history():
+            say(f"     generation {move.generation}: {move.verb} to v{move.number} ({move.reason})")
+
+    cluster.start(leader)
+    cluster.wait_ready()
+    say(f"8. {names[leader]} was started again and has caught up")
+    with cluster.connect(leader) as client:
+        model = client.model(MODEL)
+        for ref, source in (("channel:production", "epoch1"), ("v2", "epoch2"), ("v3", "epoch3")):
+            made = root / f"out-{source}"
+            model.checkout(ref, made, verify=True)
+            if wrong := differing(made, root / source):
+                differing_files = ", ".join(wrong)
+                say(f"   checked out from {names[leader]}, {differing_files} of {ref} differs")
+                return 1
+    say(f"9. all three versions were checked out from {names[leader]}: bit-exact")
+    for i in range(3):
+        cluster.stop(i)
+    say("done: all nodes were stopped, and nothing is left behind")
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
