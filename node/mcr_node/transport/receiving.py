@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 
 from mcr.errors import McrError
+from mcr.model import LogIndex
 from mcr_node.core.members import ADDRESS_BYTES_MAX
 from mcr_node.core.raft.messages import Message, MessageType
 from mcr_node.peer.v1 import raft_pb2, raft_pb2_grpc
@@ -21,6 +22,8 @@ from mcr_node.transport import codec
 Result = TypeVar("Result")
 Context = grpc.aio.ServicerContext[Any, Any]
 COMMANDS_PER_FORWARD_MAX = 4096
+# How long a snapshot that has arrived may take to be installed before another one may come.
+INSTALL_S = 10.0
 
 
 class Receiver(PeerEvents, Protocol):
@@ -31,6 +34,9 @@ class Receiver(PeerEvents, Protocol):
 
     def accept_snapshot(self, message: Message, sink: SnapshotSink) -> None:
         """A snapshot has arrived, every byte of it."""
+
+    async def wait_applied(self, index: LogIndex) -> None:
+        """Wait until the state has reached `index`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +127,14 @@ class RaftEdge(raft_pb2_grpc.RaftServiceServicer):
         async with self._installing:
             try:
                 sink: SnapshotSink | None = None
+                snapshot_index = LogIndex(0)
                 message: Message | None = None
                 async for request in request_iterator:
                     if sink is None:
                         told = request.announcement
                         await self._greet(told.cluster_id, told.sender, told.to, context)
                         message, manifest = codec.announced(told)
+                        snapshot_index = manifest.position.applied
                         sink = await self._run(partial(self._snapshots.receive, manifest))
                         yield await self._wanted(sink)
                     else:
@@ -137,6 +145,11 @@ class RaftEdge(raft_pb2_grpc.RaftServiceServicer):
                 answer = await self._wanted(sink)
                 if not answer.name:
                     self._receiver.accept_snapshot(message, sink)
+                    # The next one would take the place of this one's files before they are installed. An old
+                    # snapshot never is, so the wait is bounded.
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(INSTALL_S):
+                            await self._receiver.wait_applied(snapshot_index)
                 yield answer
             except codec.WireError as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
