@@ -142,6 +142,7 @@ class Interaction:
                 pre_vote=_is_true(directive, "prevote"),
                 check_quorum=_is_true(directive, "checkquorum"),
                 check_conf_changes=not _is_true(directive, "disable-conf-change-validation"),
+                learn_commit_from_votes=False,
                 step_down_on_removal=_is_true(directive, "step-down-on-removal"),
                 leases_elsewhere=directive.value("read-only", "safe") == "lease-based",
             )

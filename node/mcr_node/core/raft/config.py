@@ -37,6 +37,8 @@ class RaftConfig:
             refuses to vote (thesis §6.2, §4.2.3).
         forward_proposals: a follower passes proposals on to its leader.
         check_conf_changes: refuse changes that cannot follow the present configuration. Off only in tests.
+        learn_commit_from_votes: a refused vote tells the candidate what is committed; see
+            `election.refuse_vote`. Off only in the scenario files, which print the messages.
         step_down_on_removal: a leader that is voter no longer steps down when it applies that.
         leases_elsewhere: something above relies on the leader being obeyed for an election timeout, so
             FORGET_LEADER is refused. The core itself never reads by lease: clocks may run apart.
@@ -58,6 +60,7 @@ class RaftConfig:
     check_quorum: bool = True
     forward_proposals: bool = True
     check_conf_changes: bool = True
+    learn_commit_from_votes: bool = True
     step_down_on_removal: bool = True
     leases_elsewhere: bool = False
 

@@ -46,15 +46,50 @@ def handle_vote_request(raft: Raft, message: Message) -> None:
         or (is_pre_vote and message.term > raft.term)
     )
     granted = can_vote and raft.log.is_up_to_date(message.log_term, message.index)
+    if not granted:
+        refuse_vote(raft, message)
+        return
     # A grant carries the term that was asked for: for a pre-vote it is ahead of both nodes' terms, and an
     # answer in our own, perhaps older one would be thrown away there.
     answer = MessageType.PRE_VOTE_RESP if is_pre_vote else MessageType.VOTE_RESP
-    term = message.term if granted else raft.term
-    send(raft, Message(answer, message.sender, raft.node_id, term, reject=not granted))
-    if granted and not is_pre_vote:
+    send(raft, Message(answer, message.sender, raft.node_id, message.term))
+    if not is_pre_vote:
         # Only a vote that was given postpones our own candidacy (thesis §3.4).
         raft.election_elapsed_ticks = 0
         raft.vote = message.sender
+
+
+def refuse_vote(raft: Raft, message: Message) -> None:
+    """Refuse a (pre-)vote, aloud and in our own term, and say what is known to be committed.
+
+    Without the latter a group can stand still for ever: a leader that removed itself may be the only one that
+    knows its removal to be committed. The others hold that entry, do not know, and so still need its vote,
+    which they do not get for want of entries that nobody will ever commit (redpanda#3055; the remedy is
+    raft-rs's).
+    """
+    is_pre_vote = message.type is MessageType.PRE_VOTE
+    answer = MessageType.PRE_VOTE_RESP if is_pre_vote else MessageType.VOTE_RESP
+    commit = raft.log.committed if raft.config.learn_commit_from_votes else 0
+    commit_term = (raft.log.term(commit) or 0) if commit else 0
+    refusal = Message(
+        answer, message.sender, raft.node_id, raft.term, commit_term, commit=commit, reject=True
+    )
+    send(raft, refusal)
+
+
+def learn_commit(raft: Raft, message: Message) -> None:
+    """Take over the commit index of a refusal, if we hold that very entry.
+
+    An index and a term name one entry with all before it (thesis §3.5, log matching), and what is committed
+    stays so for everybody (§3.6, leader completeness), whatever became of the term since.
+    """
+    if raft.role is Role.LEADER or not message.log_term:
+        return
+    if raft.log.term(message.commit) == message.log_term:
+        raft.log.commit_to(message.commit)
+    if raft.role is not Role.FOLLOWER and raft.log.has_unapplied_conf_change():
+        # As at the start of a campaign: once the change is applied, another quorum may be asked (etcd#7625).
+        become_follower(raft, raft.term, NO_NODE)
 
 
 def handle_vote_response(raft: Raft, message: Message) -> None:

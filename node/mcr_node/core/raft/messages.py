@@ -171,7 +171,8 @@ class Message:
     - APPEND_RESP: `index` is the last that matches; or with `reject` the one refused, and the hint
       (`log_term`, `reject_hint`) is the last place where the logs can agree.
     - VOTE, PRE_VOTE: (`log_term`, `index`) is the candidate's last entry; `context` may be CAMPAIGN_TRANSFER.
-    - VOTE_RESP, PRE_VOTE_RESP: `reject`. A grant carries the *request's* term, a rejection the local one.
+    - VOTE_RESP, PRE_VOTE_RESP: `reject`. A grant carries the *request's* term, a rejection the local one
+      and the last entry known to be committed as (`log_term`, `commit`).
     - HEARTBEAT: `commit`; `read_sequence`, the newest read round, which HEARTBEAT_RESP echoes.
     - READ_INDEX, READ_INDEX_RESP: `context` is the caller's token; the answer is in `index`.
     - SNAPSHOT: `snapshot`. PROPOSE: `entries` without term and index.

@@ -7,6 +7,8 @@ from mcr_node.core.raft.election import (
     handle_transfer_request,
     handle_vote_request,
     handle_vote_response,
+    learn_commit,
+    refuse_vote,
     start_campaign,
 )
 from mcr_node.core.raft.errors import ProposalDroppedError, ReadDroppedError
@@ -32,6 +34,7 @@ from mcr_node.core.raft.replication import (
 
 # Only a leader of its term sends these.
 _FROM_LEADER = frozenset({MessageType.APPEND, MessageType.HEARTBEAT, MessageType.SNAPSHOT})
+_VOTE_RESPONSES = frozenset({MessageType.VOTE_RESP, MessageType.PRE_VOTE_RESP})
 _VOTE_REQUESTS = frozenset({MessageType.VOTE, MessageType.PRE_VOTE})
 # A leader answers for these itself, whoever asks.
 _OF_THE_LEADER = frozenset(
@@ -69,6 +72,8 @@ def step(raft: Raft, message: Message) -> None:
             entries = message.entries
             applied_to(raft, entries[-1].index, sum(map(entry_bytes, entries)), entries)
         case _:
+            if message.reject and message.type in _VOTE_RESPONSES:
+                learn_commit(raft, message)
             _STEP_OF_ROLE[raft.role](raft, message)
 
 
@@ -135,8 +140,7 @@ def _step_lower_term(raft: Raft, message: Message) -> None:
     elif kind is MessageType.PRE_VOTE:
         # Refused aloud: a pre-candidate of a lower term and a candidate of an old release with a higher one
         # would otherwise wait for each other for ever (etcd#8501).
-        refusal = Message(MessageType.PRE_VOTE_RESP, message.sender, raft.node_id, raft.term, reject=True)
-        send(raft, refusal)
+        refuse_vote(raft, message)
     elif kind is MessageType.STORAGE_APPEND_RESP:
         # Entries it speaks of may have been overwritten in a later term and then not be what is durable, even
         # where index and term agree again (the ABA race). A snapshot is committed state and stays right.
