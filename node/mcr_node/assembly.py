@@ -196,15 +196,15 @@ class Node:
             keep_all=self._keep_all,
         )
 
-    async def _keep_all(self) -> None:
-        """Bring the content of every version to this node."""
+    async def _keep_all(self, leaving: int) -> None:
+        """Seal every version anew among the nodes that stay when one leaves."""
         after = ""
         while models := await self.runner.run(partial(self._models, after)):
             for after in models:
                 before: int | None = None
                 while page := await self.runner.run(partial(self._page, after, before)):
                     for version in page:
-                        await self.chunks.gather(version.manifest)
+                        await self.chunks.seal(version.manifest, without=leaving)
                     before = page[-1].number
 
     def _models(self, after: str) -> list[str]:

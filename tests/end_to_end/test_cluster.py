@@ -241,6 +241,12 @@ def test_members_can_be_removed_down_to_one_and_not_further(tmp_path: Path) -> N
         assert removed.stdout == f'{{"removed": "{shrinking.nodes[leader].name}"}}\n'
         shrinking.stop(leader)
         follower, last = (i for i in range(3) if i != leader)
+        held = []
+        for i in (follower, last):
+            with shrinking.connect(i) as client:
+                held.append(client.status().chunk_count)
+        # Two copies still, wherever the one was that left.
+        assert held[0] == held[1] > 0
         with shrinking.connect(last) as client:
             client.transfer_leadership(shrinking.nodes[last].name)
             client.remove_member(shrinking.nodes[follower].name)

@@ -49,7 +49,7 @@ class AdminService:
         encoding: str,
         bytes_free: Callable[[], int],
         myself: Myself,
-        keep_all: Callable[[], Awaitable[None]],
+        keep_all: Callable[[int], Awaitable[None]],
         colleagues: Colleagues | None = None,
     ) -> None:
         self._runner = runner

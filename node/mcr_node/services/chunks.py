@@ -103,10 +103,7 @@ class LocalChunks:
         """See `services.sealing.check_held`."""
         return await self._run(lambda: check_held(self._store, manifest))
 
-    async def gather(self, manifest: ChunkId) -> None:
-        """Bring here what a manifest names; alone, all there is is here."""
-
-    async def seal(self, manifest: ChunkId) -> Content:
+    async def seal(self, manifest: ChunkId, *, without: int = 0) -> Content:
         """Make sure that all a manifest names is held as often as it must be, and count it: here, once.
 
         Raises:

@@ -115,16 +115,20 @@ class ClusterChunks(LocalChunks):
         missing = await self._holders.missing(member.address, ids)
         return [chunk_id for chunk_id in ids if chunk_id not in missing]
 
-    async def seal(self, manifest: ChunkId) -> Content:
+    async def seal(self, manifest: ChunkId, *, without: int = 0) -> Content:
         """Make sure that enough nodes hold all that a manifest names, and count it.
+
+        Args:
+            manifest: its root.
+            without: id of a node that is about to leave, so that its copies do not count.
 
         Raises:
             MissingChunkError: a chunk is nowhere; upload it and repeat.
             DurabilityError: fewer nodes can be reached than there must be copies.
         """
-        await self.gather(manifest)
+        await self._gather(manifest)
         content = await self.check_held(manifest)
-        others = list(self._others())
+        others = [member for member in self._others() if member.node_id != without]
         needed = min(COPIES, len(others) + 1) - 1
         copies = 0
         for member in _in_order(others, manifest):
@@ -142,7 +146,7 @@ class ClusterChunks(LocalChunks):
             raise DurabilityError(f"of {needed + 1} copies", copies + 1)
         return content
 
-    async def gather(self, manifest: ChunkId) -> None:
+    async def _gather(self, manifest: ChunkId) -> None:
         """Bring here what a manifest names and others hold: a client may have met another node before.
 
         Raises:

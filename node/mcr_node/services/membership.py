@@ -53,9 +53,9 @@ class MembershipService:
         *,
         cluster_id: bytes,
         encoding: str,
-        keep_all: Callable[[], Awaitable[None]],
+        keep_all: Callable[[int], Awaitable[None]],
     ) -> None:
-        """Serve the membership of `runner`; `keep_all` brings to this node whatever others hold."""
+        """Serve the membership of `runner`; `keep_all` makes the copies that a node takes along."""
         self._runner = runner
         self._colleagues = colleagues
         self._cluster_id = cluster_id
@@ -105,9 +105,9 @@ class MembershipService:
             request = pb.RemoveMemberRequest(name=request.name, force=request.force)
             return await self._hand_on("RemoveMember", request, pb.RemoveMemberResponse)
         if not request.force:
-            # It may hold a last copy. What this node has fetched when the caller's time is up stays here, so
+            # It may hold a last copy, or a second one. What is copied when the caller's time is up stays, so
             # the same command goes on where it stopped.
-            await self._keep_all()
+            await self._keep_all(member.node_id)
         await self._change(ConfChangeType.REMOVE_NODE, member.node_id, None)
         return pb.RemoveMemberResponse()
 
