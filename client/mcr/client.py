@@ -104,19 +104,30 @@ class _LoopThread:
             results.append(await _within(work, timeout_s, what))
             return results[0]
 
-        future = asyncio.run_coroutine_threadsafe(kept(), self._loop)
+        coroutine = kept()
+        future: Future[Result] | None = None
         try:
+            # Inside the guard: an interruption may come between the hand-over and the assignment.
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
             return _result(future)
         except BaseException:
-            if future.done():
+            if future is not None and future.done():
                 raise
             # Interrupted here, in the thread that waits. Cancelling only asks: wait for the end, so that no
             # step of it runs on beside a closing store.
-            future.cancel()
+            self._loop.call_soon_threadsafe(self._cancel, coroutine)
             self._wait_idle()
+            # What never began is closed, or Python warns of a coroutine that nobody awaited.
+            coroutine.close()
+            work.close()
             if results:
                 return results[0]
             raise
+
+    def _cancel(self, coroutine: Coroutine[Any, Any, Result]) -> None:
+        for task in asyncio.all_tasks(self._loop):
+            if task.get_coro() is coroutine:
+                task.cancel()
 
     def _wait_idle(self) -> None:
         async def others_end() -> None:

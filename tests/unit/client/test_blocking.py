@@ -3,10 +3,14 @@
 import asyncio
 import subprocess
 import sys
+import threading
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 
 from mcr.blocking import decided
+from mcr.client import _LoopThread
 
 
 def test_a_request_that_was_sent_is_answered_although_its_caller_was_cancelled() -> None:
@@ -95,3 +99,39 @@ def test_an_interruption_that_comes_too_late_yields_the_result(late: bool, said:
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stdout, done.returncode) == (f"{said}\n", 0), done.stderr
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_an_interruption_during_the_hand_over_cancels_what_was_handed_over(
+    begins: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+    hand_over = asyncio.run_coroutine_threadsafe
+
+    async def request() -> str:
+        begun.set()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            ended.set()
+            return "made"
+        return "never"
+
+    def interrupted(work: Coroutine[Any, Any, str], loop: asyncio.AbstractEventLoop) -> None:
+        monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", hand_over)
+        if begins:
+            hand_over(work, loop)
+            begun.wait()
+        raise KeyboardInterrupt
+
+    loop = _LoopThread(None)
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
+    try:
+        if begins:
+            assert loop.run(request(), "the request") == "made"
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                loop.run(request(), "the request")
+        assert ended.is_set() == begins
+    finally:
+        loop.close()
