@@ -20,4 +20,4 @@ def next_digest(previous: bytes, index: LogIndex, changes: Sequence[tuple[bytes,
         changes: as `apply` gives them, in key order; empty for a rejected command.
     """
     assert len(previous) == DIGEST_BYTES
-    return blake3.blake3(_CONTEXT + canonical.encode([previous, index, changes])).digest()
+    return blake3.blake3(_CONTEXT + canonical.encode_ordered([previous, index, changes])).digest()

@@ -21,11 +21,20 @@ from mcr_node.core.state.view import View
 # The place named in errors; the store that holds the view knows its own path, this code does not.
 PLACE = "state"
 _FORMAT_KEY = "f"
+# Integers of rows are log indexes, numbers, counts and times, all far below 64 bits: `checks` bounds them.
+_PLAIN = frozenset((str, bytes, int, bool, type(None)))
 
 
 @cache
 def _names(row: Any) -> tuple[str, ...]:  # noqa: ANN401 (a class of rows; typeshed thinks it unhashable)
-    return tuple(each.name for each in fields(row))
+    # In canonical order: the shorter first. The format's key is the shortest of all.
+    return tuple(sorted((each.name for each in fields(row)), key=lambda name: (len(name), name)))
+
+
+@cache
+def _fields_of(row: Any, form: int) -> frozenset[str]:  # noqa: ANN401 (as above)
+    """Return the fields that a row of a format has."""
+    return frozenset(name for name in _names(row) if row.SINCE.get(name, 1) <= form)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +43,21 @@ class Row:
 
     Class attributes:
         FORMAT: format number this release writes.
+        SINCE: the format that brought a field, of those that the first did not have. They have defaults.
     """
 
     FORMAT: ClassVar[int] = 1
+    SINCE: ClassVar[Mapping[str, int]] = {}
 
     def pack(self) -> bytes:
         """Return the canonical bytes."""
-        values: dict[str, CanonicalValue] = {
-            name: getattr(self, name) for name in _names(cast("Any", type(self)))
-        }
-        return canonical.encode({_FORMAT_KEY: self.FORMAT, **values})
+        values: dict[str, CanonicalValue] = {_FORMAT_KEY: self.FORMAT}
+        is_plain = True
+        for name in _names(cast("Any", type(self))):
+            values[name] = value = getattr(self, name)
+            is_plain = is_plain and type(value) in _PLAIN
+        # Rows are what applying a command writes: nearly all are of plain fields, named in order.
+        return canonical.encode_ordered(values) if is_plain else canonical.encode(values)
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
@@ -54,7 +68,7 @@ class Row:
             StoreFormatError: a newer release wrote it.
         """
         try:
-            values = canonical.decode(data)
+            values = canonical.decode_own(data)
         except CanonicalError as error:
             raise CorruptStoreError(PLACE, f"a {cls.__name__} is not canonical: {error}") from error
         if not isinstance(values, dict):
@@ -62,7 +76,8 @@ class Row:
         found = values.pop(_FORMAT_KEY, None)
         if isinstance(found, int) and found > cls.FORMAT:
             raise StoreFormatError(PLACE, found, cls.FORMAT)
-        if found != cls.FORMAT or values.keys() != set(_names(cast("Any", cls))):
+        is_format = isinstance(found, int) and found > 0
+        if not is_format or values.keys() != _fields_of(cast("Any", cls), cast("int", found)):
             raise CorruptStoreError(
                 PLACE, f"a {cls.__name__} has format {found!r} and fields {sorted(values)}"
             )
@@ -90,13 +105,18 @@ class StateRow(Row):
         last_at_ms: log time of the last accepted command; log time never goes back.
         request_count: how many requests are remembered.
         oldest_request_index: no remembered request has a smaller log index. A scan for the oldest starts
-        here,
-            not at the start of the family, where an LSM tree keeps the graves of all that were evicted.
+            here, not at the start of the family, where an LSM tree keeps the graves of all that were evicted.
+        oldest_request_at_ms: log time of that request; 0 when it is not known. It says whether there is
+            anything to forget, without a look.
     """
+
+    FORMAT = 2
+    SINCE = {"oldest_request_at_ms": 2}  # noqa: RUF012 (see Row)
 
     last_at_ms: int = 0
     request_count: int = 0
     oldest_request_index: int = 0
+    oldest_request_at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

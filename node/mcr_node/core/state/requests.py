@@ -103,18 +103,33 @@ def remember(
     step.overlay.put(keys.request(request_id), row.pack())
     step.overlay.put(keys.request_age(step.index), request_id)
     count = state.request_count + 1
-    oldest = state.oldest_request_index
+    oldest, oldest_at_ms = state.oldest_request_index, state.oldest_request_at_ms
+    if count > window.count_max or oldest_at_ms < step.at_ms - window.length_ms:
+        count, oldest, oldest_at_ms = _forget(step, count, oldest, window)
+    now = StateRow(
+        last_at_ms=step.at_ms,
+        request_count=count,
+        oldest_request_index=oldest,
+        oldest_request_at_ms=oldest_at_ms,
+    )
+    step.overlay.put(keys.STATE, now.pack())
+
+
+def _forget(step: Step, count: int, oldest: int, window: Window) -> tuple[int, int, int]:
+    """Forget a few requests beyond the window; return how many are left, and index and time of the oldest."""
+    evictions_left = window.evictions_max
     for key, old_id in step.overlay.scan(*keys.request_ages_from(oldest)):
         oldest = keys.number_in(key)
-        if oldest == step.index or state.request_count + 1 - count == window.evictions_max:
-            break
+        if oldest == step.index:
+            return count, oldest, step.at_ms
         old = read(step.overlay, keys.request(RequestId(old_id)), RequestRow)
         if old is None:
             raise CorruptStoreError(PLACE, f"the request of log index {oldest} is missing")
-        if count <= window.count_max and old.at_ms >= step.at_ms - window.length_ms:
-            break
+        is_kept = count <= window.count_max and old.at_ms >= step.at_ms - window.length_ms
+        if is_kept or not evictions_left:
+            return count, oldest, old.at_ms
         step.overlay.delete(key)
         step.overlay.delete(keys.request(RequestId(old_id)))
         count -= 1
-    now = StateRow(last_at_ms=step.at_ms, request_count=count, oldest_request_index=oldest)
-    step.overlay.put(keys.STATE, now.pack())
+        evictions_left -= 1
+    raise AssertionError("the request of this command is remembered")

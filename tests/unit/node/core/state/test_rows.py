@@ -241,3 +241,12 @@ def test_the_digest_of_one_entry_is_what_it_was_in_the_first_release() -> None:
     digest = next_digest(DIGEST_START, LogIndex(1), [(b"key", b"value"), (b"gone", None)])
 
     assert digest.hex() == "024de316e8d6b79db7d814fb2108bcaa2f1bcb77d21ce24f062c5d6b1a659c4c"
+
+
+def test_a_row_of_an_earlier_format_is_read_without_the_fields_that_came_later() -> None:
+    fields = {"last_at_ms": 5, "request_count": 2, "oldest_request_index": 1}
+
+    assert StateRow.unpack(canonical.encode({"f": 1, **fields})) == StateRow(**fields)
+    for wrong in ({"f": 1, **fields, "oldest_request_at_ms": 3}, {"f": 2, **fields}, {"f": 0, **fields}):
+        with pytest.raises(CorruptStoreError):
+            StateRow.unpack(canonical.encode(wrong))
