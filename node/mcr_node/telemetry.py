@@ -69,6 +69,7 @@ class Telemetry:
             buckets=_BUCKETS_S,
             registry=self._registry,
         )
+        self._observed: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self.bytes_received = Counter(
             "mcr_chunk_bytes_received", "Bytes of chunk messages from clients.", registry=self._registry
         )
@@ -78,8 +79,14 @@ class Telemetry:
 
     def observe(self, method: str, status: str, length_ns: int) -> None:
         """Count a call that ended."""
-        self._calls.labels(method, status).inc()
-        self._seconds.labels(method).observe(length_ns / NS_PER_S)
+        # Looking a label up costs more than counting, and there are few of them: rpcs and statuses.
+        found = self._observed.get((method, status))
+        if found is None:
+            found = (self._calls.labels(method, status), self._seconds.labels(method))
+            self._observed[method, status] = found
+        calls, seconds = found
+        calls.inc()
+        seconds.observe(length_ns / NS_PER_S)
 
     def bug(self, method: str, error: Exception) -> None:
         """Say that a call met a bug; its caller is told no more than that."""

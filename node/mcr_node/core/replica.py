@@ -18,13 +18,13 @@ virtual clock. What is decided here, and nowhere else:
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from mcr.errors import InvalidArgumentError
 from mcr_node.core.effects import Answer, AnswerRead, Append, Apply, Effect, Forward, Send
 from mcr_node.core.members import Member, Membership, decode_context, encode_context
+from mcr_node.core.proposals import Proposals
 from mcr_node.core.raft.conf_codec import decode_conf_change
 from mcr_node.core.raft.config import RaftConfig
 from mcr_node.core.raft.errors import (
@@ -48,30 +48,14 @@ from mcr_node.core.raft.messages import (
 from mcr_node.core.raft.node import RawNode
 from mcr_node.core.raft.raft import Role
 from mcr_node.core.raft.storage import LogStorage
+from mcr_node.core.settings import config_of as config_of
 from mcr_node.core.state.outcomes import Outcome
 
-# Commands in one step of the log: enough to make one disk sync cheap for each, small enough to be heard of.
-PROPOSALS_PER_BATCH_MAX: Final = 512
-# Of their bytes; with the largest command it stays well below what a peer takes in one message.
-PROPOSAL_BYTES_PER_BATCH_MAX: Final = 1 << 20
-# So many commands go out although the batch before them is not committed yet; fewer wait for it.
-GATHERED_MIN: Final = 64
-# Commands of other nodes that wait here for the leader's log; beyond it they are dropped, and asked again.
-FORWARDED_WAITING_MAX: Final = 4096
 # A confirmation that was lost is asked for again after so many ticks.
 READ_ROUND_TICKS: Final = 2
 _TOKEN_BYTES: Final = 8
 _TOKEN_STARTS: Final = 1 << 31
 _TOKENS_PER_START: Final = 1 << 32
-
-
-@dataclass(slots=True)
-class _Proposal:
-    """A command on its way; `term` is the one it was given to, 0 while it waits for a leader."""
-
-    ticket: int
-    command: bytes
-    term: int = 0
 
 
 class Replica:
@@ -98,9 +82,7 @@ class Replica:
         self._change_after_founding: ConfChangeV2 | None = None
         self._node = RawNode(config, storage)
         self._effects: list[Effect] = []
-        self._proposals: dict[bytes, list[_Proposal]] = {}
-        self._unsent: deque[_Proposal] = deque()
-        self._forwarded: deque[tuple[int, bytes]] = deque()
+        self._proposals = Proposals()
         self._reads_waiting: list[int] = []
         self._reads_confirmed: deque[tuple[int, list[int]]] = deque()
         self._round_tickets: list[int] = []
@@ -108,6 +90,8 @@ class Replica:
         # confirm a read of this one (etcd#20418 is the like among acknowledgements).
         self._round_token = config.draw(_TOKEN_STARTS) * _TOKENS_PER_START
         self._round_ticks = 0
+        # Others wait to hear that this index is committed; 0 for none.
+        self._awaited = 0
 
     # ---- what is known ----
 
@@ -148,9 +132,17 @@ class Replica:
         return conf.voters == (self.node_id,) and not conf.voters_outgoing
 
     @property
+    def has_news(self) -> bool:
+        """Whether this node leads, and another one does not know yet that something was committed.
+
+        Told by the next append. When none follows soon, `tell_news`: others wait to apply and to answer.
+        """
+        return self._node.has_news
+
+    @property
     def waiting(self) -> int:
         """How many proposals wait for their outcome."""
-        return sum(map(len, self._proposals.values()))
+        return self._proposals.waiting
 
     def match_of(self, node_id: int) -> int | None:
         """Leader: the last index known to be on a member; None when unknown or not leading."""
@@ -186,6 +178,7 @@ class Replica:
     def tick(self) -> None:
         """Let one tick pass."""
         self._node.tick()
+        self._proposals.end_gathering()
         if self._round_tickets:
             self._round_ticks -= 1
             if self._round_ticks <= 0:
@@ -202,6 +195,9 @@ class Replica:
         """
         if message.type is MessageType.PROPOSE:
             raise InvalidMessageError("commands are handed on by term, never as messages of raft")
+        if message.type is MessageType.READ_INDEX:
+            # It can be served only where all that is committed now is known to be.
+            self._awaited = max(self._awaited, self.commit)
         try:
             self._node.step(message)
         except ReadDroppedError:
@@ -211,15 +207,29 @@ class Replica:
 
     def accept_forwarded(self, term: int, commands: Iterable[bytes]) -> None:
         """Leader: take commands that another node was given, if this is still the term it means."""
-        for command in commands:
-            if term == self.term and self.is_leader and len(self._forwarded) < FORWARDED_WAITING_MAX:
-                self._forwarded.append((term, command))
+        if term == self.term and self.is_leader:
+            self._proposals.accept_forwarded(term, commands)
+
+    @property
+    def is_gathering(self) -> bool:
+        """Leader: whether commands wait for more of them although the log is free.
+
+        Only where the batch before shows that many come at a time. `end_gathering` soon, a tick at the
+        latest.
+        """
+        return self.is_leader and self._proposals.is_gathering
+
+    def end_gathering(self) -> None:
+        """Let what waits go into the log."""
+        self._proposals.end_gathering()
+
+    def tell_news(self) -> None:
+        """Leader: tell the others now what was committed."""
+        self._node.tell_commit()
 
     def propose(self, ticket: int, command: bytes) -> None:
         """Propose a command; `Answer` comes once it is applied here, or never, while there is no quorum."""
-        proposal = _Proposal(ticket, command)
-        self._proposals.setdefault(command, []).append(proposal)
-        self._unsent.append(proposal)
+        self._proposals.add(ticket, command)
         self.begin_term_alone()
 
     def read(self, ticket: int) -> None:
@@ -237,10 +247,7 @@ class Replica:
                 if ticket in tickets:
                     tickets.remove(ticket)
             return
-        left = [one for one in self._proposals.pop(command, []) if one.ticket != ticket]
-        if left:
-            self._proposals[command] = left
-        self._unsent = deque(one for one in self._unsent if one.ticket != ticket)
+        self._proposals.forget(ticket, command)
 
     def begin_term_alone(self) -> None:
         """Become leader at once where nobody else has a vote."""
@@ -287,7 +294,7 @@ class Replica:
                 # Of proposals to earlier terms none is still under way: those it holds are known to the
                 # state by their request ids, the others are lost.
                 self.applied_term = snapshot.term
-                self._send_lost_again(snapshot.term)
+                self._proposals.send_lost_again(snapshot.term)
             self._answer_reads()
         self._release(append.message)
 
@@ -314,7 +321,7 @@ class Replica:
             self.applied = entry.index
             if entry.term > self.applied_term:
                 self.applied_term = entry.term
-                self._send_lost_again(entry.term)
+                self._proposals.send_lost_again(entry.term)
             if outcome is not None:
                 self._answer(entry, outcome)
         self._release(apply.message)
@@ -347,56 +354,34 @@ class Replica:
             return
 
     def _answer(self, entry: Entry, outcome: Outcome) -> None:
-        for proposal in self._proposals.pop(entry.data, ()):
-            # Waiting for this term or, not sent yet, as good as sent: it is the same request, byte for byte.
-            self._effects.append(Answer(proposal.ticket, outcome))
-            proposal.term = entry.term
-
-    def _send_lost_again(self, term: int) -> None:
-        lost = [one for same in self._proposals.values() for one in same if 0 < one.term < term]
-        for proposal in lost:
-            proposal.term = 0
-        self._unsent.extend(lost)
+        tickets = self._proposals.decided(entry.data, entry.term)
+        self._effects.extend([Answer(ticket, outcome) for ticket in tickets])
 
     def _flush(self) -> None:
         raft = self._node.raft
         if raft.role is Role.LEADER:
-            # What comes while a batch is on its way gathers, and shares the next sync and the next messages.
-            # Sent one by one, a command costs each node several wake-ups, and they do nothing else.
-            gathered = len(self._unsent) + len(self._forwarded)
-            if gathered >= GATHERED_MIN or raft.log.committed == raft.log.last_index:
+            if self._proposals.begin_batch(is_idle=raft.log.committed == raft.log.last_index):
                 self._flush_as_leader()
+            if 0 < self._awaited <= raft.log.committed:
+                self._awaited = 0
+                self._node.tell_commit()
         elif raft.leader != NO_NODE:
-            self._forwarded.clear()
-            while batch := self._next_unsent():
-                self._effects.append(
-                    Forward(raft.leader, raft.term, tuple(proposal.command for proposal in batch))
-                )
+            self._proposals.drop_forwarded()
+            self._proposals.send(raft.term, self._forward)
         if self._reads_waiting and not self._round_tickets:
             self._begin_round()
 
     def _flush_as_leader(self) -> None:
-        term = self._node.raft.term
-        while self._forwarded:
-            commands: list[bytes] = []
-            size_bytes = 0
-            while self._forwarded and len(commands) < PROPOSALS_PER_BATCH_MAX:
-                meant, command = self._forwarded[0]
-                if commands and size_bytes + len(command) > PROPOSAL_BYTES_PER_BATCH_MAX:
-                    break
-                self._forwarded.popleft()
-                if meant == term:
-                    commands.append(command)
-                    size_bytes += len(command)
-            if commands and not self._append(commands):
-                self._forwarded.extendleft((term, command) for command in reversed(commands))
-                return
-        while batch := self._next_unsent():
-            if not self._append([proposal.command for proposal in batch]):
-                for proposal in batch:
-                    proposal.term = 0
-                self._unsent.extendleft(reversed(batch))
-                return
+        term, last = self._node.raft.term, self.last
+        if self._proposals.append_forwarded(term, self._append):
+            if self.last > last:
+                self._awaited = self.last
+            self._proposals.send(term, self._append)
+
+    def _forward(self, commands: Sequence[bytes]) -> bool:
+        raft = self._node.raft
+        self._effects.append(Forward(raft.leader, raft.term, tuple(commands)))
+        return True
 
     def _append(self, commands: Sequence[bytes]) -> bool:
         try:
@@ -405,19 +390,6 @@ class Replica:
             # Leadership is being handed over, or too much is under way: tried again with the next event.
             return False
         return True
-
-    def _next_unsent(self) -> list[_Proposal]:
-        batch: list[_Proposal] = []
-        size_bytes = 0
-        while self._unsent and len(batch) < PROPOSALS_PER_BATCH_MAX:
-            size_bytes += len(self._unsent[0].command)
-            if batch and size_bytes > PROPOSAL_BYTES_PER_BATCH_MAX:
-                break
-            proposal = self._unsent.popleft()
-            if proposal.term == 0:
-                proposal.term = self._node.raft.term
-                batch.append(proposal)
-        return batch
 
     def _begin_round(self) -> None:
         self._round_token += 1
@@ -458,33 +430,6 @@ def _told(change: ConfChangeV2) -> tuple[Member, ...]:
     except InvalidArgumentError:
         return ()
 
-
-def config_of(
-    node_id: int,
-    *,
-    draw: Callable[[int], int],
-    applied: int,
-    election_ticks: int,
-    heartbeat_ticks: int,
-) -> RaftConfig:
-    """Return the settings of raft under which this replica works."""
-    return RaftConfig(
-        node_id=node_id,
-        draw=draw,
-        applied=applied,
-        election_ticks=election_ticks,
-        heartbeat_ticks=heartbeat_ticks,
-        asynchronous=True,
-        forward_proposals=False,
-        uncommitted_bytes_max=UNCOMMITTED_BYTES_MAX,
-        apply_bytes_max=APPLY_BYTES_MAX,
-    )
-
-
-# A leader cut off from the others must not fill its memory and disk with what nobody will commit.
-UNCOMMITTED_BYTES_MAX: Final = 64 << 20
-# Committed entries handed out to be applied and not reported yet.
-APPLY_BYTES_MAX: Final = 4 << 20
 
 __all__ = [
     "Answer",

@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 from mcr.blocking import run_blocking
-from mcr.errors import CorruptStoreError, FailedError, McrError, NoQuorumError
+from mcr.errors import CorruptStoreError, FailedError, McrError
 from mcr.model import LogIndex
 from mcr_node.core.members import Membership, decode_membership
 from mcr_node.core.raft.errors import HaltError, InvalidMessageError
@@ -38,8 +38,10 @@ from mcr_node.runtime.applying import Applier
 from mcr_node.runtime.identity import Self as Self
 from mcr_node.runtime.identity import Timing as Timing
 from mcr_node.runtime.log_writing import LogWriter
+from mcr_node.runtime.patience import Patience
 from mcr_node.runtime.raft_storage import RaftStorage
 from mcr_node.runtime.sending_snapshots import SnapshotShelf
+from mcr_node.runtime.shared_reads import SharedReads
 
 Result = TypeVar("Result")
 
@@ -50,6 +52,14 @@ PROPOSALS_WAITING_MAX = 4096
 LOG_ENTRIES_KEPT_MAX = 20_000
 # Appends made durable by one sync, at the most.
 APPENDS_PER_SYNC_MAX = 64
+# One more than one, so that a long list does not hold up every other read.
+READ_TRIPS_MAX = 2
+# How long a leader waits for the next entry to say along with it that the one before is committed. Others
+# apply as much later; who waits for them is not made to (see `Replica`).
+NEWS_S = 0.002
+# How long commands that come many at a time wait for each other, to share messages and syncs. A batch costs
+# as much as ten commands, and who is one of many waits several times as long anyway.
+GATHER_S = 0.010
 TASK_NAME = "mcr-runner"
 
 
@@ -77,7 +87,7 @@ class Runner:
         self._state = state
         self._log_executor = log_executor
         self._state_executor = state_executor
-        self._read_executor = read_executor
+        self._shared_reads = SharedReads(read_executor, READ_TRIPS_MAX)
         self.timing = timing or Timing()
         self._peers: Peers = NoPeers()
         self._told: Membership | None = None
@@ -104,8 +114,10 @@ class Runner:
         self._applies: asyncio.Queue[Apply] = asyncio.Queue()
         self._writer = LogWriter(log)
         self._tasks: list[asyncio.Task[None]] = []
+        self._news: asyncio.TimerHandle | None = None
+        self._gathering: asyncio.TimerHandle | None = None
         self._failure: McrError | None = None
-        self._leaderless_ticks = 0
+        self._patience = Patience(self.timing)
         # When the last read began that a leader confirmed; the view is at least as new as that.
         self.confirmed_ns: int | None = None
         # Replaced each time it is set, so that whoever waits wakes up once for each step forward.
@@ -259,7 +271,7 @@ class Runner:
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Run blocking reads beside the event loop."""
-        return await run_blocking(self._read_executor, work)
+        return await self._shared_reads.run(work)
 
     async def start(self, peers: Peers | None = None) -> None:
         """Begin to take part; a sole voter has applied all it ever acknowledged when this returns."""
@@ -332,8 +344,8 @@ class Runner:
     def _check(self) -> None:
         if self._failure is not None:
             raise self._failure
-        if self._leaderless_ticks >= self._patience_ticks:
-            raise self._no_quorum()
+        if self._patience.is_over:
+            raise self._patience.error()
 
     def _pump(self) -> None:
         if self._failure is not None:
@@ -350,6 +362,11 @@ class Runner:
             raise
 
     def _carry_out(self, effects: Sequence[Effect]) -> None:
+        loop = asyncio.get_running_loop()
+        if self._news is None and self.replica.has_news:
+            self._news = loop.call_later(NEWS_S, self._tell_news)
+        if self._gathering is None and self.replica.is_gathering:
+            self._gathering = loop.call_later(GATHER_S, self._end_gathering)
         for effect in effects:
             match effect:
                 case Append():
@@ -368,6 +385,16 @@ class Runner:
                     read = self._reads.pop(ticket, None)
                     if read is not None and not read.done():
                         read.set_result(index)
+
+    def _tell_news(self) -> None:
+        self._news = None
+        self.replica.tell_news()
+        self._pump()
+
+    def _end_gathering(self) -> None:
+        self._gathering = None
+        self.replica.end_gathering()
+        self._pump()
 
     def _send(self, message: Message) -> None:
         if message.type is not MessageType.SNAPSHOT:
@@ -389,7 +416,9 @@ class Runner:
                 # The state is about to be replaced: nothing may still be on its way into the old one. Raft
                 # hands out nothing to apply until it hears that the snapshot is installed.
                 await self._applies.join()
-            await run_blocking(self._log_executor, partial(self._writer.write, batch))
+            is_alone = self.replica.is_sole_voter
+            if sum([self._writer.needs_disk(append, is_alone=is_alone) for append in batch]):
+                await run_blocking(self._log_executor, partial(self._writer.write, batch))
             for append in batch:
                 if append.message.snapshot is not None:
                     self._applier.reload()
@@ -449,21 +478,12 @@ class Runner:
             # A loop that was held up does not catch up on ticks: a pause is no reason for an election storm.
             due_s = max(due_s + tick_s, loop.time())
             self.replica.tick()
-            self._leaderless_ticks = 0 if self.leader else self._leaderless_ticks + 1
+            is_over = self._patience.tick(has_leader=bool(self.leader))
             # Those who wait for a leader, or for another one, look again.
             self._wake()
-            if self._leaderless_ticks == self._patience_ticks:
-                self._turn_away(self._no_quorum())
+            if is_over:
+                self._turn_away(self._patience.error())
             self._pump()
-
-    @property
-    def _patience_ticks(self) -> int:
-        """How long a node waits for a leader before it says that there is no quorum: two elections."""
-        return 4 * self.timing.election_ticks
-
-    def _no_quorum(self) -> NoQuorumError:
-        silent_ms = self._leaderless_ticks * self.timing.tick_ms
-        return NoQuorumError(f"no leader for {silent_ms} ms; a majority of the voters must reach each other")
 
     async def _guarded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:

@@ -4,8 +4,10 @@ A commit is sealed only when enough nodes hold all its chunks, synced. A read th
 other members, verifies what comes, keeps it, and serves it.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
@@ -22,6 +24,10 @@ COPIES = 2
 IDS_AT_ONCE = 1024
 # What is read here and sent there in one step.
 CHUNKS_AT_ONCE = 8
+# Manifests that were sealed a moment ago are not looked for again: a commit of the bytes of the version
+# before, with other parameters, would ask another node and sync its disk for nothing.
+SEALED_MAX = 1024
+SEALED_S_MAX = 10.0
 
 
 class Holders(Protocol):
@@ -40,6 +46,15 @@ class Holders(Protocol):
         """Make durable what was put."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    """A manifest that enough nodes held: among which, until when that is believed, and what it holds."""
+
+    others: tuple[int, ...]
+    until_s: float
+    content: Content
+
+
 class ClusterChunks(LocalChunks):
     """`LocalChunks` that asks the other members for what it lacks."""
 
@@ -56,6 +71,7 @@ class ClusterChunks(LocalChunks):
         super().__init__(store, executor, capacity_bytes=capacity_bytes)
         self._holders = holders
         self._others = others
+        self._sealed: dict[ChunkId, _Sealed] = {}
 
     async def get(self, ids: Sequence[ChunkId]) -> list[bytes]:
         """See ChunkTransport."""
@@ -65,6 +81,7 @@ class ClusterChunks(LocalChunks):
             try:
                 return await super().get(ids)
             except CorruptChunkError:
+                self._sealed.clear()
                 silent = await self._fetch(ids)
             except MissingChunkError as error:
                 raise _told_apart(error, silent) from error
@@ -75,6 +92,7 @@ class ClusterChunks(LocalChunks):
         frame, count, error = await super().get_frame(ids)
         if not isinstance(error, (MissingChunkError, CorruptChunkError)):
             return frame, count, error
+        self._sealed.clear()
         if count:
             # What is here goes out first; the next frame begins with what is not.
             return frame, count, None
@@ -126,9 +144,22 @@ class ClusterChunks(LocalChunks):
             MissingChunkError: a chunk is nowhere; upload it and repeat.
             DurabilityError: fewer nodes can be reached than there must be copies.
         """
+        others = [member for member in self._others() if member.node_id != without]
+        among = tuple(sorted([member.node_id for member in others]))
+        now_s = asyncio.get_running_loop().time()
+        before = self._sealed.pop(manifest, None)
+        if before is not None and before.others == among and now_s < before.until_s:
+            self._sealed[manifest] = before
+            return before.content
+        content = await self._seal(manifest, others)
+        while len(self._sealed) >= SEALED_MAX:
+            self._sealed.pop(next(iter(self._sealed)))
+        self._sealed[manifest] = _Sealed(among, now_s + SEALED_S_MAX, content)
+        return content
+
+    async def _seal(self, manifest: ChunkId, others: Sequence[Member]) -> Content:
         await self._gather(manifest)
         content = await self.check_held(manifest)
-        others = [member for member in self._others() if member.node_id != without]
         needed = min(COPIES, len(others) + 1) - 1
         copies = 0
         for member in _in_order(others, manifest):

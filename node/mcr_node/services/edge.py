@@ -166,8 +166,10 @@ def _unary(edge: Edge, method: MethodDescriptor, served_by: Callable[[Context], 
     name = snake(method.name)
     request_class = message_factory.GetMessageClass(method.input_type)
 
+    full_name = method.full_name
+
     async def handle(data: bytes, context: Context) -> Message | None:
-        async with edge.call(context, method.full_name):
+        async with edge.call(context, full_name):
             work: Callable[[Message], Awaitable[Message]] = getattr(served_by(context), name)
             return await work(parsed(request_class, data))
         return None

@@ -208,9 +208,7 @@ class VersionsService:
     async def _made(self, model: str, accepted: Accepted) -> pb.Version:
         result = accepted.result
         assert isinstance(result, VersionResult)
-        return await self._read(
-            lambda view: _wire.version_to_wire(queries.get_version(view, model, result.number))
-        )
+        return await self._read(lambda view: _version(view, model, result.number))
 
     # ---- reads ----
 
@@ -220,7 +218,7 @@ class VersionsService:
 
         def read(view: View) -> pb.Version:
             number = queries.resolve(view, reference)
-            return _wire.version_to_wire(queries.get_version(view, reference.model, number))
+            return _version(view, reference.model, number)
 
         index = await self._fresh(request.read)
         return pb.GetVersionResponse(
@@ -379,6 +377,15 @@ def _fitting(items: Iterable[Item]) -> list[Item]:
             break
         found.append(item)
     return found
+
+
+def _version(view: View, model: str, number: int) -> pb.Version:
+    """Return a version as a message, its record as it is stored: whoever gets it computes its id again."""
+    return pb.Version(
+        record=queries.get_record(view, model, number),
+        refs=queries.refs_at(view, model, number),
+        metrics=_wire.metrics_to_wire(queries.metrics_of(view, model, number)),
+    )
 
 
 def _request_id(header: pb.WriteHeader) -> RequestId:

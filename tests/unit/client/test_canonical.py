@@ -1,7 +1,8 @@
-"""One byte string for each value (RFC 8949 §4.2.1), compared with an encoder written down again from the RFC."""
+"""One byte string for each value (RFC 8949 §4.2.1), as an encoder says that was written from the RFC."""
 
 import math
 import struct
+from collections.abc import Mapping, Sequence
 from enum import IntEnum, StrEnum
 
 import pytest
@@ -52,12 +53,11 @@ def by_the_book(value: CanonicalValue) -> bytes:
             return head(3, len(value.encode())) + value.encode()
         case bytes():
             return head(2, len(value)) + value
-        case list():
+        case Sequence():
             return head(4, len(value)) + b"".join(map(by_the_book, value))
-        case dict():
+        case Mapping():
             pairs = sorted((by_the_book(key), by_the_book(item)) for key, item in value.items())
             return head(5, len(pairs)) + b"".join(key + item for key, item in pairs)
-    raise AssertionError(value)
 
 
 @given(values)
@@ -87,7 +87,7 @@ class Number(IntEnum):
 
 
 def test_subclasses_and_other_forms_are_written_as_what_they_extend() -> None:
-    given_value = {
+    given_value: CanonicalValue = {
         "w": Word.MAIN,
         "n": Number.SEVEN,
         "t": (1, 2),

@@ -39,6 +39,8 @@ class RaftConfig:
         check_conf_changes: refuse changes that cannot follow the present configuration. Off only in tests.
         learn_commit_from_votes: a refused vote tells the candidate what is committed; see
             `election.refuse_vote`. Off only in the scenario files, which print the messages.
+        tell_commit_later: a leader does not tell its peers at once that something was committed: the next
+            append or heartbeat says so, or `RawNode.tell_commit`. One round of messages less for each entry.
         step_down_on_removal: a leader that is voter no longer steps down when it applies that.
         leases_elsewhere: something above relies on the leader being obeyed for an election timeout, so
             FORGET_LEADER is refused. The core itself never reads by lease: clocks may run apart.
@@ -61,6 +63,7 @@ class RaftConfig:
     forward_proposals: bool = True
     check_conf_changes: bool = True
     learn_commit_from_votes: bool = True
+    tell_commit_later: bool = False
     step_down_on_removal: bool = True
     leases_elsewhere: bool = False
 

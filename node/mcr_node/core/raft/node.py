@@ -45,6 +45,7 @@ from mcr_node.core.raft.messages import (
 )
 from mcr_node.core.raft.raft import Raft, ReadState, Role
 from mcr_node.core.raft.reconfiguration import apply_conf_change
+from mcr_node.core.raft.sending import send_append
 from mcr_node.core.raft.step import step, tick
 from mcr_node.core.raft.storage import LogStorage
 from mcr_node.core.raft.tracker import Progress
@@ -173,6 +174,21 @@ class RawNode:
     def transfer_leader(self, target: int) -> None:
         """Ask for `target` to lead; nothing comes of it if it is a learner, unknown or too slow."""
         step(self.raft, Message(MessageType.TRANSFER_LEADER, sender=target))
+
+    @property
+    def has_news(self) -> bool:
+        """Whether this node leads, and a peer has not been told of a commit; see `tell_commit_later`."""
+        if self.raft.role is not Role.LEADER:
+            return False
+        committed = self.raft.log.committed
+        return any(progress.has_news(committed) for _, progress in self.raft.tracker.peers)
+
+    def tell_commit(self) -> None:
+        """Leader: send those peers an empty append that have not been told of the last commit."""
+        if self.has_news:
+            for peer_id, progress in self.raft.tracker.peers:
+                if progress.has_news(self.raft.log.committed):
+                    send_append(self.raft, peer_id, progress)
 
     def forget_leader(self) -> None:
         """Follower: take the leader for dead on other evidence, and let others' campaigns through."""

@@ -91,8 +91,9 @@ def handle_append_response(raft: Raft, progress: Progress, message: Message) -> 
     is_peer = message.sender != raft.node_id
     # Only an answer beyond the commit index can move it.
     if index > raft.log.committed and maybe_commit(raft):
-        broadcast_append(raft)
-    elif is_peer and progress.can_bump_commit(raft.log.committed):
+        if not raft.config.tell_commit_later:
+            broadcast_append(raft)
+    elif is_peer and progress.can_bump_commit(raft.log.committed) and not raft.config.tell_commit_later:
         # Not strictly needed, heartbeats tell it too; but this is sooner.
         send_append(raft, message.sender, progress)
     if not is_peer:

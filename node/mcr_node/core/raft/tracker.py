@@ -135,6 +135,11 @@ class Progress:
             if count:
                 self.flow_paused = True
 
+    def has_news(self, commit: int) -> bool:
+        """Say whether an empty append may go to the peer now, and would tell it of a commit it can use."""
+        is_open = not self.flow_paused and self.state is not ProgressState.SNAPSHOT
+        return is_open and self.can_bump_commit(commit)
+
     def can_bump_commit(self, commit: int) -> bool:
         """Say whether an empty append would tell the peer of a commit it can use."""
         return commit > self.sent_commit and self.sent_commit < self.next - 1
