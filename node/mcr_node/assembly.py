@@ -132,6 +132,10 @@ class _Stores:
 
         self.snapshots = SnapshotFolder.open(path / "snapshots", self.state, disk)
 
+    def log_entry_count(self) -> int:
+        first, last = self.log.bounds()
+        return last - first + 1
+
     def close(self) -> None:
         self.chunks.close()
         self.log.close()
@@ -185,12 +189,12 @@ class Node:
             )
         self.admin = AdminService(
             self.runner,
-            stores.log,
             stores.chunks,
             store_id=identity.store_id,
             store_format=store_folder.STORE_FORMAT,
             encoding=identity.encoding,
             bytes_free=partial(store_folder.bytes_free, path),
+            log_entry_count=stores.log_entry_count,
             myself=myself,
             colleagues=parts.others,
             keep_all=self._keep_all,

@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from mcr import canonical
 from mcr.canonical import CanonicalValue
-from mcr.errors import InvalidArgumentError
+from mcr.errors import AlreadyExistsError, FailedError, InvalidArgumentError, MemberNotFoundError
 from mcr_node.core.raft.messages import ConfState
 
 # Far above what one raft group is good for; bounds what a hostile or broken context can make us keep.
@@ -63,6 +63,55 @@ class Membership:
         conf = self.conf
         found = {*conf.voters, *conf.learners, *conf.voters_outgoing, *conf.learners_next}
         return tuple(sorted(found))
+
+    def decides_alone(self, node_id: int) -> bool:
+        """Say whether a node is the only one with a vote."""
+        return self.conf.voters == (node_id,) and not self.conf.voters_outgoing
+
+    def name_of(self, node_id: int) -> str:
+        """Return the name of a node.
+
+        Raises:
+            MemberNotFoundError: it is no member.
+        """
+        member = self.get(node_id)
+        if member is None and node_id not in self.ids():
+            raise MemberNotFoundError(str(node_id))
+        return str(node_id) if member is None else member.name
+
+    def check_added(self, member: Member) -> None:
+        """Refuse a node that the members could not be told from another.
+
+        Raises:
+            AlreadyExistsError: another node has its name.
+        """
+        namesake = self.named(member.name)
+        if namesake is not None and namesake.node_id != member.node_id:
+            raise AlreadyExistsError("node", member.name, "another node of the cluster has that name")
+
+    def check_removed(self, node_id: int) -> None:
+        """Refuse a removal after which nobody could decide anything.
+
+        Raises:
+            MemberNotFoundError: it is no member.
+            FailedError: it is the last voter.
+        """
+        name = self.name_of(node_id)
+        if self.conf.voters == (node_id,):
+            raise FailedError(
+                f"removing {name}", "it is the last voter; promote another node first, or stop it"
+            )
+
+    def check_leading(self, node_id: int) -> None:
+        """Refuse a leader that could not be one.
+
+        Raises:
+            MemberNotFoundError: it is no member.
+            FailedError: it has no vote.
+        """
+        name = self.name_of(node_id)
+        if node_id not in self.conf.voters:
+            raise FailedError(f"leadership of {name}", "it has no vote; promote it first")
 
     def after(self, conf: ConfState, told: Iterable[Member]) -> "Membership":
         """Return the membership under a new configuration, knowing what the change told of its nodes."""

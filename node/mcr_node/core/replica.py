@@ -128,8 +128,7 @@ class Replica:
     @property
     def is_sole_voter(self) -> bool:
         """Whether this node decides alone."""
-        conf = self.membership.conf
-        return conf.voters == (self.node_id,) and not conf.voters_outgoing
+        return self.membership.decides_alone(self.node_id)
 
     @property
     def has_news(self) -> bool:

@@ -40,6 +40,7 @@ from mcr_node.runtime.identity import Timing as Timing
 from mcr_node.runtime.log_writing import LogWriter
 from mcr_node.runtime.patience import Patience
 from mcr_node.runtime.raft_storage import RaftStorage
+from mcr_node.runtime.reconfiguring import Reconfiguration
 from mcr_node.runtime.sending_snapshots import SnapshotShelf
 from mcr_node.runtime.shared_reads import SharedReads
 
@@ -64,7 +65,7 @@ TASK_NAME = "mcr-runner"
 
 
 class Runner:
-    """One node's log and state, driven by its replica; `ports.PeerEvents` for its transport.
+    """`ports_log.ReplicatedLog` on Raft, driven by its replica; `ports.PeerEvents` for its transport.
 
     `start` once, `propose` and `read_index` from the event loop, `close` at the end.
     """
@@ -106,6 +107,7 @@ class Runner:
         known, told = (membership, True) if membership.conf != ConfState() else (myself.at_start, False)
         self.replica = Replica(config, storage, known, is_told=told)
         self.replica.applied_term = state.applied_term()
+        self.members = Reconfiguration(self)
         self._tickets = count(1)
         self._answers: dict[int, asyncio.Future[Outcome]] = {}
         self._reads: dict[int, asyncio.Future[int]] = {}
@@ -177,16 +179,7 @@ class Runner:
     # ---- callers ----
 
     async def read_index(self, *, at_least: LogIndex | None, stale_ok: bool) -> LogIndex:
-        """Wait until the view is as fresh as a read asks for, and return an index that it has reached.
-
-        Args:
-            at_least: the read must show the effects of the log up to here; None = of every write answered
-                before this call, by any node.
-            stale_ok: whatever the view has will do.
-
-        Raises:
-            McrError: the log failed. Where there is no quorum it waits; the caller bounds that.
-        """
+        """See `ports_log.ReplicatedLog`."""
         if stale_ok:
             return self.applied
         if at_least is not None:
@@ -208,11 +201,7 @@ class Runner:
                 self.replica.forget(ticket)
 
     async def wait_applied(self, index: LogIndex) -> None:
-        """Wait until the view has reached `index`; the caller bounds the wait.
-
-        Raises:
-            McrError: the log failed, so it never will.
-        """
+        """See `ports_log.ReplicatedLog`."""
         while self.applied < index:
             if self._failure is not None:
                 raise self._failure
@@ -245,14 +234,7 @@ class Runner:
         return self._failure
 
     async def propose(self, command: Command) -> Outcome:
-        """Put a command into the log; return its outcome once it is durable on a majority and applied here.
-
-        Without a quorum it waits; the caller bounds that, and does not know the outcome then.
-
-        Raises:
-            OutOfSpaceError, FailedError: the log or state could not be written. The outcome is unknown;
-                repeat with the same request id after the store was reopened.
-        """
+        """See `ports_log.ReplicatedLog`."""
         self._check()
         data = codec.encode(command)
         async with self._room:

@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 from mcr.errors import McrError
 from mcr.v1 import admin_pb2 as pb
 from mcr_node.core.members import Member
-from mcr_node.ports import ChunkStore, LogStore
-from mcr_node.runtime.runner import Runner
+from mcr_node.ports import ChunkStore
+from mcr_node.ports_log import ReplicatedLog
 from mcr_node.services.membership import Colleagues, MembershipService
 
 # Below this a commit of a small model may already fail; the log and the index need a little as well.
 BYTES_FREE_LOW = 1_000_000_000
 # A member that does not say how it does by then is shown as one that does not answer.
 LOOK_S = 2.0
+# Until it is known where this node is, so often is it said: about as often as nodes hear of each other.
+ANNOUNCE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +42,29 @@ class AdminService:
 
     def __init__(
         self,
-        runner: Runner,
-        log: LogStore,
+        log: ReplicatedLog,
         chunks: ChunkStore,
         *,
         store_id: bytes,
         store_format: int,
         encoding: str,
         bytes_free: Callable[[], int],
+        log_entry_count: Callable[[], int],
         myself: Myself,
         keep_all: Callable[[int], Awaitable[None]],
         colleagues: Colleagues | None = None,
     ) -> None:
-        self._runner = runner
         self._log = log
         self._chunks = chunks
         self._store_id = store_id
         self._store_format = store_format
         self._encoding = encoding
         self._bytes_free = bytes_free
+        self._log_entry_count = log_entry_count
         self.myself = myself
         self._colleagues = colleagues
         self.membership = MembershipService(
-            runner, colleagues, cluster_id=store_id, encoding=encoding, keep_all=keep_all
+            log, colleagues, cluster_id=store_id, encoding=encoding, keep_all=keep_all
         )
         # Set while the node takes no new work although it runs: before it stops.
         self.draining = False
@@ -74,7 +76,7 @@ class AdminService:
     @property
     def ready(self) -> bool:
         """Whether clients should come here."""
-        return self._runner.failure is None and not self.draining
+        return self._log.failure is None and not self.draining
 
     async def ping(self, request: pb.PingRequest) -> pb.PingResponse:
         """Answer at once."""
@@ -82,24 +84,24 @@ class AdminService:
             name=self.myself.name,
             site=self.myself.site,
             ready=self.ready,
-            applied_index=self._runner.applied,
+            applied_index=self._log.applied,
         )
 
     async def get_cluster_status(self, request: pb.GetClusterStatusRequest) -> pb.GetClusterStatusResponse:
         """Return the members of the cluster and how they do."""
-        runner = self._runner
-        store = await runner.run(self._status)
-        membership = runner.membership
+        log = self._log
+        store = await log.run(self._status)
+        membership = log.membership
         members = await asyncio.gather(*(self._look_at(member, store) for member in membership.members))
         members.sort(key=lambda member: member.name)
-        leader = membership.get(runner.leader)
+        leader = membership.get(log.leader)
         leader_name = "" if leader is None else leader.name
-        if runner.leader == runner.node_id:
+        if log.leader == log.node_id:
             # What it is called now, even if the others have not heard of it yet.
             leader_name = self.myself.name
         return pb.GetClusterStatusResponse(
             leader=leader_name,
-            term=runner.term,
+            term=log.term,
             applied_index=store.applied_index,
             members=members,
             # Every version was sealed with its copies; nothing looks for those that were lost since.
@@ -108,8 +110,8 @@ class AdminService:
         )
 
     async def _look_at(self, member: Member, mine: pb.GetStoreStatusResponse) -> pb.Member:
-        runner = self._runner
-        voters = runner.membership.conf.voters
+        log = self._log
+        voters = log.membership.conf.voters
         found = pb.Member(
             name=member.name,
             address=member.address,
@@ -117,9 +119,9 @@ class AdminService:
             role=pb.MEMBER_ROLE_VOTER if member.node_id in voters else pb.MEMBER_ROLE_LEARNER,
         )
         status: pb.GetStoreStatusResponse | None = None
-        if member.node_id == runner.node_id:
+        if member.node_id == log.node_id:
             found.name, found.address, found.site = self.myself.name, self.myself.address, self.myself.site
-            status = mine if runner.failure is None else None
+            status = mine if log.failure is None else None
         elif self._colleagues is not None:
             with suppress(McrError, TimeoutError):
                 async with asyncio.timeout(LOOK_S):
@@ -137,17 +139,17 @@ class AdminService:
     async def announce_for_ever(self) -> None:
         """See to it that the members know where this node is, now and after a restart elsewhere."""
         request = pb.AddMemberRequest(
-            node_id=self._runner.node_id,
+            node_id=self._log.node_id,
             name=self.myself.name,
             address=self.myself.address,
             site=self.myself.site,
             capacity_bytes=self.myself.capacity_bytes or 0,
         )
         wanted = Member(request.node_id, request.name, request.address, request.site, request.capacity_bytes)
-        while self._runner.membership.get(wanted.node_id) != wanted:
+        while self._log.membership.get(wanted.node_id) != wanted:
             with suppress(McrError):
                 await self.membership.add(request)
-            await asyncio.sleep(self._runner.timing.tick_ms / 1000)
+            await asyncio.sleep(ANNOUNCE_S)
 
     async def add_member(self, request: pb.AddMemberRequest) -> pb.AddMemberResponse:
         """See `services.membership`."""
@@ -173,11 +175,11 @@ class AdminService:
             for member in members
             if not member.healthy and member.name != self.myself.name
         ]
-        if not self._runner.leader:
+        if not self._log.leader:
             alarms.insert(0, pb.Alarm(code="no_leader", message="no leader is known; writes wait or fail"))
         found: dict[str, str] = {}
-        if self._runner.failure is not None:
-            found["log_failed"] = f"the log takes no more writes: {self._runner.failure}"
+        if self._log.failure is not None:
+            found["log_failed"] = f"the log takes no more writes: {self._log.failure}"
         if store.chunks_quarantined:
             found["chunks_damaged"] = f"{store.chunks_quarantined} chunks were found damaged and set aside"
         if store.bytes_free < BYTES_FREE_LOW:
@@ -187,19 +189,18 @@ class AdminService:
 
     async def get_store_status(self, request: pb.GetStoreStatusRequest) -> pb.GetStoreStatusResponse:
         """Return totals and health."""
-        return await self._runner.run(self._status)
+        return await self._log.run(self._status)
 
     def _status(self) -> pb.GetStoreStatusResponse:
         stats = self._chunks.stats()
-        first, last = self._log.bounds()
         bytes_free = self._bytes_free()
         if self.myself.capacity_bytes is not None:
             bytes_free = max(0, min(bytes_free, self.myself.capacity_bytes - stats.bytes_used))
         return pb.GetStoreStatusResponse(
             store_id=self._store_id,
             store_format=self._store_format,
-            applied_index=self._runner.applied,
-            state_digest=self._runner.state_digest,
+            applied_index=self._log.applied,
+            state_digest=self._log.state_digest,
             chunk_count=stats.chunk_count,
             chunk_bytes_plain=stats.bytes_plain,
             chunk_bytes_live=stats.bytes_live,
@@ -207,5 +208,5 @@ class AdminService:
             chunks_quarantined=stats.quarantined,
             bytes_free=bytes_free,
             encoding=self._encoding,
-            log_entry_count=last - first + 1,
+            log_entry_count=self._log_entry_count(),
         )

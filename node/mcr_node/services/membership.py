@@ -7,7 +7,6 @@ from typing import Protocol, TypeVar
 from google.protobuf.message import Message
 
 from mcr.errors import (
-    AlreadyExistsError,
     FailedError,
     InvalidArgumentError,
     MemberNotFoundError,
@@ -15,20 +14,14 @@ from mcr.errors import (
 )
 from mcr.references import check_name
 from mcr.v1 import admin_pb2 as pb
-from mcr_node.core.members import Member, encode_context
-from mcr_node.core.raft.errors import ConfChangeError, ProposalDroppedError
-from mcr_node.core.raft.messages import (
-    ConfChangeSingle,
-    ConfChangeTransition,
-    ConfChangeType,
-    ConfChangeV2,
-)
-from mcr_node.core.replica import Replica
-from mcr_node.runtime.runner import Runner
+from mcr_node.core.members import Member
+from mcr_node.ports_log import ReplicatedLog
 
 Response = TypeVar("Response", bound=Message)
 # A learner that lacks no more than this is as good as caught up: the rest arrives with the next messages.
 PROMOTE_LAG_MAX = 64
+# How often a leader looks whether a learner has caught up: about as often as nodes hear of each other.
+PROMOTE_LOOK_S = 0.1
 NODE_ID_LIMIT = 1 << 62
 
 
@@ -48,21 +41,19 @@ class MembershipService:
 
     def __init__(
         self,
-        runner: Runner,
+        log: ReplicatedLog,
         colleagues: Colleagues | None,
         *,
         cluster_id: bytes,
         encoding: str,
         keep_all: Callable[[int], Awaitable[None]],
     ) -> None:
-        """Serve the membership of `runner`; `keep_all` makes the copies that a node takes along."""
-        self._runner = runner
+        """Serve the members of `log`; `keep_all` makes the copies that a node takes along."""
+        self._log = log
         self._colleagues = colleagues
         self._cluster_id = cluster_id
         self._encoding = encoding
         self._keep_all = keep_all
-        # One change after the other: the second waits for the first instead of being refused.
-        self._changing = asyncio.Lock()
 
     async def add(self, request: pb.AddMemberRequest) -> pb.AddMemberResponse:
         """Take a node in as a learner, or note where it is now."""
@@ -75,16 +66,7 @@ class MembershipService:
 
     async def _add(self, request: pb.AddMemberRequest) -> pb.AddMemberResponse:
         member = Member(request.node_id, request.name, request.address, request.site, request.capacity_bytes)
-        membership = self._runner.membership
-        namesake = membership.named(request.name)
-        if namesake is not None and namesake.node_id != request.node_id:
-            raise AlreadyExistsError("node", request.name, "another node of the cluster has that name")
-        if membership.get(request.node_id) != member:
-            # Of a voter it changes no votes, and only tells where the node is. It says that it is one, all
-            # the same: the log must name the voter with which the cluster began, for those who only read it.
-            is_voter = request.node_id in membership.conf.voters
-            kind = ConfChangeType.ADD_NODE if is_voter else ConfChangeType.ADD_LEARNER
-            await self._change(kind, member.node_id, member)
+        await self._log.members.add(member)
         return pb.AddMemberResponse(cluster_id=self._cluster_id, encoding=self._encoding)
 
     async def remove(self, request: pb.RemoveMemberRequest) -> pb.RemoveMemberResponse:
@@ -95,11 +77,9 @@ class MembershipService:
 
     async def _remove(self, request: pb.RemoveMemberRequest) -> pb.RemoveMemberResponse:
         member = self._named(request.name)
-        if self._runner.membership.conf.voters == (member.node_id,):
-            raise FailedError(
-                f"removing {member.name}", "it is the last voter; promote another node first, or stop it"
-            )
-        if member.node_id == self._runner.node_id:
+        # Before anything is copied or handed over for it.
+        self._log.membership.check_removed(member.node_id)
+        if member.node_id == self._log.node_id:
             await self._transfer("")
             # Whoever leads now removes us.
             request = pb.RemoveMemberRequest(name=request.name, force=request.force)
@@ -108,7 +88,7 @@ class MembershipService:
             # It may hold a last copy, or a second one. What is copied when the caller's time is up stays, so
             # the same command goes on where it stopped.
             await self._keep_all(member.node_id)
-        await self._change(ConfChangeType.REMOVE_NODE, member.node_id, None)
+        await self._log.members.remove(member.node_id)
         return pb.RemoveMemberResponse()
 
     async def promote(self, request: pb.PromoteMemberRequest) -> pb.PromoteMemberResponse:
@@ -118,9 +98,7 @@ class MembershipService:
         )
 
     async def _promote(self, request: pb.PromoteMemberRequest) -> pb.PromoteMemberResponse:
-        member = self._named(request.name)
-        if member.node_id not in self._runner.membership.conf.voters:
-            await self._change(ConfChangeType.ADD_NODE, member.node_id, None)
+        await self._log.members.promote(self._named(request.name).node_id)
         return pb.PromoteMemberResponse()
 
     async def transfer(self, request: pb.TransferLeadershipRequest) -> pb.TransferLeadershipResponse:
@@ -133,52 +111,31 @@ class MembershipService:
         )
 
     async def _transfer(self, name: str) -> pb.TransferLeadershipResponse:
-        runner, conf = self._runner, self._runner.membership.conf
-        if name:
-            member = self._named(name)
-            if member.node_id not in conf.voters:
-                raise FailedError(f"leadership of {name}", "it has no vote; promote it first")
-            target = member.node_id
-        else:
-            others = [node_id for node_id in conf.voters if node_id != runner.node_id]
-            if not others:
-                raise FailedError("transferring leadership", "there is no other voter")
-            target = max(others, key=lambda node_id: runner.replica.match_of(node_id) or 0)
-        if target != runner.node_id:
-            runner.decide(lambda replica: replica.transfer_leader(target))
-            try:
-                async with asyncio.timeout(self._patience_s):
-                    await runner.wait_for(lambda: runner.leader == target)
-            except TimeoutError as error:
-                raise NoQuorumError("the node that should lead did not take over in time") from error
-        leader = runner.membership.get(target)
-        return pb.TransferLeadershipResponse(leader="" if leader is None else leader.name)
+        log = self._log
+        leader = await log.members.transfer_leader(self._named(name).node_id if name else None)
+        member = log.membership.get(leader)
+        return pb.TransferLeadershipResponse(leader="" if member is None else member.name)
 
     async def promote_for_ever(self) -> None:
         """Leader: give a vote to each learner that has caught up."""
+        log = self._log
         while True:
-            await asyncio.sleep(self._runner.timing.tick_ms / 1000)
-            runner = self._runner
-            if not runner.replica.is_leader or self._changing.locked():
-                continue
-            for node_id in runner.membership.conf.learners:
-                match = runner.replica.match_of(node_id)
-                if match and runner.replica.is_active(node_id) and match + PROMOTE_LAG_MAX >= runner.commit:
+            await asyncio.sleep(PROMOTE_LOOK_S)
+            for node_id in log.membership.conf.learners if log.is_leader else ():
+                progress = log.members.progress(node_id)
+                if progress is None or not progress.is_active or not progress.match:
+                    continue
+                if progress.match + PROMOTE_LAG_MAX >= log.commit:
                     try:
-                        await self._change(ConfChangeType.ADD_NODE, node_id, None)
-                    except (FailedError, NoQuorumError):
-                        # No longer leader, or no majority: whoever leads next sees the learner too.
+                        await log.members.promote(node_id)
+                    except (FailedError, NoQuorumError, MemberNotFoundError):
+                        # No longer leader, no majority, or removed meanwhile: whoever leads sees it too.
                         break
 
     # ---- inside ----
 
-    @property
-    def _patience_s(self) -> float:
-        timing = self._runner.timing
-        return 4 * timing.election_ticks * timing.tick_ms / 1000
-
     def _named(self, name: str) -> Member:
-        member = self._runner.membership.named(name)
+        member = self._log.membership.named(name)
         if member is None:
             raise MemberNotFoundError(name)
         return member
@@ -190,65 +147,16 @@ class MembershipService:
         kind: type[Response],
         work: Callable[[], Awaitable[Response]],
     ) -> Response:
-        self._runner.decide(lambda replica: replica.begin_term_alone())
-        try:
-            async with asyncio.timeout(self._patience_s):
-                await self._runner.wait_for(lambda: self._runner.leader != 0)
-        except TimeoutError as error:
-            raise NoQuorumError("no leader is known") from error
-        if self._runner.is_leader:
+        await self._log.members.wait_leader()
+        if self._log.is_leader:
             return await work()
         return await self._hand_on(rpc, request, kind)
 
     async def _hand_on(self, rpc: str, request: Message, kind: type[Response]) -> Response:
-        leader = self._runner.membership.get(self._runner.leader)
+        leader = self._log.membership.get(self._log.leader)
         if leader is None or self._colleagues is None or getattr(request, "handed_on", True):
             raise NoQuorumError("the leader is changing")
         marked = type(request)()
         marked.CopyFrom(request)
         marked.handed_on = True  # type: ignore[attr-defined]  # every request of this service has it
         return await self._colleagues.admin(leader.address, rpc, marked, kind)
-
-    async def _change(self, kind: ConfChangeType, node_id: int, told: Member | None) -> None:
-        """Change the configuration and wait until the change is in force here.
-
-        Raises:
-            NoQuorumError: it is not known whether it will be.
-            FailedError: it cannot follow the present configuration.
-        """
-        change = ConfChangeV2(
-            (ConfChangeSingle(kind, node_id),),
-            ConfChangeTransition.AUTO,
-            b"" if told is None else encode_context([told]),
-        )
-
-        def propose(replica: Replica) -> None:
-            replica.change_members(change)
-
-        async with self._changing:
-            try:
-                # A term's first entry must be committed before a change may be proposed.
-                await self._runner.read_index(at_least=None, stale_ok=False)
-                self._runner.decide(propose)
-            except (ConfChangeError, ProposalDroppedError) as error:
-                raise FailedError("changing the members", str(error)) from error
-            try:
-                async with asyncio.timeout(self._patience_s):
-                    await self._runner.wait_for(lambda: self._is_done(kind, node_id, told))
-            except TimeoutError as error:
-                raise NoQuorumError(
-                    "the change was not decided in time; look at mcr cluster members"
-                ) from error
-
-    def _is_done(self, kind: ConfChangeType, node_id: int, told: Member | None) -> bool:
-        membership = self._runner.membership
-        conf = membership.conf
-        if told is not None and membership.get(node_id) != told:
-            return False
-        match kind:
-            case ConfChangeType.ADD_NODE:
-                return node_id in conf.voters
-            case ConfChangeType.REMOVE_NODE:
-                return node_id not in membership.ids()
-            case _:
-                return node_id in membership.ids()

@@ -30,7 +30,7 @@ from mcr_node.core.state.commands import (
 )
 from mcr_node.core.state.outcomes import Accepted, RefResult, Rejected, VersionResult
 from mcr_node.core.state.view import View
-from mcr_node.runtime.runner import Runner
+from mcr_node.ports_log import ReplicatedLog
 from mcr_node.services.chunks import LocalChunks
 
 PAGE_MAX = 1000
@@ -56,8 +56,8 @@ class _Envelope(TypedDict):
 class VersionsService:
     """The service for one principal, as authenticated at the edge."""
 
-    def __init__(self, runner: Runner, chunks: LocalChunks, principal: str) -> None:
-        self._runner = runner
+    def __init__(self, log: ReplicatedLog, chunks: LocalChunks, principal: str) -> None:
+        self._log = log
         self._chunks = chunks
         self._principal = principal
 
@@ -194,11 +194,11 @@ class VersionsService:
         return _Envelope(
             request_id=_request_id(header),
             principal=self._principal,
-            at_ms=self._runner.clock.now_ms(),
+            at_ms=self._log.clock.now_ms(),
         )
 
     async def _propose(self, command: Command) -> Accepted:
-        outcome = await self._runner.propose(command)
+        outcome = await self._log.propose(command)
         match outcome:
             case Rejected():
                 raise outcome.error()
@@ -307,13 +307,13 @@ class VersionsService:
     async def watch_events(self, request: pb.WatchEventsRequest) -> AsyncGenerator[pb.WatchEventsResponse]:
         """Yield what happens to refs, from a log index on; an empty answer says that the stream lives."""
         model = check_model(request.model) if request.model else ""
-        seen = LogIndex(request.after_index) if request.HasField("after_index") else self._runner.applied
+        seen = LogIndex(request.after_index) if request.HasField("after_index") else self._log.applied
         # Whoever asks for the future is told at once from where on it is.
-        yield pb.WatchEventsResponse(log_index=min(seen, self._runner.applied))
+        yield pb.WatchEventsResponse(log_index=min(seen, self._log.applied))
         while True:
             try:
                 async with asyncio.timeout(WATCH_SILENCE_S):
-                    await self._runner.wait_applied(LogIndex(seen + 1))
+                    await self._log.wait_applied(LogIndex(seen + 1))
             except TimeoutError:
                 yield pb.WatchEventsResponse(log_index=seen)
                 continue
@@ -322,7 +322,7 @@ class VersionsService:
             yield response
 
     async def _events(self, model: str, after: LogIndex) -> pb.WatchEventsResponse:
-        through = self._runner.applied
+        through = self._log.applied
 
         def read(view: View) -> pb.WatchEventsResponse:
             found = queries.happenings(view, model, after=after, through=through, limit=EVENTS_MAX)
@@ -349,22 +349,22 @@ class VersionsService:
 
     async def _fresh(self, options: pb.ReadOptions) -> LogIndex:
         at_least = LogIndex(options.at_least_index) if options.HasField("at_least_index") else None
-        return await self._runner.read_index(at_least=at_least, stale_ok=options.stale_ok)
+        return await self._log.read_index(at_least=at_least, stale_ok=options.stale_ok)
 
     def _age(self, options: pb.ReadOptions) -> int | None:
         """Return how old a stale answer can be, None when nobody asked or nobody knows."""
-        runner = self._runner
+        log = self._log
         if not options.stale_ok:
             return None
-        if runner.replica.is_sole_voter:
+        if log.membership.decides_alone(log.node_id):
             # A node that decides alone is never behind.
             return 0
-        if runner.confirmed_ns is None:
+        if log.confirmed_ns is None:
             return None
-        return (runner.clock.monotonic_ns() - runner.confirmed_ns) // NS_PER_MS
+        return (log.clock.monotonic_ns() - log.confirmed_ns) // NS_PER_MS
 
     async def _read(self, work: Callable[[View], Result]) -> Result:
-        return await self._runner.run(lambda: work(self._runner.view()))
+        return await self._log.run(lambda: work(self._log.view()))
 
 
 def _fitting(items: Iterable[Item]) -> list[Item]:
