@@ -22,6 +22,7 @@ from mcr_node.ports_log import ReplicatedLog
 from tests.support.log_clusters import (
     Cluster,
     OpenCluster,
+    disk_cluster,
     join,
     leader_of,
     member,
@@ -35,6 +36,7 @@ Story = Callable[[Cluster], Awaitable[None]]
 ALONE: dict[str, OpenCluster] = {
     "memory, one node": partial(memory_cluster, 1),
     "raft, one voter": partial(raft_cluster, 1),
+    "raft, one voter on disk": partial(disk_cluster, 1),
 }
 TOGETHER: dict[str, OpenCluster] = {
     "memory, three nodes": partial(memory_cluster, 3),

@@ -9,14 +9,21 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from mcr_node.core.members import Member, Membership
 from mcr_node.core.raft.messages import ConfState, Message
-from mcr_node.ports import SnapshotSource
+from mcr_node.ports import LogStore, SnapshotSource, StateStore, StorageFailure
 from mcr_node.ports_log import ReplicatedLog
 from mcr_node.runtime.runner import Runner, Self, Timing
+from mcr_node.storage.database import Changes, Database
+from mcr_node.storage.log_store import RocksLogStore
+from mcr_node.storage.state_store import StateStore as RocksStateStore
 from tests.conformance.memory_state_store import MemoryStateStore
 from tests.support.memory_log import SettableClock, SharedLog
 from tests.support.memory_log_store import MemoryLogStore
@@ -107,10 +114,62 @@ class _MemoryCluster:
         return self.shared.nodes[node_id].waiting
 
 
+@dataclass
+class _Stores:
+    """Where one node keeps its log and state, and how its disk breaks."""
+
+    log: LogStore
+    state: StateStore
+    break_disk: Callable[[], None]
+
+
+def _memory_stores(node_id: int) -> _Stores:
+    log = MemoryLogStore()
+    return _Stores(log, MemoryStateStore(), lambda: setattr(log, "sync_fails", True))
+
+
+class _BreakableDatabase(Database):
+    """RocksDB on a disk that may be gone."""
+
+    is_broken = False
+
+    def sync(self) -> None:
+        if self.is_broken:
+            raise StorageFailure("the medium is gone")
+        super().sync()
+
+
+def _disk_stores(folder: Path, node_id: int) -> _Stores:
+    opened: list[_BreakableDatabase] = []
+    identity = b"%016d" % node_id
+    path = folder / str(node_id)
+    path.mkdir()
+
+    def open_database(path: Path, *, founding: Changes = ()) -> Database:
+        opened.append(_BreakableDatabase(path, Database.open(path, founding=founding)._opened()))
+        return opened[-1]
+
+    def break_disk() -> None:
+        opened[0].is_broken = True
+
+    log = RocksLogStore.open(path / "log", identity, open_database=open_database)
+    return _Stores(log, RocksStateStore.open(path / "state", identity), break_disk)
+
+
 @asynccontextmanager
-async def raft_cluster(size: int) -> AsyncIterator[Cluster]:
-    """Runners, whose messages go by the event loop; each has a thread for its stores in memory."""
-    cluster = _RaftCluster()
+async def disk_cluster(size: int) -> AsyncIterator[Cluster]:
+    """As `raft_cluster`, on the stores that a real node has."""
+    with TemporaryDirectory() as folder:
+        async with raft_cluster(size, partial(_disk_stores, Path(folder))) as cluster:
+            yield cluster
+
+
+@asynccontextmanager
+async def raft_cluster(
+    size: int, open_stores: Callable[[int], _Stores] = _memory_stores
+) -> AsyncIterator[Cluster]:
+    """Runners, whose messages go by the event loop; each has a thread for its stores."""
+    cluster = _RaftCluster(open_stores)
     try:
         await cluster.start(1).members.wait_leader()
         for node_id in range(2, size + 1):
@@ -121,10 +180,11 @@ async def raft_cluster(size: int) -> AsyncIterator[Cluster]:
 
 
 class _RaftCluster:
-    def __init__(self) -> None:
+    def __init__(self, open_stores: Callable[[int], _Stores]) -> None:
+        self._open_stores = open_stores
         self.runners: dict[int, Runner] = {}
         self.cut_off: set[int] = set()
-        self._logs: dict[int, MemoryLogStore] = {}
+        self._stores: dict[int, _Stores] = {}
         self._executors: list[ThreadPoolExecutor] = []
         self._starting: list[asyncio.Task[None]] = []
 
@@ -135,12 +195,12 @@ class _RaftCluster:
     def start(self, node_id: int) -> ReplicatedLog:
         executor = ThreadPoolExecutor(1)
         self._executors.append(executor)
-        self._logs[node_id] = MemoryLogStore()
+        stores = self._stores[node_id] = self._open_stores(node_id)
         founding = Membership(ConfState(voters=(1,)), (member(1),)) if node_id == 1 else Membership()
         runner = self.runners[node_id] = Runner(
             myself=Self(node_id, founding, random.Random(node_id).randrange),
-            log=self._logs[node_id],
-            state=MemoryStateStore(),
+            log=stores.log,
+            state=stores.state,
             clock=SettableClock(),
             log_executor=executor,
             state_executor=executor,
@@ -157,7 +217,7 @@ class _RaftCluster:
         self.cut_off.discard(node_id)
 
     def break_disk(self, node_id: int) -> None:
-        self._logs[node_id].sync_fails = True
+        self._stores[node_id].break_disk()
 
     def waiting(self, node_id: int) -> int:
         runner = self.runners[node_id]
@@ -167,6 +227,10 @@ class _RaftCluster:
         await asyncio.gather(*self._starting)
         for runner in self.runners.values():
             await runner.close()
+        for stores in self._stores.values():
+            with suppress(StorageFailure):
+                stores.log.close()
+            stores.state.close()
         for executor in self._executors:
             executor.shutdown()
 
