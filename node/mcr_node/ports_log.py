@@ -132,7 +132,7 @@ class ReplicatedLog(Protocol):
 
     @property
     def applied(self) -> LogIndex:
-        """Index of the last entry in the view; never goes back."""
+        """Index of the last entry in the view; never goes back. Not every number is an index."""
 
     @property
     def commit(self) -> LogIndex:

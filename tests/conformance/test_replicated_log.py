@@ -401,6 +401,17 @@ def test_a_node_is_added_promoted_and_removed_for_all_to_see(engine: OpenCluster
     tell(engine, story)
 
 
+@on(ALONE)
+def test_a_change_of_members_may_be_the_first_thing_that_a_node_alone_is_asked_for(
+    engine: OpenCluster,
+) -> None:
+    async def story(cluster: Cluster) -> None:
+        await leader_of(cluster).members.add(member(9))
+        assert leader_of(cluster).membership.conf.learners == (9,)
+
+    tell(engine, story)
+
+
 @on(ALONE | TOGETHER)
 def test_a_change_that_is_in_force_may_be_repeated_and_changes_nothing(engine: OpenCluster) -> None:
     async def story(cluster: Cluster) -> None:

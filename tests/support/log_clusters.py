@@ -171,7 +171,8 @@ async def raft_cluster(
     """Runners, whose messages go by the event loop; each has a thread for its stores."""
     cluster = _RaftCluster(open_stores)
     try:
-        await cluster.start(1).members.wait_leader()
+        cluster.start(1)
+        await cluster.started()
         for node_id in range(2, size + 1):
             await join(cluster, node_id)
         yield cluster
@@ -223,8 +224,11 @@ class _RaftCluster:
         runner = self.runners[node_id]
         return len(runner._answers) + len(runner._reads) + runner.replica.waiting
 
-    async def close(self) -> None:
+    async def started(self) -> None:
         await asyncio.gather(*self._starting)
+
+    async def close(self) -> None:
+        await self.started()
         for runner in self.runners.values():
             await runner.close()
         for stores in self._stores.values():
