@@ -1,0 +1,108 @@
+"""The versions service over a log without consensus: how fresh an answer is, and that it says so."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mcr.errors import FailedError, ModelNotFoundError, NoQuorumError
+from mcr.model import LogIndex
+from mcr.v1 import versions_pb2 as pb
+from mcr_node.services.chunks import LocalChunks
+from mcr_node.services.versions import VersionsService
+from tests.conformance.memory_chunk_store import MemoryChunkStore
+from tests.support.log_clusters import member
+from tests.support.memory_log import MemoryLog, SharedLog
+
+STORY_S_MAX = 30.0
+STALE = pb.ListModelsRequest(limit=1, read=pb.ReadOptions(stale_ok=True))
+FRESH = pb.ListModelsRequest(limit=1)
+
+
+async def pair() -> tuple[MemoryLog, MemoryLog]:
+    """Return a leader and another voter that has heard all."""
+    shared = SharedLog(member(1))
+    leader, other = shared.open(1), shared.open(2)
+    await leader.wait_applied(leader.commit)
+    await leader.members.add(member(2))
+    await leader.members.promote(2)
+    await other.wait_applied(leader.commit)
+    return leader, other
+
+
+def tell(story: Callable[[Callable[[MemoryLog], VersionsService]], Awaitable[None]]) -> None:
+    async def told() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            chunks = LocalChunks(MemoryChunkStore(), executor)
+            async with asyncio.timeout(STORY_S_MAX):
+                await story(lambda log: VersionsService(log, chunks, "test"))
+
+    asyncio.run(told())
+
+
+def test_a_stale_answer_says_how_old_it_can_be_once_that_is_known() -> None:
+    async def story(over: Callable[[MemoryLog], VersionsService]) -> None:
+        leader, other = await pair()
+        service = over(other)
+        assert not (await service.list_models(STALE)).HasField("age_max_ms")
+        fresh = await service.list_models(FRESH)
+        assert fresh.log_index == leader.applied
+        assert not fresh.HasField("age_max_ms")
+        other.clock.ms += 2_500
+        assert (await service.list_models(STALE)).age_max_ms == 2_500
+
+    tell(story)
+
+
+def test_a_node_that_decides_alone_is_never_behind() -> None:
+    async def story(over: Callable[[MemoryLog], VersionsService]) -> None:
+        leader, _ = await pair()
+        await leader.members.remove(2)
+        answer = await over(leader).list_models(STALE)
+        assert answer.HasField("age_max_ms")
+        assert answer.age_max_ms == 0
+
+    tell(story)
+
+
+def test_an_own_write_is_waited_for_where_it_has_not_arrived() -> None:
+    async def story(over: Callable[[MemoryLog], VersionsService]) -> None:
+        leader, other = await pair()
+        leader.shared.cut(2)
+        header = pb.WriteHeader(request_id=b"1")
+        protect = pb.ProtectChannelRequest(header=header, model="a/b", channel="production")
+        with pytest.raises(ModelNotFoundError):
+            # Refused, but it has its place in the log.
+            await over(leader).protect_channel(protect)
+        wanted = pb.ListModelsRequest(limit=1, read=pb.ReadOptions(at_least_index=leader.applied))
+        read = asyncio.create_task(over(other).list_models(wanted))
+        await asyncio.sleep(0)
+        assert not read.done()
+        assert other.applied < leader.applied
+        leader.shared.mend(2)
+        assert (await read).log_index == leader.applied
+
+    tell(story)
+
+
+def test_a_failed_node_refuses_reads_that_must_be_fresh_and_still_gives_stale_ones() -> None:
+    async def story(over: Callable[[MemoryLog], VersionsService]) -> None:
+        leader, _ = await pair()
+        await leader.close()
+        with pytest.raises(FailedError, match="closed"):
+            await over(leader).list_models(FRESH)
+        assert (await over(leader).list_models(STALE)).log_index == leader.applied
+
+    tell(story)
+
+
+def test_a_node_that_knows_no_leader_says_that_the_cluster_cannot_decide() -> None:
+    async def story(over: Callable[[MemoryLog], VersionsService]) -> None:
+        leader, _ = await pair()
+        stranger = leader.shared.open(3)
+        assert stranger.applied == LogIndex(0)
+        with pytest.raises(NoQuorumError):
+            await over(stranger).list_models(FRESH)
+
+    tell(story)
