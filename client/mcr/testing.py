@@ -280,7 +280,10 @@ class LocalCluster:
             )
         assert node.process.stdout is not None
         # The line comes when it serves; the end of the pipe when it does not.
-        ready, _, _ = select.select([node.process.stdout], [], [], START_S_MAX)
+        # Not `select`, which knows no descriptor above 1,023: the test around us may hold that many files.
+        said = select.poll()
+        said.register(node.process.stdout, select.POLLIN)
+        ready = said.poll(START_S_MAX * 1000)
         line = node.process.stdout.readline() if ready else ""
         if not line:
             _end(node, signal.SIGKILL)

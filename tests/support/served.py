@@ -39,7 +39,9 @@ class ServedNode:
         )
         assert process.stdout is not None
         # The line comes when it serves; the end of the pipe when it does not.
-        ready, _, _ = select.select([process.stdout], [], [], START_S_MAX)
+        said = select.poll()
+        said.register(process.stdout, select.POLLIN)
+        ready = said.poll(START_S_MAX * 1000)
         line = process.stdout.readline() if ready else ""
         if not line:
             process.kill()
