@@ -19,6 +19,7 @@ from mcr_node.core.members import Member, Membership
 from mcr_node.core.raft.messages import ConfState
 from mcr_node.core.state import queries
 from mcr_node.ports import ChunkStore, Clock, LogStore, StateStore, StorageFailure
+from mcr_node.ports_log import ReplicatedLog
 from mcr_node.runtime.clock import SystemClock
 from mcr_node.runtime.runner import Runner, Self, Timing
 from mcr_node.services.admin import AdminService, Myself
@@ -177,6 +178,8 @@ class Node:
             snapshots=stores.snapshots,
             timing=parts.timing,
         )
+        # What stands above knows the log by its port; only whoever starts and connects it, the runner.
+        self.log: ReplicatedLog = self.runner
         capacity_bytes = myself.capacity_bytes
         self.chunks = LocalChunks(stores.chunks, self._chunk_executor, capacity_bytes=capacity_bytes)
         if parts.others is not None:
@@ -188,7 +191,7 @@ class Node:
                 capacity_bytes=capacity_bytes,
             )
         self.admin = AdminService(
-            self.runner,
+            self.log,
             stores.chunks,
             store_id=identity.store_id,
             store_format=store_folder.STORE_FORMAT,
@@ -203,28 +206,28 @@ class Node:
     async def _keep_all(self, leaving: int) -> None:
         """Seal every version anew among the nodes that stay when one leaves."""
         after = ""
-        while models := await self.runner.run(partial(self._models, after)):
+        while models := await self.log.run(partial(self._models, after)):
             for after in models:
                 before: int | None = None
-                while page := await self.runner.run(partial(self._page, after, before)):
+                while page := await self.log.run(partial(self._page, after, before)):
                     for version in page:
                         await self.chunks.seal(version.manifest, without=leaving)
                     before = page[-1].number
 
     def _models(self, after: str) -> list[str]:
-        found = queries.list_models(self.runner.view(), after=after, limit=PAGE_MAX)
+        found = queries.list_models(self.log.view(), after=after, limit=PAGE_MAX)
         return [summary.name for summary in found]
 
     def _page(self, model: str, before: int | None) -> list[Version]:
-        return queries.list_versions(self.runner.view(), model, before=before, limit=PAGE_MAX)
+        return queries.list_versions(self.log.view(), model, before=before, limit=PAGE_MAX)
 
     def _others(self) -> list[Member]:
-        members = self.runner.membership.members
-        return [one for one in members if one.node_id != self.runner.node_id and one.address]
+        members = self.log.membership.members
+        return [one for one in members if one.node_id != self.log.node_id and one.address]
 
     def versions(self, principal: str) -> VersionsService:
         """Return the service for somebody."""
-        return VersionsService(self.runner, self.chunks, principal)
+        return VersionsService(self.log, self.chunks, principal)
 
     async def close(self) -> None:
         """Sync and release everything; may be called twice."""
