@@ -12,6 +12,7 @@ from mcr.errors import (
     FailedError,
     McrError,
     MemberNotFoundError,
+    NoQuorumError,
 )
 from mcr.model import ChunkId, LogIndex, RequestId
 from mcr_node.core.members import Member, Membership
@@ -265,6 +266,35 @@ def test_a_node_that_is_cut_off_shows_the_past_and_says_so_until_it_has_caught_u
     tell(engine, story)
 
 
+@on(TOGETHER)
+def test_a_node_that_reaches_no_majority_says_so_and_goes_on_when_it_does(engine: OpenCluster) -> None:
+    async def story(cluster: Cluster) -> None:
+        follower = next(log for log in cluster.nodes.values() if not log.is_leader)
+        for number, alone in enumerate((follower, leader_of(cluster)), 1):
+            cluster.cut(alone.node_id)
+            refused = await asyncio.gather(
+                alone.propose(commit(number)),
+                alone.read_index(at_least=None, stale_ok=False),
+                return_exceptions=True,
+            )
+            assert [type(answer) for answer in refused] == [NoQuorumError, NoQuorumError]
+            assert cluster.waiting(alone.node_id) == 0
+            assert at_once(alone.read_index(at_least=None, stale_ok=True)) == alone.applied
+            others = [log for log in cluster.nodes.values() if log is not alone]
+            await others[0].propose(commit(10 + number))
+
+            cluster.mend(alone.node_id)
+            await alone.members.wait_leader()
+            # What became of it was not known. The same request says so, and takes effect once.
+            made(await alone.propose(commit(number)))
+            assert list((await seen(alone)).values()).count(f"number {number}") == 1
+            for log in others:
+                await log.read_index(at_least=None, stale_ok=False)
+                assert await seen(log) == await seen(alone)
+
+    tell(engine, story)
+
+
 # ---- ends ----
 
 
@@ -362,12 +392,14 @@ def test_every_node_knows_the_leader_and_only_that_one_knows_how_the_others_foll
 
 
 async def until_it_follows(leader: ReplicatedLog, node_id: int, index: LogIndex) -> None:
-    """Return when a member is known to hold `index`; every command is news of it."""
+    """Return when a member is known to hold `index` and to be there; every command brings news of it."""
     number = 1000
-    while (progress := leader.members.progress(node_id)) is None or progress.match < index:
+    while True:
+        progress = leader.members.progress(node_id)
+        if progress is not None and progress.match >= index and progress.is_active:
+            return
         number += 1
         await leader.propose(commit(number))
-    assert progress.is_active
 
 
 @on(ALONE | TOGETHER)

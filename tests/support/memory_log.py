@@ -146,7 +146,8 @@ class MemoryLog:
         return self._state.view()
 
     async def propose(self, command: Command) -> Outcome:
-        index = await self._reach(lambda: self.shared.append(codec.encode(command)))
+        self.check()
+        index = self.shared.append(codec.encode(command))
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._answers[index] = answer
         try:
@@ -159,14 +160,18 @@ class MemoryLog:
             return self.applied
         if at_least is None:
             begun_ns = self.clock.monotonic_ns()
-            await self.wait_applied(await self._reach(lambda: LogIndex(len(self.shared.records))))
+            self.check()
+            await self.wait_applied(LogIndex(len(self.shared.records)))
             self.confirmed_ns = begun_ns
         else:
             await self.wait_applied(at_least)
         return self.applied
 
     async def wait_applied(self, index: LogIndex) -> None:
-        await self._wait_for(lambda: self.applied >= index)
+        while self.applied < index:
+            if self.failure is not None:
+                raise self.failure
+            await self._advanced.wait()
 
     async def wait_failed(self) -> McrError:
         while self.failure is None:
@@ -186,20 +191,14 @@ class MemoryLog:
         if self.failure is None:
             asyncio.get_running_loop().call_soon(self._catch_up)
 
-    async def _reach(self, work: Callable[[], LogIndex]) -> LogIndex:
-        """Do something at the log, once this node reaches it and a leader is known."""
+    def check(self) -> None:
+        """Refuse what needs the log, where this node does not reach it."""
         if self.failure is not None:
             raise self.failure
         if self.leader == 0:
             raise NoQuorumError("no leader is known")
-        await self._wait_for(lambda: self.shared.reaches(self.node_id))
-        return work()
-
-    async def _wait_for(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            if self.failure is not None:
-                raise self.failure
-            await self._advanced.wait()
+        if not self.shared.reaches(self.node_id):
+            raise NoQuorumError("the log cannot be reached")
 
     def _catch_up(self) -> None:
         if self.failure is not None or not self.shared.reaches(self.node_id):
@@ -297,8 +296,7 @@ class MemoryMembers:
         return Progress(node.applied, node.failure is None and shared.reaches(node_id))
 
     def _settled(self) -> Membership:
-        if self._log.failure is not None:
-            raise self._log.failure
+        self._log.check()
         if self._log.shared.leader != self._log.node_id:
             raise FailedError("changing the members", "this node does not lead")
         return self._log.shared.membership

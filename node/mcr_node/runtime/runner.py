@@ -326,7 +326,8 @@ class Runner:
     def _check(self) -> None:
         if self._failure is not None:
             raise self._failure
-        if self._patience.is_over:
+        # A leader that was found since the last tick counts.
+        if self._patience.is_over and not self.leader:
             raise self._patience.error()
 
     def _pump(self) -> None:
