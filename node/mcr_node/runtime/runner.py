@@ -37,6 +37,7 @@ from mcr_node.ports import Clock, LogStore, NoPeers, Peers, Snapshots, SnapshotS
 from mcr_node.runtime.applying import Applier
 from mcr_node.runtime.identity import Self as Self
 from mcr_node.runtime.identity import Timing as Timing
+from mcr_node.runtime.later import Later
 from mcr_node.runtime.log_writing import LogWriter
 from mcr_node.runtime.patience import Patience
 from mcr_node.runtime.raft_storage import RaftStorage
@@ -116,8 +117,8 @@ class Runner:
         self._applies: asyncio.Queue[Apply] = asyncio.Queue()
         self._writer = LogWriter(log)
         self._tasks: list[asyncio.Task[None]] = []
-        self._news: asyncio.TimerHandle | None = None
-        self._gathering: asyncio.TimerHandle | None = None
+        self._news = Later(NEWS_S, partial(self.decide, Replica.tell_news))
+        self._gathering = Later(GATHER_S, partial(self.decide, Replica.end_gathering))
         self._failure: McrError | None = None
         self._patience = Patience(self.timing)
         # When the last read began that a leader confirmed; the view is at least as new as that.
@@ -272,6 +273,8 @@ class Runner:
 
     async def close(self) -> None:
         """Stop; who still waits is told."""
+        self._news.cancel()
+        self._gathering.cancel()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -345,11 +348,10 @@ class Runner:
             raise
 
     def _carry_out(self, effects: Sequence[Effect]) -> None:
-        loop = asyncio.get_running_loop()
-        if self._news is None and self.replica.has_news:
-            self._news = loop.call_later(NEWS_S, self._tell_news)
-        if self._gathering is None and self.replica.is_gathering:
-            self._gathering = loop.call_later(GATHER_S, self._end_gathering)
+        if self.replica.has_news:
+            self._news.set()
+        if self.replica.is_gathering:
+            self._gathering.set()
         for effect in effects:
             match effect:
                 case Append():
@@ -368,16 +370,6 @@ class Runner:
                     read = self._reads.pop(ticket, None)
                     if read is not None and not read.done():
                         read.set_result(index)
-
-    def _tell_news(self) -> None:
-        self._news = None
-        self.replica.tell_news()
-        self._pump()
-
-    def _end_gathering(self) -> None:
-        self._gathering = None
-        self.replica.end_gathering()
-        self._pump()
 
     def _send(self, message: Message) -> None:
         if message.type is not MessageType.SNAPSHOT:
