@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mcr_node.core.members import Membership, decode_membership
-from mcr_node.core.raft.errors import HaltError, InvalidMessageError
+from mcr_node.core.raft.errors import HaltError, InvalidMessageError, UnknownPeerError
 from mcr_node.core.raft.messages import ConfState, Entry, HardState, Message, MessageType, is_conf_change
 from mcr_node.core.replica import Answer, AnswerRead, Append, Apply, Effect, Forward, Replica, Send, config_of
 from mcr_node.core.state.outcomes import Outcome
@@ -179,8 +179,11 @@ class Process:
             self._sinks[snapshot[0].applied, snapshot[0].applied_term] = snapshot
         try:
             self.replica.deliver(message)
-        except InvalidMessageError:
+        except UnknownPeerError:
+            # Of a member that was removed meanwhile.
             return
+        except InvalidMessageError as error:
+            raise AssertionError(f"node {self.node_id} refuses what is honest: {error}") from error
         except HaltError as error:
             raise AssertionError(f"node {self.node_id} halts: {error}") from error
         self.pump()

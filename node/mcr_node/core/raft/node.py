@@ -19,20 +19,10 @@ from dataclasses import dataclass
 
 from mcr_node.core.raft.conf_codec import conf_change_entry
 from mcr_node.core.raft.config import RaftConfig
-from mcr_node.core.raft.errors import (
-    ConfChangeError,
-    InvalidMessageError,
-    LocalMessageError,
-    UnknownPeerError,
-)
-from mcr_node.core.raft.membership import check_config
 from mcr_node.core.raft.messages import (
     APPEND_QUEUE,
     APPLY_QUEUE,
     EMPTY_HARD_STATE,
-    LOCAL_TYPES,
-    RESPONSE_TYPES,
-    TERMLESS_TYPES,
     ConfChange,
     ConfChangeV2,
     ConfState,
@@ -49,6 +39,10 @@ from mcr_node.core.raft.sending import send_append
 from mcr_node.core.raft.step import step, tick
 from mcr_node.core.raft.storage import LogStorage
 from mcr_node.core.raft.tracker import Progress
+from mcr_node.core.raft.validation import check
+
+# What the two local queues answer; from anybody else it is checked, and refused.
+_FROM_QUEUES = frozenset({MessageType.STORAGE_APPEND_RESP, MessageType.STORAGE_APPLY_RESP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +108,16 @@ class RawNode:
     def step(self, message: Message) -> None:
         """Take in a message of a peer, or a response of a local queue.
 
-        The sender's identity is the transport's to prove; the shape is checked here.
+        The sender's identity is the transport's to prove, and that it is a node: what a local queue says is
+        believed. What a peer says is checked, see `validation`.
 
         Raises:
             InvalidMessageError: drop the message; nothing changed.
             ProposalDroppedError: a forwarded proposal was not accepted.
             HaltError: stop this node.
         """
-        if message.sender not in (APPEND_QUEUE, APPLY_QUEUE):
-            self._check(message)
+        if message.type not in _FROM_QUEUES or message.sender not in (APPEND_QUEUE, APPLY_QUEUE):
+            check(self.raft, message)
         step(self.raft, message)
 
     def propose(self, *data: bytes) -> None:
@@ -284,37 +279,6 @@ class RawNode:
 
     def _propose(self, entries: tuple[Entry, ...]) -> None:
         step(self.raft, Message(MessageType.PROPOSE, sender=self.raft.node_id, entries=entries))
-
-    def _check(self, message: Message) -> None:
-        kind = message.type
-        if kind in LOCAL_TYPES:
-            raise LocalMessageError(f"{kind.name} from node {message.sender}")
-        if (message.term == 0) is not (kind in TERMLESS_TYPES):
-            # Term 0 marks what is local; from outside it would pass every comparison of terms.
-            raise InvalidMessageError(f"{kind.name} of term {message.term}")
-        known = message.sender == self.raft.node_id or message.sender in self.raft.tracker.progress
-        # This node's own answers come late, too: it may have been removed while its disk was at work.
-        if kind in RESPONSE_TYPES and not known:
-            raise UnknownPeerError(f"{kind.name} from node {message.sender}, which is no member")
-        if kind is MessageType.APPEND:
-            index = message.index
-            term = message.log_term
-            for entry in message.entries:
-                index += 1
-                if entry.index != index or not term <= entry.term <= message.term:
-                    raise InvalidMessageError(
-                        f"entry {entry.term}/{entry.index} does not follow {term}/{index - 1}"
-                    )
-                term = entry.term
-        elif kind is MessageType.PROPOSE and not message.entries:
-            raise InvalidMessageError("a proposal of nothing")
-        elif kind is MessageType.SNAPSHOT:
-            if message.snapshot is None or not message.snapshot.index:
-                raise InvalidMessageError("a snapshot message without a snapshot")
-            try:
-                check_config(message.snapshot.conf_state)
-            except ConfChangeError as error:
-                raise InvalidMessageError(f"a snapshot of no configuration: {error}") from error
 
     def _soft_state(self) -> SoftState:
         return SoftState(self.raft.leader, self.raft.role)

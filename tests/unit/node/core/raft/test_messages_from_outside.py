@@ -75,7 +75,7 @@ def test_a_rejection_beyond_the_log_harms_nothing() -> None:
     network = RaftNetwork(3)
     network.elect(1)
 
-    network.deliver(Message(MessageType.APPEND_RESP, 1, 2, 1, 99, 1_000, reject=True, reject_hint=999))
+    network.deliver(Message(MessageType.APPEND_RESP, 1, 2, 1, 1, 1_000, reject=True, reject_hint=999))
     network.settle()
     network.propose(1, b"x")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from mcr_node.core.raft.config import RaftConfig
-from mcr_node.core.raft.errors import HaltError, ProposalDroppedError
+from mcr_node.core.raft.errors import HaltError, InvalidMessageError, ProposalDroppedError
 from mcr_node.core.raft.messages import (
     APPEND_QUEUE,
     APPLY_QUEUE,
@@ -188,10 +188,10 @@ def test_a_log_shorter_than_its_commit_halts(commit: int) -> None:
         node_with((Entry(1, 1), Entry(1, 2)), HardState(1, 0, commit))
 
 
-def test_a_heartbeat_that_commits_what_the_log_lost_halts() -> None:
+def test_a_heartbeat_that_commits_what_was_never_acknowledged_is_refused() -> None:
     node = node_with((), HardState())
 
-    with pytest.raises(HaltError):
+    with pytest.raises(InvalidMessageError):
         node.step(Message(MessageType.HEARTBEAT, 1, 2, 1, commit=5))
 
 
