@@ -7,10 +7,13 @@ WORKERS ?= 2
 # Of `make simulate`: how many worlds, and the first of them.
 SEEDS ?= 100
 FIRST ?= 1
+# Of `make hostile`: how many messages in memory (a twentieth of them goes to real nodes), and the seed.
+MESSAGES ?= 1000000
+HOSTILE_SEED ?= 1
 # Scenario files of etcd's Raft library (its folder, or a copy of its `testdata` folders).
 DIR ?= ../shared/conformance/etcd-raft
 
-.PHONY: demo test simulate conformance check bench format coverage clean
+.PHONY: demo test simulate hostile conformance check bench format coverage clean
 
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +44,10 @@ coverage: $(VENV)/.test  ## the test suite with line coverage of client/ and nod
 
 simulate: $(VENV)/.test  ## the replicated log in SEEDS worlds where everything fails, by seed
 	$(BIN)/python -m tests.simulation.cluster.run --seeds $(SEEDS) --first $(FIRST)
+
+hostile: $(VENV)/.test  ## MESSAGES malformed and hostile messages of peers: no crash, no change
+	$(BIN)/python -m tests.hostile.run --messages $(MESSAGES) --seed $(HOSTILE_SEED)
+	MESSAGES=$(MESSAGES) HOSTILE_SEED=$(HOSTILE_SEED) $(BIN)/python -m pytest -q -s tests/hostile -k real_nodes
 
 check: $(VENV)/.dev  ## format, lint, types, layers, protos
 	$(BIN)/ruff format --check .

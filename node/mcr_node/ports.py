@@ -240,6 +240,13 @@ class SnapshotSink(Protocol):
             OutOfSpaceError: free space, then begin again.
         """
 
+    def verify(self) -> None:
+        """Find out whether `install` would take what has arrived; nothing is replaced.
+
+        Raises:
+            CorruptStoreError, StoreFormatError, FailedError: it would not.
+        """
+
     def install(self) -> StatePosition:
         """Verify every byte and put the snapshot in place of the state, all or nothing; durable at return.
 

@@ -159,12 +159,16 @@ class SnapshotWriter:
             self._offset += len(data)
             self._go_on()
 
+    def verify(self) -> None:
+        """See `ports.SnapshotSink`."""
+        with self._lock:
+            self._refuse_if_incomplete()
+            self._state.verify(self._path, self._manifest.position)
+
     def install(self) -> StatePosition:
         """See `ports.SnapshotSink`."""
         with self._lock:
-            self._refuse_if_abandoned()
-            if self._wanted() is not None:
-                raise CorruptStoreError("snapshot", f"{self._wanted()} and what follows has not arrived")
+            self._refuse_if_incomplete()
             self._abandoned = True
             try:
                 self._state.install(self._path, self._manifest.position)
@@ -186,6 +190,11 @@ class SnapshotWriter:
     def _refuse_if_abandoned(self) -> None:
         if self._abandoned:
             raise FailedError("snapshot", "it is no longer received; begin again")
+
+    def _refuse_if_incomplete(self) -> None:
+        self._refuse_if_abandoned()
+        if self._wanted() is not None:
+            raise CorruptStoreError("snapshot", f"{self._wanted()} and what follows has not arrived")
 
     def _go_on(self) -> None:
         """Close files that are complete, empty ones too, and open the next."""

@@ -216,15 +216,24 @@ class StateStore:
                 _finish_installation(self._disk, self._path)
                 self._adopt(self._open_database(self._path))
 
+    @staticmethod
+    def verify(staged: Path, expected: StatePosition) -> None:
+        """Say whether `install` would take this; nothing is replaced.
+
+        Raises:
+            CorruptStoreError, StoreFormatError: see `install`.
+        """
+        database = Database.open(staged)
+        try:
+            _check_position(database, expected)
+        finally:
+            database.close()
+
     def _prepare(self, staged: Path, expected: StatePosition) -> None:
         """Make a received database this store's own, and durable."""
         database = Database.open(staged)
         try:
-            _, found, _ = _load(database, None)
-            if found != expected:
-                raise CorruptStoreError(
-                    str(staged), f"it is the state at {found.applied}, not at {expected.applied}, or differs"
-                )
+            found = _check_position(database, expected)
             base = _BASE.pack(found.applied, found.applied_term)
             database.write([(_IDENTITY_KEY, self._identity), (_BASE_KEY, base)])
         finally:
@@ -324,6 +333,15 @@ def _load(database: Database, identity: bytes | None) -> tuple[int, StatePositio
         StatePosition(LogIndex(applied), term[0] if term else 0, state_digest, configuration or b""),
         _unpack_base(base),
     )
+
+
+def _check_position(database: Database, expected: StatePosition) -> StatePosition:
+    _, found, _ = _load(database, None)
+    if found != expected:
+        raise CorruptStoreError(
+            str(database.path), f"it is the state at {found.applied}, not at {expected.applied}, or differs"
+        )
+    return found
 
 
 def _unpack_base(base: bytes | None) -> Place | None:

@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 
+from mcr.errors import InvalidArgumentError
 from mcr.model import DIGEST_BYTES, LogIndex
 from mcr_node.core.entry import LOG_ENTRY_BYTES_MAX
+from mcr_node.core.members import decode_membership
 from mcr_node.core.raft.messages import (
     LOCAL_TYPES,
+    NO_NODE,
+    NODE_ID_MAX,
     ConfState,
     Entry,
     EntryType,
@@ -53,6 +57,9 @@ def decode(message: raft_pb2.RaftMessage, *, sender: int, to: int) -> Message:
     Raises:
         WireError: a type that never travels or is unknown, or a field out of bounds.
     """
+    if not NO_NODE < sender <= NODE_ID_MAX or sender == to:
+        # Beyond the ids of nodes are those of the local queues, which are believed; as is this node itself.
+        raise WireError(f"a message from {sender} to {to}")
     kind = _TYPES.get(message.type)
     if kind is None:
         raise WireError(f"message type {message.type}")
@@ -114,6 +121,8 @@ def _ids(ids: Sequence[int]) -> tuple[int, ...]:
     found = tuple(ids)
     if found != tuple(sorted(dict.fromkeys(found))):
         raise WireError("ids of a configuration that are not in order")
+    if found and not NO_NODE < found[0] <= found[-1] <= NODE_ID_MAX:
+        raise WireError("ids of a configuration that are none of nodes")
     return found
 
 
@@ -148,6 +157,10 @@ def announced(announcement: raft_pb2.SnapshotAnnouncement) -> tuple[Message, Sna
         raise WireError("a snapshot without its message")
     if len(announcement.state_digest) != DIGEST_BYTES:
         raise WireError(f"a state digest of {len(announcement.state_digest)} bytes")
+    try:
+        decode_membership(announcement.configuration)
+    except InvalidArgumentError as error:
+        raise WireError(str(error)) from error
     position = StatePosition(
         LogIndex(snapshot.index), snapshot.term, announcement.state_digest, announcement.configuration
     )

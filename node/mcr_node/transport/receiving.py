@@ -11,10 +11,13 @@ from typing import Any, Protocol, TypeVar
 import grpc
 import grpc.aio
 
+from mcr.addresses import parse_address
 from mcr.errors import McrError
 from mcr.model import LogIndex
+from mcr_node.core.entry import LOG_ENTRY_BYTES_MAX
 from mcr_node.core.members import ADDRESS_BYTES_MAX
-from mcr_node.core.raft.messages import Message, MessageType
+from mcr_node.core.raft.messages import NO_NODE, Message, MessageType
+from mcr_node.core.state import codec as command_codec
 from mcr_node.peer.v1 import raft_pb2, raft_pb2_grpc
 from mcr_node.ports import PeerEvents, Snapshots, SnapshotSink
 from mcr_node.transport import codec
@@ -98,7 +101,7 @@ class RaftEdge(raft_pb2_grpc.RaftServiceServicer):
         async for request in request_iterator:
             if not sender:
                 sender = await self._greet(request.cluster_id, request.sender, request.to, context)
-                if 0 < len(request.address) <= ADDRESS_BYTES_MAX:
+                if _is_address(request.address):
                     self._receiver.introduce(sender, request.address)
             try:
                 for wire in request.messages:
@@ -109,11 +112,14 @@ class RaftEdge(raft_pb2_grpc.RaftServiceServicer):
             except codec.WireError as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             for forwarded in request.forwarded:
-                if len(forwarded.commands) <= COMMANDS_PER_FORWARD_MAX:
+                if len(forwarded.commands) <= COMMANDS_PER_FORWARD_MAX and all(
+                    map(is_command, forwarded.commands)
+                ):
                     self._receiver.accept_forwarded(forwarded.term, forwarded.commands)
 
     async def _greet(self, cluster_id: bytes, sender: int, to: int, context: Context) -> int:
-        if cluster_id != self._owner.cluster_id or to != self._owner.node_id or not sender:
+        owner = self._owner
+        if cluster_id != owner.cluster_id or to != owner.node_id or sender in (NO_NODE, owner.node_id):
             # An address that has another owner now. Its new owner must not hear what was meant for the old.
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this node is not the one that is meant")
         return sender
@@ -144,6 +150,8 @@ class RaftEdge(raft_pb2_grpc.RaftServiceServicer):
                     raise codec.WireError("no announcement")
                 answer = await self._wanted(sink)
                 if not answer.name:
+                    # Once raft was told, what cannot be installed stops the node. Nobody shall be able to.
+                    await self._run(sink.verify)
                     self._receiver.accept_snapshot(message, sink)
                     # The next one would take the place of this one's files before they are installed. An old
                     # snapshot never is, so the wait is bounded.
@@ -163,3 +171,25 @@ class RaftEdge(raft_pb2_grpc.RaftServiceServicer):
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def _is_address(address: str) -> bool:
+    """Say whether answers could be sent there; what is no address would break whoever tries."""
+    try:
+        parse_address("address", address)
+    except McrError:
+        return False
+    return len(address) <= ADDRESS_BYTES_MAX
+
+
+def is_command(data: bytes) -> bool:
+    """Say whether the log may take this.
+
+    What is in the log is applied by every node, and one that cannot stops: so what this release does not know
+    entirely must not get there by way of it, whoever hands it over.
+    """
+    try:
+        command_codec.decode(data)
+    except McrError:
+        return False
+    return len(data) <= LOG_ENTRY_BYTES_MAX

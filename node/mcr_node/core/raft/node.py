@@ -39,7 +39,7 @@ from mcr_node.core.raft.sending import send_append
 from mcr_node.core.raft.step import step, tick
 from mcr_node.core.raft.storage import LogStorage
 from mcr_node.core.raft.tracker import Progress
-from mcr_node.core.raft.validation import check
+from mcr_node.core.raft.validation import admit
 
 # What the two local queues answer; from anybody else it is checked, and refused.
 _FROM_QUEUES = frozenset({MessageType.STORAGE_APPEND_RESP, MessageType.STORAGE_APPLY_RESP})
@@ -117,7 +117,7 @@ class RawNode:
             HaltError: stop this node.
         """
         if message.type not in _FROM_QUEUES or message.sender not in (APPEND_QUEUE, APPLY_QUEUE):
-            check(self.raft, message)
+            message = admit(self.raft, message)
         step(self.raft, message)
 
     def propose(self, *data: bytes) -> None:

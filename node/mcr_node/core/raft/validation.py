@@ -13,6 +13,11 @@ What a correct member could have sent is no nonsense either, however little it h
 next term deposes a leader. That the sender is who it says is for the transport to prove.
 
 Messages of older terms are let through to where they are ignored: what they claim may have been true then.
+
+Terms are believed in steps. Near the end of the number range one message would be the last word for ever,
+since nobody could begin a later term. A bound alone would let two messages tear a cluster apart: nodes that
+are further from each other than the bound refuse each other's word. So of a member that is far ahead only a
+step is believed; it says it again, and each step needs a message.
 """
 
 from mcr_node.core.raft.errors import (
@@ -34,9 +39,10 @@ from mcr_node.core.raft.messages import (
 )
 from mcr_node.core.raft.raft import Raft
 
-# An election a second for 136 years. Near the end of the number range one message would be the last word for
-# ever: nobody could begin a later term. A node that is new to an old cluster stays far below.
-TERM_JUMP_MAX = 1 << 32
+# An election a second for 136 years: whoever is so far ahead did not get there by elections.
+TERM_STEP_MAX = 1 << 32
+# No term is greater: as many steps away as there are seconds in 34 years.
+TERM_MAX = 1 << 62
 # Half of the number range, so that no sum of indexes leaves it; no log gets there.
 INDEX_MAX = (1 << 63) - 1
 # Ids in one configuration; far above what a group of voters is good for.
@@ -59,18 +65,42 @@ _OF_ONESELF = frozenset(
 )
 
 
-def check(raft: Raft, message: Message) -> None:
-    """Refuse a message that cannot be so.
+# What may bring news of a term that is far ahead: a leader's word, and answers. Not a vote request, which a
+# node that hears a leader ignores (thesis §4.2.3).
+_BRINGS_NEWS = frozenset(
+    {
+        MessageType.APPEND,
+        MessageType.HEARTBEAT,
+        MessageType.APPEND_RESP,
+        MessageType.HEARTBEAT_RESP,
+        MessageType.VOTE_RESP,
+        MessageType.PRE_VOTE_RESP,
+    }
+)
+
+
+def admit(raft: Raft, message: Message) -> Message:
+    """Return what is to be believed of a message: all of it, or a step towards its term.
 
     Raises:
-        InvalidMessageError: says why; also LocalMessageError, UnknownPeerError.
+        InvalidMessageError: nothing of it, and why; also LocalMessageError, UnknownPeerError.
     """
     _check_shape(message)
     _check_sender(raft, message)
-    if message.term > raft.term + TERM_JUMP_MAX:
-        raise InvalidMessageError(f"term {message.term}, and this is term {raft.term}")
+    if message.term > raft.term + TERM_STEP_MAX:
+        return _step_towards(raft, message)
     if message.term >= raft.term and message.type in _OF_ITS_LEADER:
         _check_leader(raft, message)
+    return message
+
+
+def _step_towards(raft: Raft, message: Message) -> Message:
+    # Who knows no members yet takes anybody for one.
+    is_member = message.sender in raft.tracker.progress or not raft.tracker.progress
+    if not is_member or message.type not in _BRINGS_NEWS:
+        raise InvalidMessageError(f"term {message.term}, and this is term {raft.term}")
+    # An answer that says nothing but its term.
+    return Message(MessageType.HEARTBEAT_RESP, message.to, message.sender, raft.term + TERM_STEP_MAX)
 
 
 def _check_shape(message: Message) -> None:
@@ -80,6 +110,8 @@ def _check_shape(message: Message) -> None:
     if (message.term == 0) is not (kind in TERMLESS_TYPES):
         # Term 0 marks what is local; from outside it would pass every comparison of terms.
         raise InvalidMessageError(f"{kind.name} of term {message.term}")
+    if message.term > TERM_MAX:
+        raise InvalidMessageError(f"{kind.name} of term {message.term}, which nobody reaches")
     if message.log_term > message.term:
         raise InvalidMessageError(f"{kind.name} of term {message.term} speaks of term {message.log_term}")
     if kind is MessageType.APPEND:

@@ -3,7 +3,18 @@
 import pytest
 
 from mcr_node.core.raft.errors import InvalidMessageError, LocalMessageError, UnknownPeerError
-from mcr_node.core.raft.messages import LOCAL_TYPES, ConfState, Entry, Message, MessageType, Snapshot
+from mcr_node.core.raft.messages import (
+    APPEND_QUEUE,
+    APPLY_QUEUE,
+    LOCAL_TYPES,
+    ConfState,
+    Entry,
+    Message,
+    MessageType,
+    Snapshot,
+)
+from mcr_node.core.raft.raft import Role
+from mcr_node.core.raft.validation import TERM_MAX, TERM_STEP_MAX
 from tests.support.raft_network import RaftNetwork
 
 THREE = ConfState(voters=(1, 2, 3))
@@ -80,3 +91,51 @@ def test_a_rejection_beyond_the_log_harms_nothing() -> None:
     network.propose(1, b"x")
 
     assert network.data(2) == [b"x"]
+
+
+def test_nodes_that_were_torn_apart_in_terms_find_each_other_step_by_step() -> None:
+    network = RaftNetwork(3, pre_vote=True, check_quorum=True)
+    network.elect(1)
+    far = 5 * TERM_STEP_MAX
+    # Somebody speaks to node 2 in a member's name, again and again.
+    while network.term(2) < far:
+        network.nodes[2].step(Message(MessageType.HEARTBEAT, 2, 3, TERM_MAX))
+
+    # Vote requests from so far away are refused, which loses them.
+    votes = (MessageType.VOTE, MessageType.PRE_VOTE)
+    network.hold(lambda sent: sent.type in votes and sent.term > network.term(sent.to) + TERM_STEP_MAX)
+    for _ in range(200):
+        network.tick(1, 2, 3)
+        network.settle()
+
+    assert len({network.term(node_id) for node_id in (1, 2, 3)}) == 1
+    leader = next(node_id for node_id in (1, 2, 3) if network.role(node_id) is Role.LEADER)
+    network.propose(leader, b"x")
+    assert network.data(2) == [b"x"]
+
+
+def test_a_term_that_nobody_reaches_is_refused() -> None:
+    network = RaftNetwork(3)
+
+    for sender in (2, 3):
+        with pytest.raises(InvalidMessageError):
+            network.nodes[1].step(Message(MessageType.HEARTBEAT, 1, sender, TERM_MAX + 1))
+
+    assert network.term(1) == 0
+
+
+def test_a_second_leader_in_a_term_is_refused() -> None:
+    network = RaftNetwork(3)
+    network.elect(1)
+
+    for to in (1, 2):
+        with pytest.raises(InvalidMessageError):
+            network.nodes[to].step(Message(MessageType.HEARTBEAT, to, 3, network.term(to)))
+
+
+def test_the_name_of_a_local_queue_makes_nothing_believed() -> None:
+    network = RaftNetwork(3)
+
+    for sender in (APPEND_QUEUE, APPLY_QUEUE):
+        with pytest.raises(InvalidMessageError):
+            network.nodes[1].step(Message(MessageType.APPEND, 1, sender, 5, entries=(Entry(1, 2),)))
