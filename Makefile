@@ -10,10 +10,12 @@ FIRST ?= 1
 # Of `make hostile`: how many messages in memory (a twentieth of them goes to real nodes), and the seed.
 MESSAGES ?= 1000000
 HOSTILE_SEED ?= 1
+# Of `make power-loss`: how often the power is cut.
+CYCLES ?= 20
 # Scenario files of etcd's Raft library (its folder, or a copy of its `testdata` folders).
 DIR ?= ../shared/conformance/etcd-raft
 
-.PHONY: demo test simulate hostile conformance check bench format coverage clean
+.PHONY: demo test simulate hostile power-loss conformance check bench format coverage clean
 
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +50,9 @@ simulate: $(VENV)/.test  ## the replicated log in SEEDS worlds where everything 
 hostile: $(VENV)/.test  ## MESSAGES malformed and hostile messages of peers: no crash, no change
 	$(BIN)/python -m tests.hostile.run --messages $(MESSAGES) --seed $(HOSTILE_SEED)
 	MESSAGES=$(MESSAGES) HOSTILE_SEED=$(HOSTILE_SEED) $(BIN)/python -m pytest -q -s tests/hostile -k real_nodes
+
+power-loss: $(VENV)/.test  ## cut the power of real nodes CYCLES times under load (needs root)
+	$(BIN)/python -m tests.chaos.power_loss --cycles $(CYCLES) --seed $(FIRST)
 
 check: $(VENV)/.dev  ## format, lint, types, layers, protos
 	$(BIN)/ruff format --check .

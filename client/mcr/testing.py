@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
@@ -138,7 +138,7 @@ class LocalCluster:
         assert self._folder is not None, "inside the with block"
         return Path(self._folder.name)
 
-    def __enter__(self) -> "LocalCluster":
+    def __enter__(self) -> Self:
         self._folder = TemporaryDirectory(prefix="mcr-cluster-")
         try:
             (self.folder / "node.toml").write_text(self._config)
