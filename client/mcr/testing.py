@@ -1,26 +1,30 @@
-"""A real cluster on loopback, for tests of programs that use one; its nodes can be killed and paused.
+"""A real cluster on loopback, for tests of programs that use one; its nodes can fail in every way.
 
     with mcr.testing.LocalCluster(nodes=3) as cluster:
         with cluster.connect() as client:
             client.model("vision/resnet50").commit("ckpt/")
         cluster.kill(cluster.leader())
+        cluster.partition([0], [1, 2])
+        cluster.heal()
 
 or with pytest, in `conftest.py`:
 
     cluster = mcr.testing.cluster_fixture(nodes=3, scope="module")
 
 The nodes are processes of `mcr node start`; they need the extra `mcr-store[node]`. Everything is in a
-temporary folder and gone when the block ends, however it ends.
+temporary folder and gone when the block ends, however it ends. What they say to each other goes through
+proxies in this process, which `partition` cuts; clients reach every node directly.
 """
 
 import json
 import os
+import random
 import select
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +34,7 @@ from typing import Literal, Self, TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from mcr._local_network import LocalNetwork
 from mcr.client import Client, connect
 from mcr.errors import DeadlineError, FailedError, InvalidArgumentError, McrError
 from mcr.model import ClusterStatus
@@ -46,6 +51,7 @@ READY_S_MAX = 60.0
 LOOK_S = 3.0
 POLL_S = 0.05
 _LOG_TAIL_BYTES = 4_000
+_CHUNKS_SUFFIX = ".pack"
 _LOOPBACK = "127.0.0.1"
 
 
@@ -62,12 +68,14 @@ class LocalNode:
         address: `host:port` for clients.
         data: its folder.
         log: where its stderr goes.
+        environment: what it is told beside this process's own.
     """
 
     name: str
     address: str
     data: Path
     log: Path
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     process: "subprocess.Popen[str] | None" = field(default=None, repr=False)
     paused: bool = False
 
@@ -125,6 +133,7 @@ class LocalCluster:
         self._config = f"heartbeat_ms = {heartbeat_ms}\nelection_ms = {election_ms}\n"
         self._options = options
         self._folder: TemporaryDirectory[str] | None = None
+        self._network: LocalNetwork | None = None
         self.nodes: list[LocalNode] = []
 
     @property
@@ -142,9 +151,12 @@ class LocalCluster:
         self._folder = TemporaryDirectory(prefix="mcr-cluster-")
         try:
             (self.folder / "node.toml").write_text(self._config)
+            self._network = LocalNetwork()
             for position, address in enumerate(_free_addresses(self._count), start=1):
                 name = f"n{position}"
-                node = LocalNode(name, address, self.folder / name, self.folder / f"{name}.log")
+                environment = self._network.join(name, address)
+                folder = self.folder / name
+                node = LocalNode(name, address, folder, self.folder / f"{name}.log", environment)
                 self.nodes.append(node)
                 others = ",".join(other.address for other in self.nodes[:-1])
                 self._launch(node, *(["--join", others] if others else ["--bootstrap"]))
@@ -164,6 +176,9 @@ class LocalCluster:
         for node in self.nodes:
             _end(node, signal.SIGKILL)
         self.nodes = []
+        if self._network is not None:
+            self._network.close()
+            self._network = None
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
@@ -205,6 +220,68 @@ class LocalCluster:
         """Let a paused node run again (SIGCONT)."""
         self.nodes[i].process_signal(signal.SIGCONT)
         self.nodes[i].paused = False
+
+    def partition(self, *groups: int | Sequence[int]) -> None:
+        """Cut the network between groups of nodes, in place of an earlier partition.
+
+        Nodes of different groups do not reach each other: what they say waits, connections stay open, new
+        ones get no answer. Clients still reach every node.
+
+        Args:
+            groups: each a node or several; those that are in none form one more group. `partition(0)` cuts
+                off node 0 alone.
+
+        Raises:
+            InvalidArgumentError: there is no such node, or it is in two groups.
+        """
+        sides = [[group] if isinstance(group, int) else list(group) for group in groups]
+        named = [i for side in sides for i in side]
+        if sorted(named) != sorted({i for i in named if 0 <= i < len(self.nodes)}):
+            raise InvalidArgumentError(
+                "groups", f"{sides} are not groups of nodes 0 to {len(self.nodes) - 1}"
+            )
+        sides.append([i for i in range(len(self.nodes)) if i not in named])
+        names = [[self.nodes[i].name for i in side] for side in sides]
+        assert self._network is not None, "inside the with block"
+        self._network.cut(
+            (one, other)
+            for position, side in enumerate(names)
+            for far in names[position + 1 :]
+            for one in side
+            for other in far
+        )
+
+    def heal(self) -> None:
+        """End the partition."""
+        assert self._network is not None, "inside the with block"
+        self._network.cut(())
+
+    def corrupt(self, i: int, *, flips: int = 1, seed: int = 0) -> Path:
+        """Flip bits in the chunks of a node, running or not, as a bad disk does; return the file.
+
+        What it serves afterwards is right, from another node's copy if need be, or a CorruptStoreError.
+
+        Args:
+            i: the node.
+            flips: how many bits, anywhere in the largest of its files of chunks.
+            seed: of the places.
+
+        Raises:
+            FailedError: it holds no chunks.
+        """
+        chunks = sorted((self.nodes[i].data / "chunks").rglob(f"*{_CHUNKS_SUFFIX}"))
+        file = max(chunks, key=lambda path: path.stat().st_size, default=None)
+        if file is None or not file.stat().st_size:
+            raise FailedError(f"corrupting {self.nodes[i].name}", "it holds no chunks")
+        chance = random.Random(seed)  # noqa: S311 - to be the same again, not secret
+        with file.open("r+b") as opened:
+            for _ in range(flips):
+                bit = chance.randrange(file.stat().st_size * 8)
+                opened.seek(bit // 8)
+                byte = opened.read(1)[0]
+                opened.seek(bit // 8)
+                opened.write(bytes([byte ^ 1 << bit % 8]))
+        return file
 
     # ---- what is so ----
 
@@ -277,6 +354,7 @@ class LocalCluster:
                 stderr=log,
                 text=True,
                 start_new_session=True,
+                env={**os.environ, **node.environment},
             )
         assert node.process.stdout is not None
         # The line comes when it serves; the end of the pipe when it does not.

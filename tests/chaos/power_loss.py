@@ -108,7 +108,7 @@ def run(seed: int, cycles: int, say: "Counter[str]") -> None:
                 told = load.so_far()
                 cluster.wait_ready(PATIENCE_S)
                 sample = some_of(chance, told[checked:], CHECKOUTS_PER_CYCLE) if told[checked:] else []
-                check_all_there(cluster, range(NODES), told, cluster.folder, checkouts=sample)
+                check_all_there(cluster, range(NODES), told, cluster.folder, checkouts=sample, is_quiet=False)
                 checked = len(told)
         cluster.wait_ready(PATIENCE_S)
         check_digests_equal(cluster, range(NODES))

@@ -13,17 +13,26 @@ from mcr._remote.chunks import RemoteChunks
 from mcr._remote.nodes import Way
 from mcr._remote.status import TransientError, raise_for
 from mcr.addresses import parse_address
+from mcr.blocking import settle
 from mcr.errors import UnavailableError
 from mcr.model import Chunk, ChunkId
+from mcr.v1 import admin_pb2 as admin
 
 Response = TypeVar("Response", bound=Message)
 # A node that does not answer by then is as good as gone; whoever asked turns to another one.
 CALL_S = 10.0
 # What failed may be a connection that the other node's restart cut, so once more; but not for as long as a
-# client would: another node does as well, and a commit waits.
+# client would.
 PATIENCE_S = 0.5
-# One that did not answer is not asked again so soon: who waits for chunks must not wait for it each time.
-DISTRUST_S = 1.0
+# Whoever answered within this is taken to be there still. Else it is asked first: a connection whose other
+# end is gone looks like any other, and what is sent over it waits for ten seconds.
+TRUST_S = 1.0
+# A node that does not answer so soon is passed over: another one does as well, and a commit waits.
+PING_S = 2.0
+# One that did not answer is asked again beside, until it does; meanwhile nobody waits for it.
+ASK_AGAIN_S = 0.25
+# But not for ever, for it may be gone for good; whoever needs it later asks anew.
+ASKS_MAX = 60
 
 
 class _Colleague:
@@ -31,7 +40,8 @@ class _Colleague:
         self._address = address
         self.calls = Calls([parse_address("address", address)], timeout_s=CALL_S, patience_s=PATIENCE_S)
         self._chunks = RemoteChunks(self.calls)
-        self._silent_until_s = 0.0
+        self._answered_at_s = -TRUST_S
+        self._asking: asyncio.Task[None] | None = None
 
     async def reach(self) -> RemoteChunks:
         """Return the way to its chunks, if it answers now.
@@ -39,17 +49,40 @@ class _Colleague:
         Raises:
             UnavailableError: it does not, or did not a moment ago.
         """
-        clock = asyncio.get_running_loop()
-        if clock.time() < self._silent_until_s:
+        if self._asking is not None and not self._asking.done():
             raise UnavailableError(self._address, "it did not answer a moment ago")
-        try:
-            await self.calls.nodes.way()
-        except TransientError as failure:
-            self._silent_until_s = clock.time() + DISTRUST_S
-            raise failure.error from failure
+        if asyncio.get_running_loop().time() - self._answered_at_s > TRUST_S:
+            try:
+                await self._ask()
+            except TransientError as failure:
+                self._asking = asyncio.create_task(self._ask_again(), name="mcr-colleague")
+                raise failure.error from failure
         return self._chunks
 
+    async def _ask(self) -> None:
+        nodes = self.calls.nodes
+        way = await nodes.way()
+        try:
+            await way.admin.Ping(admin.PingRequest(), timeout=PING_S)
+        except grpc.aio.AioRpcError as error:
+            nodes.failed(way)
+            raise TransientError(
+                UnavailableError(self._address, error.details() or error.code().name)
+            ) from error
+        self._answered_at_s = asyncio.get_running_loop().time()
+
+    async def _ask_again(self) -> None:
+        for _ in range(ASKS_MAX):
+            await asyncio.sleep(ASK_AGAIN_S)
+            try:
+                await self._ask()
+            except TransientError:
+                continue
+            return
+
     async def close(self) -> None:
+        if self._asking is not None:
+            await settle([self._asking])
         await self.calls.close()
         self._chunks.close()
 

@@ -1,0 +1,130 @@
+"""The network between the nodes of a `LocalCluster`: each reaches the others through a proxy of its own.
+
+gRPC sends what a process dials through the HTTP proxy that `grpc_proxy` names, and tells it where to. So who
+speaks to whom is known for each connection, and any pair can be cut, without root or the node's help.
+
+A pair that is cut loses nothing and answers nothing: bytes wait, connections stay open and new ones get no
+answer, as on a network whose packets are lost. Once healed everything goes on, if nobody gave up meanwhile.
+"""
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+_LOOPBACK = "127.0.0.1"
+_PART_BYTES = 256 << 10
+_HEAD_BYTES_MAX = 16 << 10
+# Of the network's own thread; nothing it does takes long.
+_CALL_S = 10.0
+_ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+class LocalNetwork:
+    """Proxies in a thread of their own."""
+
+    def __init__(self) -> None:
+        """Start the thread."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="mcr-network", daemon=True)
+        self._thread.start()
+        self._servers: list[asyncio.Server] = []
+        self._relays: set[asyncio.Task[None]] = set()
+        self._owners: dict[str, str] = {}
+        # By (who dialled, who was dialled); a pair without a gate is open.
+        self._gates: dict[tuple[str, str], asyncio.Event] = {}
+
+    def join(self, name: str, address: str) -> Mapping[str, str]:
+        """Take a node into the network; return what its environment must say."""
+        self._owners[address] = name
+        port = self._call(self._serve(name))
+        return {"grpc_proxy": f"http://{_LOOPBACK}:{port}", "no_grpc_proxy": "", "no_proxy": ""}
+
+    def cut(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Cut exactly these pairs, each in both directions; all others are open then."""
+        wanted = [pair for one, other in pairs for pair in ((one, other), (other, one))]
+        self._call(self._set(wanted))
+
+    def close(self) -> None:
+        """End all connections and the thread; may be called twice."""
+        if self._loop.is_closed():
+            return
+        self._call(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_CALL_S)
+        self._loop.close()
+
+    def _call(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_CALL_S)
+
+    async def _serve(self, name: str) -> int:
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._relays.add(task)
+            try:
+                with suppress(OSError, ValueError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                    await self._relay(name, reader, writer)
+            finally:
+                self._relays.discard(task)
+                writer.close()
+
+        server = await asyncio.start_server(accept, _LOOPBACK, 0, limit=_HEAD_BYTES_MAX)
+        self._servers.append(server)
+        return int(server.sockets[0].getsockname()[1])
+
+    async def _set(self, pairs: list[tuple[str, str]]) -> None:
+        for pair in pairs:
+            self._gate(pair).clear()
+        for pair, gate in self._gates.items():
+            if pair not in pairs:
+                gate.set()
+
+    def _gate(self, pair: tuple[str, str]) -> asyncio.Event:
+        gate = self._gates.get(pair)
+        if gate is None:
+            gate = self._gates[pair] = asyncio.Event()
+            gate.set()
+        return gate
+
+    async def _relay(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
+        if method != "CONNECT":
+            raise ValueError(f"{method}: nodes dial through here, and nothing else")
+        host, _, port = target.rpartition(":")
+        # An address that is no node's: whatever is there, nobody cuts it.
+        gate = self._gate((name, self._owners.get(target, target)))
+        await gate.wait()
+        far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        try:
+            writer.write(_ESTABLISHED)
+            async with asyncio.TaskGroup() as both:
+                both.create_task(_pump(reader, far_writer, gate))
+                both.create_task(_pump(far_reader, writer, gate))
+        except* OSError:
+            # One side is gone; the other one is told by the end of its connection.
+            pass
+        finally:
+            far_writer.close()
+
+    async def _end(self) -> None:
+        for server in self._servers:
+            server.close()
+        relays = list(self._relays)
+        for relay in relays:
+            relay.cancel()
+        await asyncio.gather(*relays, return_exceptions=True)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event) -> None:
+    while data := await reader.read(_PART_BYTES):
+        await gate.wait()
+        writer.write(data)
+        await writer.drain()
+    await gate.wait()
+    # Both directions end together: gRPC has no half-closed connections.
+    raise ConnectionResetError
