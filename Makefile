@@ -15,7 +15,7 @@ CYCLES ?= 20
 # Scenario files of etcd's Raft library (its folder, or a copy of its `testdata` folders).
 DIR ?= ../shared/conformance/etcd-raft
 
-.PHONY: demo test simulate hostile power-loss conformance check bench format coverage clean
+.PHONY: demo test simulate hostile power-loss laws flips conformance check bench format coverage clean
 
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -53,6 +53,12 @@ hostile: $(VENV)/.test  ## MESSAGES malformed and hostile messages of peers: no 
 
 power-loss: $(VENV)/.test  ## cut the power of real nodes CYCLES times under load (needs root)
 	$(BIN)/python -m tests.chaos.power_loss --cycles $(CYCLES) --seed $(FIRST)
+
+laws: $(VENV)/.test  ## what a cluster promises, at full size: kills, partitions, 10,000 entries missed, 512 MiB at once
+	LAWS_KILLS=10 LAWS_ENTRIES=10000 LAWS_UPLOAD_MIB=512 $(BIN)/python -m pytest -q -s tests/end_to_end/test_cluster_laws.py
+
+flips: $(VENV)/.test  ## 200 single flipped bits in the files of a node: noticed, or without effect
+	BIT_FLIPS=200 $(BIN)/python -m pytest -q -s tests/end_to_end/test_stopped_node_flips.py tests/unit/node/storage/test_bit_flips.py
 
 check: $(VENV)/.dev  ## format, lint, types, layers, protos
 	$(BIN)/ruff format --check .

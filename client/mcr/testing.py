@@ -107,6 +107,9 @@ class LocalNode:
 class LocalCluster:
     """Some nodes on loopback: a context manager. Nodes are called n1, n2 … and meant by index, from 0."""
 
+    # What this interpreter runs as `mcr`.
+    _program: tuple[str, ...] = ("-m", "mcr.cli.main")
+
     def __init__(
         self,
         nodes: int = 3,
@@ -342,7 +345,7 @@ class LocalCluster:
             raise DeadlineError(f"{timeout_s:g}", f"waiting for {what} ({error})") from error
 
     def _launch(self, node: LocalNode, *more: str) -> None:
-        command = [sys.executable, "-m", "mcr.cli.main", "node", "start", "--json"]
+        command = [sys.executable, *self._program, "node", "start", "--json"]
         own = ["--name", node.name, "--data", str(node.data), "--listen", node.address]
         settings = ["--config", str(self.folder / "node.toml"), *self._options, *more]
         with node.log.open("ab") as log:
