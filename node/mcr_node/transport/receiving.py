@@ -101,7 +101,7 @@ class RaftEdge(raft_pb2_grpc.RaftServiceServicer):
         async for request in request_iterator:
             if not sender:
                 sender = await self._greet(request.cluster_id, request.sender, request.to, context)
-                if _is_address(request.address):
+                if is_address(request.address):
                     self._receiver.introduce(sender, request.address)
             try:
                 for wire in request.messages:
@@ -173,7 +173,7 @@ class RaftEdge(raft_pb2_grpc.RaftServiceServicer):
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
 
-def _is_address(address: str) -> bool:
+def is_address(address: str) -> bool:
     """Say whether answers could be sent there; what is no address would break whoever tries."""
     try:
         parse_address("address", address)

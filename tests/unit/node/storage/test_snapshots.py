@@ -187,6 +187,35 @@ def test_snapshot_of_another_position_than_its_manifest_says_is_refused(sender: 
     assert receiver.rows() == [(b"old", b"row")]
 
 
+def test_what_verifies_installs_and_verifying_replaces_nothing(sender: Node, receiver: Node) -> None:
+    before = receiver.rows()
+    source = sender.snapshots.export()
+    sink = receiver.snapshots.receive(source.manifest)
+    with pytest.raises(CorruptStoreError, match="not arrived"):
+        sink.verify()
+    transfer(source, sink)
+
+    sink.verify()
+    sink.verify()
+
+    assert receiver.rows() == before
+    sink.install()
+    assert receiver.rows() == sender.rows()
+
+
+def test_what_would_not_install_does_not_verify(sender: Node, receiver: Node) -> None:
+    before = receiver.rows()
+    source = sender.snapshots.export()
+    wrong = replace(source.manifest.position, applied=LogIndex(41))
+    sink = receiver.snapshots.receive(replace(source.manifest, position=wrong))
+    transfer(source, sink)
+
+    with pytest.raises(CorruptStoreError, match="not at 41"):
+        sink.verify()
+
+    assert receiver.rows() == before
+
+
 def test_snapshot_that_is_not_complete_is_not_installed(sender: Node, receiver: Node) -> None:
     sink = receiver.snapshots.receive(sender.snapshots.export().manifest)
 
