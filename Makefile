@@ -12,6 +12,9 @@ MESSAGES ?= 1000000
 HOSTILE_SEED ?= 1
 # Of `make power-loss`: how often the power is cut.
 CYCLES ?= 20
+
+# Of `make simulate` and `make mutants`: how many run side by side.
+PROCESSES ?= 2
 # Scenario files of etcd's Raft library (its folder, or a copy of its `testdata` folders).
 DIR ?= ../shared/conformance/etcd-raft
 
@@ -45,7 +48,7 @@ coverage: $(VENV)/.test  ## the test suite with line coverage of client/ and nod
 	$(BIN)/python -m pytest -n $(WORKERS) -q --cov --cov-report=term-missing:skip-covered
 
 simulate: $(VENV)/.test  ## the replicated log in SEEDS worlds where everything fails, by seed
-	$(BIN)/python -m tests.simulation.cluster.run --seeds $(SEEDS) --first $(FIRST)
+	$(BIN)/python -m tests.simulation.cluster.run --seeds $(SEEDS) --first $(FIRST) --processes $(PROCESSES)
 
 hostile: $(VENV)/.test  ## MESSAGES malformed and hostile messages of peers: no crash, no change
 	$(BIN)/python -m tests.hostile.run --messages $(MESSAGES) --seed $(HOSTILE_SEED)

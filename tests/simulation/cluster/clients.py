@@ -18,15 +18,45 @@ ATTEMPTS_MAX = 12
 EPOCH_MS = 1_700_000_000_000
 
 
+class Load:
+    """When callers hurry and when they rest; a burst is short, for faults find most where little waits.
+
+    Long stretches of the same full load cost nearly all the time and find nothing that the first second of
+    them did not; what happens at the beginning and at the end of a burst, and in silence, is more varied.
+    """
+
+    def __init__(self, world: World, hurry_us_max: int, rest_us_max: int) -> None:
+        self._world = world
+        self._hurry_us_max = hurry_us_max
+        self._rest_us_max = rest_us_max
+        self._is_hurried = True
+
+    def start(self) -> None:
+        world = self._world
+
+        def turn() -> None:
+            self._is_hurried = not self._is_hurried
+            stretch_us = (
+                world.between(100 * MS, 1500 * MS) if self._is_hurried else world.between(300 * MS, 4000 * MS)
+            )
+            world.after(stretch_us, turn)
+
+        turn()
+
+    def pause_us(self) -> int:
+        """Draw how long a caller waits before its next operation."""
+        return self._world.between(1, self._hurry_us_max if self._is_hurried else self._rest_us_max)
+
+
 class Client:
     """One caller with at most one operation under way."""
 
-    def __init__(self, number: int, world: World, oracle: Oracle, pause_us_max: int) -> None:
+    def __init__(self, number: int, world: World, oracle: Oracle, load: Load) -> None:
         self.number = number
         self.is_stopped = False
         self._world = world
         self._oracle = oracle
-        self._pause_us_max = pause_us_max
+        self._load = load
         self._count = 0
         # Of the operation under way; an answer to an earlier try of it is an answer.
         self._operation = 0
@@ -35,7 +65,7 @@ class Client:
         self._attempts = 0
 
     def start(self) -> None:
-        self._world.after(self._world.between(1, self._pause_us_max), self._begin)
+        self._world.after(self._load.pause_us(), self._begin)
 
     def _begin(self) -> None:
         if self.is_stopped:
@@ -52,9 +82,8 @@ class Client:
         request_id = RequestId(b"client-%d-%d" % (self.number, self._count))
         model = world.pick(MODELS)
         at_ms = EPOCH_MS + world.now_us // MS
-        versions, _, generation = (
-            self._oracle.decided[-1].seen[MODELS.index(model)] if self._oracle.decided else (0, 0, 0)
-        )
+        places = self._oracle.history.places
+        versions, _, generation = places[-1].seen[MODELS.index(model)] if places else (0, 0, 0)
         if versions and world.happens(300):
             return MoveChannel(
                 request_id=request_id,
@@ -141,4 +170,4 @@ class Client:
     def _pause(self) -> None:
         # Whatever still comes for this operation is too late.
         self._operation += 1
-        self._world.after(self._world.between(1, self._pause_us_max), self._begin)
+        self._world.after(self._load.pause_us(), self._begin)

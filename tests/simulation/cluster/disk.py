@@ -217,6 +217,11 @@ class StateDisk:
         self._position = StatePosition(applied, applied_term, state_digest, known)
         self._pending.append((changes, self._position))
 
+    @property
+    def last_changes(self) -> Changes:
+        """What the last write changed; not synced yet."""
+        return self._pending[-1][0]
+
     def sync(self) -> None:
         self._keep(len(self._pending))
 

@@ -20,7 +20,7 @@ from tests.simulation.cluster.node import Host, Process
 from tests.simulation.cluster.world import MS, SECOND, World
 
 VOTERS_MAX = 5
-HOSTS_MAX = 14
+HOSTS_MAX = 24
 
 
 class Faults:
@@ -47,7 +47,7 @@ class Faults:
         ]
         for act, period_us in kinds:
             if world.happens(650):
-                self._repeat(act, period_us * world.between(1, 3))
+                self._repeat(act, period_us * world.pick([1, 1, 2, 3]))
 
     def grow_to(self, voters: int) -> None:
         """Add nodes, one after another, until so many vote."""
@@ -72,6 +72,7 @@ class Faults:
         self._network.weather = Weather()
         for host in self._hosts.values():
             host.habits.aimed_crash_per_mille = 0
+            host.habits.half_installed_per_mille = 0
             host.habits.slow_sync_per_mille = 0
             if host.process is None and not host.is_retired:
                 host.start()

@@ -9,7 +9,7 @@ import sys
 from functools import partial
 
 from tests.simulation.cluster.defects import DEFECTS
-from tests.simulation.cluster.simulation import SeedFailed, Simulation
+from tests.simulation.cluster.simulation import SeedFailed, Simulation, nodes_of
 
 
 def seeds_to_find(name: str, seeds: int, first: int) -> tuple[int, str] | None:
@@ -17,7 +17,7 @@ def seeds_to_find(name: str, seeds: int, first: int) -> tuple[int, str] | None:
     with DEFECTS[name]():
         for count, seed in enumerate(range(first, first + seeds), 1):
             try:
-                Simulation(seed, nodes=(3, 5)[seed % 2]).run()
+                Simulation(seed, nodes=nodes_of(seed)).run()
             except SeedFailed as failure:
                 return count, f"{type(failure.cause).__name__}: {failure.cause}".splitlines()[0]
     return None

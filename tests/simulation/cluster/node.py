@@ -15,12 +15,13 @@ from mcr_node.core.raft.messages import ConfState, Entry, HardState, Message, Me
 from mcr_node.core.replica import Answer, AnswerRead, Append, Apply, Effect, Forward, Replica, Send, config_of
 from mcr_node.core.state.outcomes import Outcome
 from mcr_node.ports import StatePosition
-from mcr_node.runtime.applying import Applier
+from tests.simulation.cluster.applying import Memory, SparedApplier
 from tests.simulation.cluster.disk import LogDisk, Rows, StateDisk
 from tests.simulation.cluster.network import Network
 from tests.simulation.cluster.world import MS, World
 
-TICK_US = 20 * MS
+# Half of the product's, so that a minute holds twice the elections; a shorter one only beats more often.
+TICK_US = 50 * MS
 ELECTION_TICKS = 10
 APPENDS_PER_SYNC_MAX = 64
 
@@ -37,11 +38,15 @@ class Habits:
     log_entries_kept_max: int = 60
     # How often a sync that is due is met by a crash, of leaders and of others.
     aimed_crash_per_mille: int = 0
+    # How often a crash comes between the two disks that a snapshot replaces.
+    half_installed_per_mille: int = 50
 
 
-class Watcher(Protocol):
+class Watcher(Memory, Protocol):
     """Who hears of everything; see `oracle`."""
 
+    def started(self, host: "Host") -> None: ...
+    def crashed(self, host: "Host") -> None: ...
     def effects_taken(self, process: "Process", effects: Sequence[Effect]) -> None: ...
     def synced(self, process: "Process", append: Append) -> None: ...
     def applied(
@@ -78,6 +83,7 @@ class Host:
         assert self.process is None
         self.log.begin(self.state.installed)
         self.world.note(f"start {self.node_id} {self.log.now.hard} {self.log.last_index()}")
+        self.watcher.started(self)
         self.process = Process(self)
         self.process.start()
 
@@ -91,6 +97,7 @@ class Host:
         self.process = None
         self.log.crash(kept[0])
         self.state.crash(kept[1])
+        self.watcher.crashed(self)
 
 
 class Process:
@@ -115,7 +122,7 @@ class Process:
         begins = membership.conf == ConfState()
         self.replica = Replica(config, host.log, host.at_start if begins else membership, is_told=not begins)
         self.replica.applied_term = host.state.applied_term()
-        self.applier = Applier(host.state)
+        self.applier = SparedApplier(host.state, host.watcher, host.world)
         self.answers: dict[int, Callable[[Outcome], None]] = {}
         self.reads: dict[int, Callable[[int], None]] = {}
         self._tickets = 0
@@ -173,7 +180,8 @@ class Process:
 
     def deliver(self, message: Message, snapshot: tuple[StatePosition, Rows] | None = None) -> None:
         self.world.note(
-            f"{message.sender}>{self.node_id} {message.type} {message.term} {message.index} {message.reject}"
+            f"{message.sender}>{self.node_id} {message.type._name_} {message.term} {message.index}"
+            f" {message.reject}"
         )
         if snapshot is not None:
             self._sinks[snapshot[0].applied, snapshot[0].applied_term] = snapshot
@@ -291,7 +299,7 @@ class Process:
                 needs_sync = True
                 position, rows = self._sinks.pop((message.snapshot.index, message.snapshot.term))
                 self.host.state.install(rows, position)
-                if self.world.happens(50):
+                if self.world.happens(self.host.habits.half_installed_per_mille):
                     self.world.count("crash between installed state and log")
                     self._crash_soon(0)
                     return
@@ -394,7 +402,7 @@ class Process:
 
     def _tick(self) -> None:
         self._later(
-            TICK_US if not self.world.happens(5) else self.world.between(TICK_US, 30 * TICK_US), self._tick
+            TICK_US if not self.world.happens(10) else self.world.between(TICK_US, 20 * TICK_US), self._tick
         )
         self.replica.tick()
         self.pump()

@@ -9,16 +9,24 @@ from mcr_node.core.raft.messages import ConfState
 from mcr_node.core.state import codec
 from mcr_node.core.state.commands import CommitVersion
 from mcr_node.core.state.outcomes import Accepted, Outcome
-from tests.simulation.cluster.clients import EPOCH_MS, Client
+from tests.simulation.cluster.clients import EPOCH_MS, Client, Load
 from tests.simulation.cluster.faults import Faults, newest_membership
+from tests.simulation.cluster.laws import law
 from tests.simulation.cluster.network import Network, Weather
 from tests.simulation.cluster.node import Habits, Host
-from tests.simulation.cluster.oracle import MODELS, Oracle, law
+from tests.simulation.cluster.oracle import MODELS, Oracle
 from tests.simulation.cluster.world import MS, SECOND, World
 
+# Virtual time under faults of a seed, unless said otherwise.
+SECONDS = 60
 # Bounds on healing. An election takes some 400 ms here, a snapshot as much; many may be needed after a storm.
 WRITE_US_MAX = 20 * SECOND
 CONVERGE_US_MAX = 20 * SECOND
+
+
+def nodes_of(seed: int) -> int:
+    """Return how many nodes a seed has, unless said otherwise."""
+    return (3, 5)[seed % 2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,7 @@ class SeedFailed(Exception):  # noqa: N818 - it names what happened
 class Simulation:
     """A cluster under faults for so many virtual seconds."""
 
-    def __init__(self, seed: int, *, nodes: int = 3, seconds: int = 20) -> None:
+    def __init__(self, seed: int, *, nodes: int = 3, seconds: int = SECONDS) -> None:
         self.seed, self.nodes, self.seconds = seed, nodes, seconds
         self.world = world = World(seed * 16 + nodes)
         self.network = Network(world, Weather())
@@ -67,13 +75,13 @@ class Simulation:
         founders = 1 if world.happens(300) else nodes
         members = tuple(Member(node_id, f"node-{node_id}") for node_id in range(1, founders + 1))
         at_start = Membership(ConfState(tuple(range(1, founders + 1))), members)
-        for member in members:
-            self._add_host(member.node_id, at_start)
         if founders > 1:
             self.oracle.begin_after(at_start)
-        pause_us_max = world.pick([5, 20, 100]) * MS
+        for member in members:
+            self._add_host(member.node_id, at_start)
+        self.load = Load(world, world.pick([5, 20, 100]) * MS, world.pick([1000, 3000]) * MS)
         self.clients = [
-            Client(number, world, self.oracle, pause_us_max) for number in range(world.pick([3, 6, 9]))
+            Client(number, world, self.oracle, self.load) for number in range(world.pick([2, 4, 8]))
         ]
         self.faults = Faults(
             world, self.network, self.hosts, lambda node_id: self._add_host(node_id, Membership())
@@ -91,6 +99,7 @@ class Simulation:
         try:
             for host in list(self.hosts.values()):
                 host.start()
+            self.load.start()
             for client in self.clients:
                 client.start()
             world.run_until(self.seconds * SECOND)
@@ -105,6 +114,7 @@ class Simulation:
         host = Host(node_id, at_start, self.world, self.network, self.habits, self.oracle)
         host.peers = self.hosts
         self.hosts[node_id] = host
+        self.oracle.added(host)
         return host
 
     # ---- at the end ----
@@ -122,7 +132,7 @@ class Simulation:
             self._reads(node_id)
         is_over = self.world.run_until(self.world.now_us + CONVERGE_US_MAX, self._is_one)
         law(is_over, f"liveness: nodes do not converge: {self._progress()}")
-        rows = self.oracle.rows_decided
+        rows = self.oracle.rows
         for node_id in newest_membership(self.hosts).ids():
             law(self.hosts[node_id].state.rows() == rows, f"rows of node {node_id} differ")
         law(self.oracle.answered_index <= len(self.oracle.committed), "an answered write is lost")
