@@ -201,6 +201,9 @@ class StateDisk:
     def configuration(self) -> bytes:
         return self._position.configuration
 
+    def durable_configuration(self) -> bytes:
+        return self._durable_position.configuration
+
     def write(
         self,
         changes: Changes,

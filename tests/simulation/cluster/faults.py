@@ -253,11 +253,23 @@ class Faults:
         )
 
     def _retire_removed(self) -> None:
-        """Switch off a node that was removed some time ago; ids are never used again."""
+        """Switch off a node that was removed; ids are never used again.
+
+        Not before a majority of those that stay have applied the removal durably: one that only has the entry
+        still counts the removed node, and may need its vote to find out that the entry is committed.
+        """
         present = newest_membership(self._hosts)
+        voters = present.conf.voters
         for node_id, host in self._hosts.items():
             was_told = decode_membership(host.state.configuration()).conf.voters
-            if node_id not in present.ids() and was_told and self._world.happens(200):
+            if node_id in present.ids() or not was_told or not self._world.happens(200):
+                continue
+            told = [
+                voter
+                for voter in voters
+                if node_id not in decode_membership(self._hosts[voter].state.durable_configuration()).ids()
+            ]
+            if 2 * len(told) > len(voters):
                 host.is_retired = True
                 host.crash()
 
