@@ -20,6 +20,8 @@ DIR ?= ../shared/conformance/etcd-raft
 
 .PHONY: demo test simulate hostile power-loss laws flips conformance check bench format coverage clean
 
+.PHONY: demo test simulate mutants conformance check bench format coverage clean
+
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[node]'
@@ -62,6 +64,9 @@ laws: $(VENV)/.test  ## what a cluster promises, at full size: kills, partitions
 
 flips: $(VENV)/.test  ## 200 single flipped bits in the files of a node: noticed, or without effect
 	BIT_FLIPS=200 $(BIN)/python -m pytest -q -s tests/end_to_end/test_stopped_node_flips.py tests/unit/node/storage/test_bit_flips.py
+
+mutants: $(VENV)/.test  ## which seeded defects of the replicated log the tests find; takes some 20 minutes
+	$(BIN)/python -m tests.mutation.run --processes $(PROCESSES) --conformance $(DIR)
 
 check: $(VENV)/.dev  ## format, lint, types, layers, protos
 	$(BIN)/ruff format --check .

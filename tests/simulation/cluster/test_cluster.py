@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.cluster.mutants import seeds_to_find
 from tests.simulation.cluster.simulation import Simulation, nodes_of
 
 ROOT = Path(__file__).parents[3]
@@ -63,8 +62,3 @@ def test_a_seed_is_one_trace_in_every_process() -> None:
         f"{seed} {Simulation(seed, nodes=nodes_of(seed), seconds=4).run().trace_hash}" for seed in (1, 2)
     ]
     assert first.splitlines() == again
-
-
-@pytest.mark.parametrize("defect", ["acknowledgement_leaves_before_the_write", "read_without_a_quorum"])
-def test_a_seeded_defect_is_found(defect: str) -> None:
-    assert seeds_to_find(defect, seeds=10, first=1) is not None
