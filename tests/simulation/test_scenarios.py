@@ -1,18 +1,25 @@
-"""Every scenario about replicated state still ends as it is written."""
+"""Every scenario about replicated state, and about a cluster, still ends as it is written."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.simulation import scenario
+from tests.simulation.cluster_story import ClusterStory
 from tests.simulation.state_story import StateStory
 
 SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
+CLUSTER_SCENARIOS = sorted((Path(__file__).parent / "scenarios" / "cluster").glob("*.txt"))
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_the_story_ends_as_it_is_written(path: Path, rewrite: bool) -> None:
     scenario.run(path, StateStory().execute, rewrite=rewrite)
+
+
+@pytest.mark.parametrize("path", CLUSTER_SCENARIOS, ids=lambda path: path.stem)
+def test_the_story_of_a_cluster_ends_as_it_is_written(path: Path, rewrite: bool) -> None:
+    scenario.run(path, ClusterStory().execute, rewrite=rewrite)
 
 
 def test_a_story_that_ends_differently_is_told_with_its_line(tmp_path: Path) -> None:

@@ -87,11 +87,16 @@ class Host:
         self.process = Process(self)
         self.process.start()
 
-    def crash(self) -> None:
-        """Lose power: the process is gone, and some of what was not synced."""
+    def crash(self, kept: tuple[int, int] | None = None) -> None:
+        """Lose power: the process is gone, and of what was not synced all but `kept`.
+
+        Args:
+            kept: so many writes to the log and to the state; by default chance says how many.
+        """
         if self.process is None:
             return
-        kept = self.world.draw(self.log.unsynced + 1), self.world.draw(self.state.unsynced + 1)
+        if kept is None:
+            kept = self.world.draw(self.log.unsynced + 1), self.world.draw(self.state.unsynced + 1)
         self.world.note(f"crash {self.node_id} keeps {kept}")
         self.process.is_alive = False
         self.process = None
