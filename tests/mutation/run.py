@@ -28,7 +28,7 @@ UNIT: Final = ("tests/unit/node/core/raft", "tests/unit/node/core/test_members.p
 SIMULATION: Final = "simulation"
 STAGES: Final = {"conformance": CONFORMANCE, "unit": UNIT, SIMULATION: ()}
 # A defect may well make something go round for ever; whoever hangs has found it.
-STAGE_SECONDS_MAX: Final = 180
+STAGE_SECONDS_MAX: Final = 600
 SEEDS: Final = 20
 _FAILED = re.compile(r"^(?:FAILED|ERROR) \S+?(?:::(\S+))?(?: - .*)?$", re.MULTILINE)
 
