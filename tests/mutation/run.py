@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,19 +19,20 @@ from typing import Final
 
 from tests.mutation.defects import ALL
 from tests.mutation.plugin import VARIABLE
+from tests.simulation.cluster.defects import DEFECTS
 from tests.simulation.cluster.simulation import SeedFailed, Simulation, nodes_of
 
 ROOT: Final = Path(__file__).parents[2]
 # Of scenario files; the same variable as `tests/conformance/test_raft_conformance.py` has.
 FOLDER_VARIABLE: Final = "MCR_RAFT_CONFORMANCE"
-CONFORMANCE: Final = ("tests/conformance/test_raft_conformance.py",)
-UNIT: Final = ("tests/unit/node/core/raft", "tests/unit/node/core/test_members.py")
-SIMULATION: Final = "simulation"
-STAGES: Final = {"conformance": CONFORMANCE, "unit": UNIT, SIMULATION: ()}
+CONFORMANCE: Final = "tests/conformance/test_raft_conformance.py"
+UNIT: Final = "tests/unit/node/core/raft"
+# Who is asked, and where their tests are.
+STAGES: Final = {"conformance": CONFORMANCE, "unit": UNIT, "simulation": ""}
 # A defect may well make something go round for ever; whoever hangs has found it.
 STAGE_SECONDS_MAX: Final = 600
 SEEDS: Final = 20
-_FAILED = re.compile(r"^(?:FAILED|ERROR) \S+?(?:::(\S+))?(?: - .*)?$", re.MULTILINE)
+_FAILED = re.compile(r"^(?:FAILED|ERROR) ([^\s:]+)(?:::(\S+))?", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,45 +55,56 @@ def simulate(name: str, seeds: int, first: int) -> str | None:
     return None
 
 
-def examine(name: str, stages: dict[str, tuple[str, ...]], seeds: int, *, ask_all: bool) -> Verdict:
-    """Give one defect to the stages, each in a process of its own."""
+def examine(name: str, stages: Sequence[str], seeds: int, *, ask_all: bool) -> Verdict:
+    """Give one defect to the stages, in processes of its own, until one finds it, or all are asked."""
+    by_pytest = [stage for stage in stages if STAGES[stage]]
+    asked = [[stage] for stage in by_pytest] if ask_all else [by_pytest] if by_pytest else []
+    if "simulation" in stages:
+        # What is wrong around the core, the others cannot see; for the rest they are quicker.
+        asked.insert(0 if name in DEFECTS else len(asked), ["simulation"])
     found: dict[str, str] = {}
-    for stage, paths in stages.items():
-        if found and not ask_all:
-            break
-        answer = _ask(name, stage, paths, seeds)
-        if answer is not None:
-            found[stage] = answer
+    for some in asked:
+        if not found or ask_all:
+            found |= _simulate_apart(name, seeds) if some == ["simulation"] else _test_apart(name, some)
     return Verdict(name, found)
 
 
-def _ask(name: str, stage: str, paths: tuple[str, ...], seeds: int) -> str | None:
-    if stage == SIMULATION:
-        arguments = ["tests.mutation.run", "--simulate", name, "--seeds", str(seeds)]
-    else:
-        arguments = ["pytest", "-x", "-q", "-p", "tests.mutation.plugin", "-p", "no:cacheprovider", *paths]
-    command = [sys.executable, "-m", *arguments]
-    environment = {**os.environ, VARIABLE: name}
+def _simulate_apart(name: str, seeds: int) -> dict[str, str]:
+    done = _run(name, "tests.mutation.run", "--simulate", name, "--seeds", str(seeds))
+    if done is None:
+        return {"simulation": "hangs"}
+    if done.returncode == 0:
+        return {}
+    return {"simulation": done.stdout.strip() or done.stderr.strip().splitlines()[-1]}
+
+
+def _test_apart(name: str, stages: Sequence[str]) -> dict[str, str]:
+    paths = [STAGES[stage] for stage in stages]
+    done = _run(name, "pytest", "-x", "-q", "-p", "tests.mutation.plugin", "-p", "no:cacheprovider", *paths)
+    if done is None:
+        return {stages[-1]: "hangs"}
+    if done.returncode == 0:
+        return {}
+    failed = _FAILED.search(done.stdout)
+    if done.returncode not in (1, 2) or failed is None:
+        raise RuntimeError(f"{name}: the tests did not run: {done.stdout[-500:]} {done.stderr[-500:]}")
+    stage = next(stage for stage in stages if failed[1].startswith(STAGES[stage]))
+    return {stage: failed[2] or failed[1]}
+
+
+def _run(name: str, *arguments: str) -> subprocess.CompletedProcess[str] | None:
     try:
-        done = subprocess.run(
-            command,
+        return subprocess.run(
+            [sys.executable, "-m", *arguments],
             cwd=ROOT,
-            env=environment,
+            env={**os.environ, VARIABLE: name},
             capture_output=True,
             text=True,
             check=False,
             timeout=STAGE_SECONDS_MAX,
         )
     except subprocess.TimeoutExpired:
-        return "hangs"
-    if done.returncode == 0:
         return None
-    if stage == SIMULATION:
-        return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
-    if done.returncode != 1:
-        raise RuntimeError(f"{name}: {stage} did not run: {done.stdout[-500:]} {done.stderr[-500:]}")
-    failed = _FAILED.search(done.stdout)
-    return "fails" if failed is None else failed[1] or "fails"
 
 
 def main() -> int:
@@ -108,12 +121,12 @@ def main() -> int:
         answer = simulate(options.simulate, options.seeds, 1)
         sys.stdout.write(answer or "")
         return 0 if answer is None else 1
-    stages = {stage: paths for stage, paths in STAGES.items() if stage in options.stages}
+    stages = [stage for stage in STAGES if stage in options.stages]
     if options.conformance is not None:
         os.environ[FOLDER_VARIABLE] = str(options.conformance.resolve())
         if not options.conformance.is_dir():
             sys.stdout.write(f"no scenario files in {options.conformance}: conformance is left out\n")
-            stages.pop("conformance", None)
+            stages = [stage for stage in stages if stage != "conformance"]
     names = [name for name in ALL if options.only in name]
     work = partial(examine, stages=stages, seeds=options.seeds, ask_all=options.all)
     with ThreadPoolExecutor(options.processes) as pool:

@@ -5,7 +5,7 @@ import pytest
 from tests.mutation.core_defects import TEXT_DEFECTS
 from tests.mutation.defects import ALL
 from tests.mutation.patching import TextDefect
-from tests.mutation.run import UNIT, examine, simulate
+from tests.mutation.run import examine, simulate
 from tests.simulation.cluster.defects import DEFECTS
 
 
@@ -33,7 +33,7 @@ def test_names_are_of_one_defect_each() -> None:
 
 @pytest.mark.parametrize("name", ["vote_is_not_recorded", "conflict_is_not_cut_off"])
 def test_unit_tests_find_a_defect(name: str) -> None:
-    assert "unit" in examine(name, {"unit": UNIT}, 0, ask_all=True).found
+    assert "unit" in examine(name, ["unit"], 0, ask_all=True).found
 
 
 @pytest.mark.parametrize(
