@@ -1,6 +1,21 @@
 """Laws that a seeded defect could break unseen, see `tests/mutation`."""
 
-from mcr_node.core.raft.messages import ConfChange, ConfChangeType, Message, MessageType
+import pytest
+
+from mcr_node.core.raft.errors import HaltError, ProposalDroppedError
+from mcr_node.core.raft.log import RaftLog
+from mcr_node.core.raft.messages import (
+    ConfChange,
+    ConfChangeSingle,
+    ConfChangeTransition,
+    ConfChangeType,
+    ConfChangeV2,
+    ConfState,
+    Entry,
+    Message,
+    MessageType,
+)
+from mcr_node.core.raft.storage import MemoryStorage
 from mcr_node.core.raft.tracker import Inflights, Progress
 from tests.support.raft_network import RaftNetwork
 
@@ -38,6 +53,14 @@ def test_a_late_refusal_of_what_matches_changes_nothing() -> None:
     assert not progress.maybe_decrease(4, 3)
 
     assert progress.next == 9
+
+
+def test_only_the_last_probe_moves_where_the_next_one_begins() -> None:
+    progress = Progress(6, Inflights(10, 100), is_learner=False)
+
+    assert not progress.maybe_decrease(9, 2)
+
+    assert progress.next == 6
 
 
 def test_a_smaller_quorum_commits_at_once_what_it_holds() -> None:
@@ -93,3 +116,49 @@ def test_no_snapshot_is_sent_to_a_node_that_is_not_heard_of() -> None:
     network.tick(1, ticks=2)
 
     assert network.committed(3) == network.committed(1)
+
+
+def test_a_joint_configuration_is_left_once_however_long_that_takes() -> None:
+    network = RaftNetwork(3, election_ticks=3)
+    leader = network.elect(1)
+    network.add(4)
+    joint = leader.raft.log.last_index + 1
+    network.hold(lambda message: message.type is MessageType.APPEND_RESP and message.index > joint)
+    leader.propose_conf_change(
+        ConfChangeV2(
+            (ConfChangeSingle(ConfChangeType.ADD_NODE, 4), ConfChangeSingle(ConfChangeType.REMOVE_NODE, 3)),
+            ConfChangeTransition.AUTO,
+        )
+    )
+    network.settle()
+    assert leader.raft.log.last_index == joint + 1
+
+    network.tick(1, ticks=10)
+
+    assert leader.raft.log.last_index == joint + 1
+
+
+def test_a_change_that_was_not_taken_stands_in_no_ones_way() -> None:
+    network = RaftNetwork(3, uncommitted_bytes_max=1)
+    leader = network.elect(1)
+    network.isolate(1)
+    leader.propose(b"not committed yet")
+    with pytest.raises(ProposalDroppedError):
+        leader.propose_conf_change(ConfChange(ConfChangeType.REMOVE_NODE, 3))
+    network.heal()
+    network.tick(1, ticks=3)
+
+    leader.propose_conf_change(ConfChange(ConfChangeType.REMOVE_NODE, 3))
+    network.settle()
+
+    assert leader.status().config.voters == (1, 2)
+
+
+def test_a_node_stops_rather_than_overwrite_what_is_committed() -> None:
+    storage = MemoryStorage(ConfState((1,)))
+    storage.append((Entry(1, 1), Entry(1, 2)))
+    log = RaftLog(storage)
+    log.commit_to(2)
+
+    with pytest.raises(HaltError, match="overwrite"):
+        log.append((Entry(2, 2),))
