@@ -14,6 +14,7 @@ from mcr_node.core.raft.messages import (
     Entry,
     Message,
     MessageType,
+    entry_bytes,
 )
 from mcr_node.core.raft.storage import MemoryStorage
 from mcr_node.core.raft.tracker import Inflights, Progress
@@ -162,3 +163,53 @@ def test_a_node_stops_rather_than_overwrite_what_is_committed() -> None:
 
     with pytest.raises(HaltError, match="overwrite"):
         log.append((Entry(2, 2),))
+
+
+def test_learners_are_not_asked_for_votes() -> None:
+    network = RaftNetwork(voters=3, learners=1, pre_vote=True)
+
+    network.elect(1)
+
+    asked = network.sent(MessageType.PRE_VOTE) + network.sent(MessageType.VOTE)
+    assert sorted({message.to for message in asked}) == [2, 3]
+
+
+def test_a_pre_vote_of_an_older_term_is_refused_aloud() -> None:
+    # etcd#8501: both would wait for each other for ever.
+    network = RaftNetwork(2, pre_vote=True)
+    network.elect(1)
+    network.elect(2)
+
+    network.deliver(Message(MessageType.PRE_VOTE, 1, 2, 1, 1, 9))
+    network.settle()
+
+    (answer,) = [message for message in network.sent(MessageType.PRE_VOTE_RESP) if message.reject]
+    assert (answer.to, answer.term) == (2, network.term(1))
+
+
+def test_no_more_is_handed_out_to_be_applied_than_the_limit_leaves() -> None:
+    storage = MemoryStorage(ConfState((1,)))
+    storage.append(tuple(Entry(1, index, data=b"six by") for index in range(1, 6)))
+    one_bytes = entry_bytes(storage.entries(1, 2, 1)[0])
+    log = RaftLog(storage, applying_bytes_max=3 * one_bytes)
+    log.commit_to(1)
+    log.accept_applying(log.next_committed(allow_unstable=False), allow_unstable=False)
+    log.commit_to(5)
+
+    handed_out = log.next_committed(allow_unstable=False)
+
+    assert [entry.index for entry in handed_out] == [2, 3]
+
+
+def test_an_append_that_is_older_than_the_commit_is_answered_with_the_commit() -> None:
+    network = RaftNetwork(2)
+    network.elect(1)
+    network.propose(1, b"a")
+    network.tick(1)
+    network.seen.clear()
+
+    network.deliver(Message(MessageType.APPEND, 2, 1, network.term(1), 1, 1))
+    network.settle()
+
+    (answer,) = network.sent(MessageType.APPEND_RESP)
+    assert answer.index == network.committed(2) == 2
