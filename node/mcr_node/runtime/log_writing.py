@@ -15,29 +15,12 @@ class LogWriter:
 
     def __init__(self, log: LogStore) -> None:
         self._log = log
-        hard = log.hard_state()
-        # Term and vote as they were last handed out to be written.
-        self._promised = (hard.term, hard.vote)
         # The snapshot of which all bytes are here, by the place that raft knows it by.
         self._sinks: dict[tuple[int, int], SnapshotSink] = {}
 
     def expect(self, snapshot: Snapshot, sink: SnapshotSink) -> None:
         """Know where the bytes of a snapshot are that raft is about to be told of; forget an earlier one."""
         self._sinks = {(snapshot.index, snapshot.term): sink}
-
-    def needs_disk(self, append: Append, *, is_alone: bool) -> bool:
-        """Say whether there is anything to write; to be asked of each, in order.
-
-        Nothing for a commit index alone, which is learnt again: what such an `Append` promises rests on what
-        was written before it. But a sole voter has nobody to learn it from, and would begin a term at each
-        start to find out.
-        """
-        message = append.message
-        promised = (message.term, message.vote)
-        is_promise = promised not in ((0, 0), self._promised)
-        if is_promise:
-            self._promised = promised
-        return is_promise or is_alone or bool(message.entries) or message.snapshot is not None
 
     def write(self, batch: Sequence[Append]) -> None:
         """Write all, in order, then sync once; durable at return where raft promises something about it.

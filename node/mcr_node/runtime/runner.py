@@ -16,6 +16,7 @@ from mcr.blocking import run_blocking
 from mcr.errors import CorruptStoreError, FailedError, McrError
 from mcr.model import LogIndex
 from mcr_node.core.members import Membership, decode_membership
+from mcr_node.core.promises import Promises
 from mcr_node.core.raft.errors import HaltError, InvalidMessageError
 from mcr_node.core.raft.messages import ConfState, Entry, Message, MessageType, is_conf_change
 from mcr_node.core.replica import (
@@ -116,6 +117,8 @@ class Runner:
         self._appends: asyncio.Queue[Append] = asyncio.Queue()
         self._applies: asyncio.Queue[Apply] = asyncio.Queue()
         self._writer = LogWriter(log)
+        hard = log.hard_state()
+        self._promises = Promises(hard.term, hard.vote)
         self._tasks: list[asyncio.Task[None]] = []
         self._news = Later(NEWS_S, partial(self.decide, Replica.tell_news))
         self._gathering = Later(GATHER_S, partial(self.decide, Replica.end_gathering))
@@ -392,7 +395,7 @@ class Runner:
                 # hands out nothing to apply until it hears that the snapshot is installed.
                 await self._applies.join()
             is_alone = self.replica.is_sole_voter
-            if sum([self._writer.needs_disk(append, is_alone=is_alone) for append in batch]):
+            if sum([self._promises.needs_disk(append.message, is_alone=is_alone) for append in batch]):
                 await run_blocking(self._log_executor, partial(self._writer.write, batch))
             for append in batch:
                 if append.message.snapshot is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mcr_node.core.members import Membership, decode_membership
+from mcr_node.core.promises import Promises
 from mcr_node.core.raft.errors import HaltError, InvalidMessageError, UnknownPeerError
 from mcr_node.core.raft.messages import ConfState, Entry, HardState, Message, MessageType, is_conf_change
 from mcr_node.core.replica import Answer, AnswerRead, Append, Apply, Effect, Forward, Replica, Send, config_of
@@ -22,6 +23,9 @@ from tests.simulation.cluster.world import MS, World
 
 # Half of the product's, so that a minute holds twice the elections; a shorter one only beats more often.
 TICK_US = 50 * MS
+# As in the runner.
+NEWS_US = 2 * MS
+GATHER_US = 10 * MS
 ELECTION_TICKS = 10
 APPENDS_PER_SYNC_MAX = 64
 
@@ -138,6 +142,9 @@ class Process:
         self._shelf: tuple[StatePosition, Rows] | None = None
         self._shelf_used = True
         self._is_exporting = False
+        self._promises = Promises(host.log.now.hard.term, host.log.now.hard.vote)
+        self._news_due = False
+        self._gathering_due = False
         self._sinks: dict[tuple[int, int], tuple[StatePosition, Rows]] = {}
 
     def start(self) -> None:
@@ -206,9 +213,23 @@ class Process:
     def pump(self) -> None:
         effects = self.replica.take_effects()
         self.host.watcher.effects_taken(self, effects)
+        if self.replica.has_news and not self._news_due:
+            self._news_due = True
+            self._later(NEWS_US, self._tell_news)
+        if self.replica.is_gathering and not self._gathering_due:
+            self._gathering_due = True
+            self._later(GATHER_US, self._end_gathering)
         for effect in effects:
             self._carry_out(effect)
         self.host.watcher.stepped(self)
+
+    def _tell_news(self) -> None:
+        self._news_due = False
+        self.decide(Replica.tell_news)
+
+    def _end_gathering(self) -> None:
+        self._gathering_due = False
+        self.decide(Replica.end_gathering)
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
@@ -295,6 +316,10 @@ class Process:
 
     def _write(self, batch: Sequence[Append]) -> None:
         needs_sync = False
+        is_alone = self.replica.is_sole_voter
+        if not sum([self._promises.needs_disk(append.message, is_alone=is_alone) for append in batch]):
+            self._appended(batch, needs_sync=False)
+            return
         for append in batch:
             message = append.message
             hard: HardState | None = None
