@@ -183,7 +183,8 @@ def _against_what_is_committed(chance: random.Random, target: Target) -> Message
 
 def _second_leader(chance: random.Random, target: Target) -> Message:
     leader = target.raft.leader
-    if not leader:
+    if leader not in (*VOTERS, LEARNER):
+        # Nobody leads, or a stranger says that it does: a member is believed.
         return _local_kind(chance, target)
     others = [one for one in (*VOTERS, LEARNER, FORMER, STRANGER) if one not in (leader, target.node_id)]
     message = wild(chance, target)

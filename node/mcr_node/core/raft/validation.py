@@ -158,7 +158,7 @@ def _check_sender(raft: Raft, message: Message) -> None:
 def _check_leader(raft: Raft, message: Message) -> None:
     """Check what only a leader says, of this term or a later one."""
     kind, sender, log = message.type, message.sender, raft.log
-    if message.term == raft.term and raft.leader not in (NO_NODE, sender):
+    if message.term == raft.term and raft.leader not in (NO_NODE, sender) and not _displaces(raft, sender):
         raise InvalidMessageError(f"{kind.name} from node {sender}, but {raft.leader} leads term {raft.term}")
     if kind is MessageType.HEARTBEAT:
         if message.commit > log.last_index:
@@ -177,6 +177,12 @@ def _check_leader(raft: Raft, message: Message) -> None:
     elif message.term > raft.term or (sender != raft.leader and sender not in raft.tracker.progress):
         # TIMEOUT_NOW goes to who has acknowledged the leader's whole log, and so was durably in its term.
         raise InvalidMessageError(f"{kind.name} of term {message.term} from node {sender}")
+
+
+def _displaces(raft: Raft, sender: int) -> bool:
+    # Else a stranger who speaks first in a term would keep its leader away from this node.
+    members = raft.tracker.progress
+    return raft.leader != raft.node_id and raft.leader not in members and sender in members
 
 
 def _check_committed(raft: Raft, index: int, term: int) -> None:

@@ -133,6 +133,18 @@ def test_a_second_leader_in_a_term_is_refused() -> None:
             network.nodes[to].step(Message(MessageType.HEARTBEAT, to, 3, network.term(to)))
 
 
+def test_a_member_leads_where_a_stranger_spoke_first() -> None:
+    network = RaftNetwork(3)
+    network.nodes[1].step(Message(MessageType.HEARTBEAT, 1, 9, 4))
+    assert network.nodes[1].raft.leader == 9
+
+    network.nodes[1].step(Message(MessageType.HEARTBEAT, 1, 2, 4))
+
+    assert network.nodes[1].raft.leader == 2
+    with pytest.raises(InvalidMessageError):
+        network.nodes[1].step(Message(MessageType.HEARTBEAT, 1, 9, 4))
+
+
 def test_the_name_of_a_local_queue_makes_nothing_believed() -> None:
     network = RaftNetwork(3)
 
