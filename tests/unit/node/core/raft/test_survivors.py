@@ -213,3 +213,19 @@ def test_an_append_that_is_older_than_the_commit_is_answered_with_the_commit() -
 
     (answer,) = network.sent(MessageType.APPEND_RESP)
     assert answer.index == network.committed(2) == 2
+
+
+def test_who_follows_a_leader_of_the_term_votes_for_nobody_else_in_it() -> None:
+    network = RaftNetwork(3)
+    network.isolate(3)
+    network.elect(1)
+    network.heal()
+    network.tick(1, ticks=2)
+    assert network.nodes[3].raft.vote == 0
+    assert network.nodes[3].raft.leader == 1
+
+    network.deliver(Message(MessageType.VOTE, 3, 2, network.term(3), 9, 9))
+    network.settle()
+
+    (answer,) = [message for message in network.sent(MessageType.VOTE_RESP) if message.sender == 3]
+    assert answer.reject
