@@ -50,6 +50,38 @@ class NodeInfo(Protocol):
     def pid(self) -> int: ...
 
 
+class Survivor(Protocol):
+    """What a node holds, and what becomes of it; see `mcr_node.recovering`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def cluster_id(self) -> bytes: ...
+    @property
+    def new_cluster_id(self) -> bytes: ...
+    @property
+    def was_voter(self) -> bool: ...
+    @property
+    def applied(self) -> int: ...
+    @property
+    def committed(self) -> int: ...
+    @property
+    def last(self) -> int: ...
+    @property
+    def dropped(self) -> tuple[str, ...]: ...
+    @property
+    def model_count(self) -> int: ...
+    @property
+    def kept(self) -> Path: ...
+
+
+def recover_cluster(path: Path, confirm: Callable[[Survivor], None]) -> Survivor:
+    """Make a new cluster of what a stopped node holds; see `mcr cluster recover`."""
+    with _extra_installed():
+        from mcr_node import recovering
+    return recovering.recover(path, confirm)
+
+
 def run_node(
     flags: Mapping[str, str | int | Path | None],
     *,

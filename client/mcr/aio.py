@@ -28,6 +28,7 @@ from mcr.errors import (
     NotFoundError,
     ReferenceNotFoundError,
 )
+from mcr.membership import MembershipCalls
 from mcr.model import (
     REQUEST_ID_BYTES_MAX,
     CheckReport,
@@ -93,7 +94,7 @@ def _principal() -> str:
     return f"local:{getpass.getuser()}"
 
 
-class AsyncClient:
+class AsyncClient(MembershipCalls):
     """A connection to a store. Make one with `connect`; close it, or use it as a context manager."""
 
     def __init__(self, connection: Connection) -> None:
@@ -153,40 +154,6 @@ class AsyncClient:
         """Return the members of the cluster and how they do; an embedded store is its only member."""
         answer = await self._connection.admin.get_cluster_status(admin.GetClusterStatusRequest())
         return _wire.cluster_from_wire(answer)
-
-    async def remove_member(self, name: str, *, force: bool = False) -> None:
-        """Remove a node from the cluster; its process goes on until it is stopped, without a say.
-
-        Args:
-            name: of the node.
-            force: although it cannot hand over what it holds.
-
-        Raises:
-            MemberNotFoundError: no member has that name.
-            FailedError: it is the last voter.
-            NoQuorumError: no majority decided in time; look at `cluster_status` before repeating.
-        """
-        await self._connection.admin.remove_member(admin.RemoveMemberRequest(name=name, force=force))
-
-    async def promote_member(self, name: str) -> None:
-        """Give a learner a vote now, rather than when it has caught up; done already for a voter.
-
-        Raises:
-            MemberNotFoundError: no member has that name.
-            NoQuorumError: no majority decided in time.
-        """
-        await self._connection.admin.promote_member(admin.PromoteMemberRequest(name=name))
-
-    async def transfer_leadership(self, name: str = "") -> str:
-        """Let another voter lead: `name`, or the one that lacks least; return the leader's name.
-
-        Raises:
-            MemberNotFoundError: no member has that name.
-            FailedError: it has no vote, or there is no other voter.
-            NoQuorumError: it did not take over in time; the old leader leads on.
-        """
-        answer = await self._connection.admin.transfer_leadership(admin.TransferLeadershipRequest(name=name))
-        return answer.leader
 
     async def check(
         self, *, deep: bool = True, progress: Callable[[int, int], None] | None = None

@@ -220,6 +220,14 @@ class Client:
         """See `AsyncClient.cluster_status`."""
         return self._loop.run(self._client.cluster_status(), "cluster status")
 
+    def add_member(self, name: str, address: str, *, site: str = "") -> None:
+        """See `AsyncClient.add_member`."""
+        self._loop.run(self._client.add_member(name, address, site=site), "cluster add")
+
+    def replace_member(self, old: str, new: str, *, patience_s: float = 0) -> None:
+        """See `AsyncClient.replace_member`."""
+        self._loop.run(self._client.replace_member(old, new, patience_s=patience_s), "cluster replace")
+
     def remove_member(self, name: str, *, force: bool = False) -> None:
         """See `AsyncClient.remove_member`."""
         self._loop.run(self._client.remove_member(name, force=force), "cluster remove")

@@ -72,6 +72,12 @@ class AdminApi(Protocol):
     ) -> admin.GetClusterStatusResponse:
         """Return the members of the cluster and how they do."""
 
+    async def add_member(self, request: admin.AddMemberRequest) -> admin.AddMemberResponse:
+        """Take a node in, or keep its place until it is started."""
+
+    async def replace_member(self, request: admin.ReplaceMemberRequest) -> admin.ReplaceMemberResponse:
+        """Remove a node once another has taken its place."""
+
     async def remove_member(self, request: admin.RemoveMemberRequest) -> admin.RemoveMemberResponse:
         """Remove a node from the cluster."""
 

@@ -24,6 +24,7 @@
     │   └── RequestReusedError        a request id used for another request
     ├── DurabilityError          11   not enough nodes for the copies asked for
     ├── UnavailableError         11   no node can be reached
+    │   └── DivergedError             a node whose state is wrong serves nothing
     ├── NoQuorumError            11   the nodes reached cannot decide: no majority, or no leader yet
     ├── NotAllowedError          12   a rule forbids it
     │   └── ProtectedError            the ref's protection is not met
@@ -306,6 +307,14 @@ class UnavailableError(McrError):
     exit_status = 11
     template = "no node can be reached at {addresses}: {reason}"
     hint_template = "check the addresses, that a node runs there (mcr node start), and the network between"
+
+
+class DivergedError(UnavailableError):
+    """A node found its state to be another than the other nodes', and serves nothing until it has theirs."""
+
+    code = "diverged"
+    template = "{addresses} is out of service: {reason}"
+    hint_template = "use another node; this one fetches the state anew by itself"
 
 
 @dataclass(eq=False)

@@ -21,13 +21,14 @@ from mcr_node.core.state import queries
 from mcr_node.ports import ChunkStore, Clock, LogStore, StateStore, StorageFailure
 from mcr_node.ports_log import ReplicatedLog
 from mcr_node.runtime.clock import SystemClock
+from mcr_node.runtime.reseeding import Reseeding
 from mcr_node.runtime.runner import Runner, Self, Timing
 from mcr_node.services.admin import AdminService, Myself
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.cluster_chunks import ClusterChunks, Holders
-from mcr_node.services.membership import Colleagues
+from mcr_node.services.colleagues import Colleagues
 from mcr_node.services.versions import PAGE_MAX, VersionsService
-from mcr_node.storage import store_folder
+from mcr_node.storage import store_folder, successor
 from mcr_node.storage.chunk_store import PackChunkStore
 from mcr_node.storage.database import Database
 from mcr_node.storage.disk import Disk
@@ -132,6 +133,8 @@ class _Stores:
             raise
 
         self.snapshots = SnapshotFolder.open(path / "snapshots", self.state, disk)
+        # What nodes ask for whose state is wrong, or this one; beside those that raft sends.
+        self.given = SnapshotFolder.open(path / "snapshots" / "given", self.state, disk)
 
     def log_entry_count(self) -> int:
         first, last = self.log.bounds()
@@ -160,6 +163,7 @@ class Node:
         self.clock: Clock = SystemClock()
         self.cluster_id = identity.store_id
         self.snapshots = stores.snapshots
+        self.given = stores.given
         self._lock = lock
         self._stores = stores
         self._executor = executor
@@ -177,6 +181,7 @@ class Node:
             read_executor=self.read_executor,
             snapshots=stores.snapshots,
             timing=parts.timing,
+            fence=stores.state,
         )
         # What stands above knows the log by its port; only whoever starts and connects it, the runner.
         self.log: ReplicatedLog = self.runner
@@ -222,8 +227,16 @@ class Node:
         return queries.list_versions(self.log.view(), model, before=before, limit=PAGE_MAX)
 
     def _others(self) -> list[Member]:
-        members = self.log.membership.members
-        return [one for one in members if one.node_id != self.log.node_id and one.address]
+        return [
+            one
+            for one in self.log.membership.members
+            if one.node_id != self.log.node_id and one.address and not one.awaited
+        ]
+
+    def reseeding(self) -> Reseeding:
+        """Return what replaces the state of this node; its runner has stopped."""
+        stores = self._stores
+        return Reseeding(self.runner, stores.log, stores.given, self._state_executor)
 
     def versions(self, principal: str) -> VersionsService:
         """Return the service for somebody."""
@@ -263,6 +276,7 @@ async def open_node(
         StoreNotFoundError, StoreBusyError, StoreFormatError, CorruptStoreError: see `mcr.errors`.
     """
     parts = parts or Parts()
+    successor.finish(path, parts.disk)
     identity = store_folder.read(path)
     lock = StoreLock(path)
     try:

@@ -10,6 +10,7 @@ The file (`--config`) is TOML; its keys are the long flags without their dashes:
     capacity = 2_000_000_000_000  # bytes
     heartbeat_ms = 100            # between signs of life of the leader
     election_ms = 1000            # silence after which another node asks for votes; the same on all nodes
+    digest_entries = 1000         # nodes compare their states so often, in log entries; the same on all
 """
 
 import tomllib
@@ -20,6 +21,7 @@ from pathlib import Path
 from mcr.addresses import Address, parse_address, parse_addresses
 from mcr.errors import InvalidArgumentError, SourceNotFoundError, SourceUnreadableError
 from mcr.references import check_name
+from mcr_node.core.state.digest import DIGEST_ENTRIES
 from mcr_node.runtime.runner import Timing
 
 LISTEN_DEFAULT = "127.0.0.1:7101"
@@ -31,6 +33,8 @@ HEARTBEAT_MS_DEFAULT, ELECTION_MS_DEFAULT = 100, 1000
 HEARTBEAT_MS_MIN = 5
 # One lost heartbeat must not depose a leader.
 ELECTION_HEARTBEATS_MIN = 3
+# Each comparison is an entry itself.
+DIGEST_ENTRIES_MIN = 2
 # What a stop waits for calls under way; a supervisor usually kills after 10 s or more.
 DRAIN_S = 8.0
 
@@ -71,6 +75,7 @@ _KEYS: Mapping[str, type] = {
     "capacity": int,
     "heartbeat_ms": int,
     "election_ms": int,
+    "digest_entries": int,
 }
 
 
@@ -124,7 +129,11 @@ def _timing(values: Mapping[str, Value]) -> Timing:
         raise InvalidArgumentError(
             "election_ms", f"{election} is less than {ELECTION_HEARTBEATS_MIN} heartbeats of {heartbeat} ms"
         )
-    return Timing(heartbeat, election // heartbeat)
+    digest_entries = values.get("digest_entries", DIGEST_ENTRIES)
+    assert isinstance(digest_entries, int)
+    if digest_entries < DIGEST_ENTRIES_MIN:
+        raise InvalidArgumentError("digest_entries", f"{digest_entries} is less than {DIGEST_ENTRIES_MIN}")
+    return Timing(heartbeat, election // heartbeat, digest_entries)
 
 
 def _read(file: Path) -> dict[str, Value]:

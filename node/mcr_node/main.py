@@ -5,8 +5,9 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,6 +17,7 @@ from mcr.errors import (
     AlreadyExistsError,
     DeadlineError,
     DestinationError,
+    DivergedError,
     InvalidArgumentError,
     McrError,
     NoQuorumError,
@@ -26,19 +28,24 @@ from mcr.v1 import admin_pb2 as admin
 from mcr_node.assembly import Node, Parts, open_node
 from mcr_node.config import DRAIN_S, NodeSettings
 from mcr_node.ports import StorageFailure
+from mcr_node.runtime.reseeding import Donors
 from mcr_node.services.admin import Myself
 from mcr_node.services.edge import Edge
 from mcr_node.services.membership import NODE_ID_LIMIT
 from mcr_node.services.public import PublicServer
-from mcr_node.storage import node_folder, store_folder
+from mcr_node.storage import node_folder, store_folder, successor
 from mcr_node.storage.node_folder import NodeIdentity, NodeInfo
 from mcr_node.storage.store_folder import StoreIdentity
 from mcr_node.telemetry import Telemetry
 from mcr_node.transport.colleagues import GrpcColleagues
+from mcr_node.transport.fetching import GrpcDonors
 from mcr_node.transport.peers import GrpcPeers, Sender
 from mcr_node.transport.receiving import Owner, RaftEdge
 from mcr_node.web.probes import Probes
 
+# How long a node that joins looks for a member that takes it in; several elections.
+JOIN_S = 10.0
+JOIN_POLL_S = 0.2
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -60,7 +67,14 @@ async def _serve(settings: NodeSettings, told: Callable[[NodeInfo], None]) -> No
     colleagues = GrpcColleagues()
     try:
         identity = await establish(settings, colleagues)
-        await _serve_as(identity, settings, colleagues, ending, told)
+        while True:
+            try:
+                await _serve_as(identity, settings, colleagues, ending, told)
+            except ReseededError as error:
+                # With the state of another node: opened again as after any restart, where it listened before.
+                settings, told = error.settings, _tell_nobody
+            else:
+                return
     finally:
         await colleagues.close()
 
@@ -85,7 +99,7 @@ async def _serve_as(
     try:
         telemetry = Telemetry()
         owner = Owner(node.cluster_id, node.runner.node_id)
-        raft = RaftEdge(owner, node.runner, node.snapshots, node.read_executor)
+        raft = RaftEdge(owner, node.runner, node.snapshots, node.given, node.read_executor)
         server = PublicServer(
             Edge(node.clock, telemetry),
             versions=node.versions,
@@ -106,11 +120,19 @@ async def _serve_as(
             background = [
                 asyncio.create_task(node.admin.announce_for_ever()),
                 asyncio.create_task(node.admin.membership.promote_for_ever()),
+                asyncio.create_task(node.admin.digests.check_for_ever()),
             ]
+            settings = replace(settings, listen=listen, http=http)
             info = NodeInfo(identity.name, str(listen), str(http or ""), os.getpid())
             node_folder.write_info(settings.data, info)
             told(info)
-            await _until(ending, node)
+            try:
+                await _until(ending, node)
+            except DivergedError as error:
+                # It goes on to answer, so that clients and the other nodes hear why it does nothing else.
+                _say(f"{error.message}; fetching it anew from the leader")
+                if await _reseed(node, GrpcDonors(sender, node.read_executor), ending):
+                    raise ReseededError(settings) from error
         finally:
             await settle(background)
             await server.drain(DRAIN_S)
@@ -130,6 +152,7 @@ async def establish(settings: NodeSettings, colleagues: GrpcColleagues) -> NodeI
         InvalidArgumentError: the folder holds a store that no node has served, the site differs, or nothing
             is there and neither `bootstrap` nor `join` was asked for.
     """
+    successor.finish(settings.data)
     found = node_folder.read(settings.data)
     if found is not None:
         if found.name != settings.name:
@@ -184,20 +207,29 @@ async def _join(
         site=identity.site,
         capacity_bytes=settings.capacity_bytes or 0,
     )
-    failure: McrError | None = None
-    for address in settings.join:
-        try:
-            answer = await colleagues.admin(str(address), "AddMember", request, admin.AddMemberResponse)
-        except (UnavailableError, NoQuorumError, DeadlineError) as error:
-            failure = error
-            continue
-        store_folder.create(
-            settings.data, StoreIdentity(answer.cluster_id, "raw" if answer.encoding == "raw" else "auto")
-        )
-        node_folder.write(settings.data, identity)
-        return identity
-    assert failure is not None
-    raise failure
+    answer = await _ask_to_join(settings.join, request, colleagues)
+    # What was kept for it by `mcr cluster add`, else its own.
+    identity = NodeIdentity(identity.name, answer.site or identity.site, answer.node_id or identity.node_id)
+    encoding: store_folder.Encoding = "raw" if answer.encoding == "raw" else "auto"
+    store_folder.create(settings.data, StoreIdentity(answer.cluster_id, encoding))
+    node_folder.write(settings.data, identity)
+    return identity
+
+
+async def _ask_to_join(
+    members: Sequence[Address], request: admin.AddMemberRequest, colleagues: GrpcColleagues
+) -> admin.AddMemberResponse:
+    """Ask one member after the other, and all again while a cluster elects, or a machine is busy."""
+    give_up_s = asyncio.get_running_loop().time() + JOIN_S
+    while True:
+        for address in members:
+            try:
+                return await colleagues.admin(str(address), "AddMember", request, admin.AddMemberResponse)
+            except (UnavailableError, NoQuorumError, DeadlineError) as error:
+                failure: McrError = error
+        if asyncio.get_running_loop().time() >= give_up_s:
+            raise failure
+        await asyncio.sleep(JOIN_POLL_S)
 
 
 def _end_by_signal() -> asyncio.Event:
@@ -241,6 +273,40 @@ async def _listen(
         raise DestinationError(
             str(settings.http), f"cannot listen there: {error.strerror or error}"
         ) from error
+
+
+class ReseededError(Exception):
+    """The node has another state and must be opened anew; `settings` say where it was bound."""
+
+    def __init__(self, settings: NodeSettings) -> None:
+        super().__init__("the state was replaced")
+        self.settings = settings
+
+
+async def _reseed(node: Node, donors: Donors, ending: asyncio.Event) -> bool:
+    """Put another node's state in the place of one that is wrong; False when a signal to end came first."""
+    divergence = node.runner.digests.divergence
+    assert divergence is not None
+    reseeding = asyncio.create_task(node.reseeding().run(divergence, donors))
+    signalled = asyncio.create_task(ending.wait())
+    try:
+        await asyncio.wait([reseeding, signalled], return_when=asyncio.FIRST_COMPLETED)
+        if not reseeding.done():
+            return False
+        position = reseeding.result()
+        _say(f"the state at log index {position.applied} took the place of the one that was wrong")
+        return True
+    finally:
+        await settle([reseeding, signalled])
+
+
+def _tell_nobody(_: NodeInfo) -> None:
+    """Say nothing: that the node listens was said when it started."""
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 async def _until(ending: asyncio.Event, node: Node) -> None:

@@ -13,6 +13,7 @@ from mcr_node.core.entry import HardState as HardState
 from mcr_node.core.entry import LogEntry as LogEntry
 from mcr_node.core.members import Member
 from mcr_node.core.raft.messages import Message
+from mcr_node.core.state.digest import Divergence
 from mcr_node.core.state.view import View
 
 
@@ -182,6 +183,20 @@ class StateStore(Protocol):
         """Release the files."""
 
 
+class Fence(Protocol):
+    """Keeps in mind that a state is wrong, for as long as it is the state, not one that takes its place."""
+
+    def fence(self, divergence: Divergence) -> None:
+        """Note it; durable at return.
+
+        Raises:
+            OutOfSpaceError: it is known for the life of this process only.
+        """
+
+    def divergence(self) -> Divergence | None:
+        """Return what was noted."""
+
+
 @dataclass(frozen=True, slots=True)
 class SnapshotFile:
     """One file of a snapshot.
@@ -251,7 +266,8 @@ class SnapshotSink(Protocol):
         """Verify every byte and put the snapshot in place of the state, all or nothing; durable at return.
 
         Scans of the old state that are still under way fail. The log must be `reset` to the position before
-        anything else is written to it.
+        anything else is written to it; but where the state was fenced, and this may then be an older one than
+        it: there the log stays, if it holds that position.
 
         Raises:
             CorruptStoreError: what was received is not what the manifest says; the state is as it was.

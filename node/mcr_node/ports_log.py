@@ -18,6 +18,7 @@ from mcr.errors import McrError
 from mcr.model import LogIndex
 from mcr_node.core.members import Member, Membership
 from mcr_node.core.state.commands import Command
+from mcr_node.core.state.digest import DigestWatch
 from mcr_node.core.state.outcomes import Outcome
 from mcr_node.core.state.view import View
 from mcr_node.ports import Clock
@@ -141,6 +142,10 @@ class ReplicatedLog(Protocol):
     @property
     def state_digest(self) -> bytes:
         """Running digest of the state at `applied`, 32 bytes; the same on each node at the same index."""
+
+    @property
+    def digests(self) -> DigestWatch:
+        """Digests of the state at some indexes, and whether one was found to differ from most voters'."""
 
     @property
     def confirmed_ns(self) -> int | None:

@@ -25,7 +25,7 @@ from mcr.model import ParameterValue, RefKind, RefMove, Version
 from mcr.references import parse_reference
 from mcr_node.core.state import queries
 from mcr_node.core.state.commands import Command, LastGoodTarget, NumberTarget, PreviousTarget, Target
-from mcr_node.core.state.outcomes import RefResult, Rejected, ReportResult, VersionResult
+from mcr_node.core.state.outcomes import DigestResult, RefResult, Rejected, ReportResult, VersionResult
 from tests.support.state_world import MODEL, START_MS, StateWorld
 
 
@@ -120,6 +120,8 @@ class StateStory:
                 said = f"{ref.kind}:{ref.name} {at} generation {ref.generation}" + " already" * already
             case ReportResult(number, metric_count):
                 said = f"v{number} has {metric_count} metrics"
+            case DigestResult():
+                said = "a digest was noted"
         return f"accepted{retried} index {outcome.index}: {said}"
 
     # Questions

@@ -19,6 +19,7 @@ from mcr_node.core.members import Member, Membership
 from mcr_node.core.raft.messages import ConfState, Entry, EntryType
 from mcr_node.core.state import codec
 from mcr_node.core.state.commands import Command
+from mcr_node.core.state.digest import DigestWatch
 from mcr_node.core.state.outcomes import Outcome
 from mcr_node.core.state.view import View
 from mcr_node.ports_log import Progress
@@ -136,6 +137,10 @@ class MemoryLog:
     @property
     def state_digest(self) -> bytes:
         return self._applier.digest
+
+    @property
+    def digests(self) -> DigestWatch:
+        return self._applier.digests
 
     @property
     def waiting(self) -> int:

@@ -204,7 +204,15 @@ class RemoteAdmin:
 
     async def remove_member(self, request: admin.RemoveMemberRequest) -> admin.RemoveMemberResponse:
         """See AdminApi."""
-        return await self._calls.unary(lambda way: way.admin.RemoveMember, request)
+        return await self._calls.unary(lambda way: way.admin.RemoveMember, request, try_s=LONG_CALL_S)
+
+    async def add_member(self, request: admin.AddMemberRequest) -> admin.AddMemberResponse:
+        """See AdminApi."""
+        return await self._calls.unary(lambda way: way.admin.AddMember, request)
+
+    async def replace_member(self, request: admin.ReplaceMemberRequest) -> admin.ReplaceMemberResponse:
+        """See AdminApi."""
+        return await self._calls.unary(lambda way: way.admin.ReplaceMember, request, try_s=LONG_CALL_S)
 
     async def promote_member(self, request: admin.PromoteMemberRequest) -> admin.PromoteMemberResponse:
         """See AdminApi."""

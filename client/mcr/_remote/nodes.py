@@ -93,6 +93,12 @@ class Nodes:
         """The addresses, as they were given."""
         return ",".join(way.address for way in self._ways)
 
+    @property
+    def sole(self) -> Way:
+        """The way to the only address, whether or not that node takes work now."""
+        assert len(self._ways) == 1
+        return self._ways[0]
+
     async def way(self) -> Way:
         """Return the way to use now.
 
@@ -184,4 +190,4 @@ class Nodes:
 
 def blame(error: McrError, nodes: Nodes) -> McrError:
     """Return an error about all addresses where several were tried."""
-    return UnavailableError(nodes.location, error.reason) if isinstance(error, UnavailableError) else error
+    return UnavailableError(nodes.location, error.reason) if type(error) is UnavailableError else error

@@ -7,6 +7,7 @@ import click
 from mcr.cli.forms import size
 from mcr.cli.options import command, command_group, with_session
 from mcr.cli.output import JsonValue
+from mcr.cli.recovery import recover
 from mcr.cli.session import Session
 
 if TYPE_CHECKING:
@@ -66,6 +67,51 @@ def members(session: Session) -> None:
         found = client.cluster_status()
     for member in found.members:
         session.output.data(_record(member), _line(member))
+
+
+@command(
+    "add",
+    examples="""
+    mcr cluster add ams-4 --address ams-4:7101 --site ams
+    mcr node start --name ams-4 --data /srv/mcr --listen ams-4:7101 --join ams-1:7101     # there, later
+    """,
+)
+@click.argument("name")
+@click.option("--address", metavar="HOST:PORT", required=True, help="Where it will listen.")
+@click.option("--site", metavar="S", default="", help="The site it will stand at, for good.")
+@with_session
+def add(session: Session, /, name: str, address: str, site: str) -> None:
+    """Keep a place for node NAME, which is started later, with --join.
+
+    Nobody else can take its name or address then, and it stands at this site. Not needed before a node joins:
+    one of a new name is taken in as well.
+    """
+    with session.connect() as client:
+        client.add_member(name, address, site=site)
+    session.output.data({"added": name, "address": address, "site": site}, name)
+
+
+@command(
+    "replace",
+    examples="""
+    mcr cluster replace ams-3 ams-4
+    mcr cluster replace ams-3 ams-4 --wait 600      # it has much to catch up with
+    """,
+)
+@click.argument("old")
+@click.argument("new")
+@click.option(
+    "--wait", "wait_s", type=click.FloatRange(0, 86400), default=60.0, help="For NEW, seconds.  [default: 60]"
+)
+@with_session
+def replace(session: Session, /, old: str, new: str, wait_s: float) -> None:
+    """Remove node OLD once node NEW, which has joined, is a voter that has caught up.
+
+    What only OLD held is copied first. If NEW is not ready in time, OLD stays, and the same command goes on.
+    """
+    with session.connect() as client:
+        client.replace_member(old, new, patience_s=wait_s)
+    session.output.data({"removed": old, "replaced_by": new}, old)
 
 
 @command(
@@ -150,6 +196,9 @@ def _line(member: "ClusterMember") -> str:
 
 cluster.add_command(status)
 cluster.add_command(members)
+cluster.add_command(add)
+cluster.add_command(replace)
 cluster.add_command(remove)
 cluster.add_command(promote)
 cluster.add_command(transfer_leader)
+cluster.add_command(recover)

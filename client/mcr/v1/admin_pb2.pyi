@@ -55,6 +55,7 @@ class AddMemberRequest(google.protobuf.message.Message):
     SITE_FIELD_NUMBER: builtins.int
     CAPACITY_BYTES_FIELD_NUMBER: builtins.int
     HANDED_ON_FIELD_NUMBER: builtins.int
+    AWAITED_FIELD_NUMBER: builtins.int
     node_id: builtins.int
     """Id that the node chose at random when its data was made, 1 to 2^62."""
     name: builtins.str
@@ -67,6 +68,10 @@ class AddMemberRequest(google.protobuf.message.Message):
     """How much it may hold; 0 = whatever its disk has."""
     handed_on: builtins.bool
     """Set by the node that hands the request on to the leader: it is handed on once."""
+    awaited: builtins.bool
+    """Asked for by a person before the node is started: its name, address and site are kept for it. `node_id` may
+    be 0 then, and one is chosen.
+    """
     def __init__(
         self,
         *,
@@ -76,8 +81,9 @@ class AddMemberRequest(google.protobuf.message.Message):
         site: builtins.str = ...,
         capacity_bytes: builtins.int = ...,
         handed_on: builtins.bool = ...,
+        awaited: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "capacity_bytes", b"capacity_bytes", "handed_on", b"handed_on", "name", b"name", "node_id", b"node_id", "site", b"site"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "awaited", b"awaited", "capacity_bytes", b"capacity_bytes", "handed_on", b"handed_on", "name", b"name", "node_id", b"node_id", "site", b"site"]) -> None: ...
 
 global___AddMemberRequest = AddMemberRequest
 
@@ -89,17 +95,25 @@ class AddMemberResponse(google.protobuf.message.Message):
 
     CLUSTER_ID_FIELD_NUMBER: builtins.int
     ENCODING_FIELD_NUMBER: builtins.int
+    NODE_ID_FIELD_NUMBER: builtins.int
+    SITE_FIELD_NUMBER: builtins.int
     cluster_id: builtins.bytes
     """Id of the cluster, 16 bytes: the node's store gets it."""
     encoding: builtins.str
     """Encoding of new chunks: `raw` or `auto`."""
+    node_id: builtins.int
+    """Id of the node: its own, or the one that was kept for it."""
+    site: builtins.str
+    """Its site: its own, or the one that was kept for it."""
     def __init__(
         self,
         *,
         cluster_id: builtins.bytes = ...,
         encoding: builtins.str = ...,
+        node_id: builtins.int = ...,
+        site: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cluster_id", b"cluster_id", "encoding", b"encoding"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cluster_id", b"cluster_id", "encoding", b"encoding", "node_id", b"node_id", "site", b"site"]) -> None: ...
 
 global___AddMemberResponse = AddMemberResponse
 
@@ -140,6 +154,48 @@ class RemoveMemberResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 global___RemoveMemberResponse = RemoveMemberResponse
+
+@typing.final
+class ReplaceMemberRequest(google.protobuf.message.Message):
+    """See AdminService.ReplaceMember."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    BY_FIELD_NUMBER: builtins.int
+    PATIENCE_MS_FIELD_NUMBER: builtins.int
+    HANDED_ON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the member that leaves."""
+    by: builtins.str
+    """Name of the member that takes its place."""
+    patience_ms: builtins.int
+    """How long to wait until that one has caught up, milliseconds; 0 = a minute."""
+    handed_on: builtins.bool
+    """See AddMemberRequest."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        by: builtins.str = ...,
+        patience_ms: builtins.int = ...,
+        handed_on: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["by", b"by", "handed_on", b"handed_on", "name", b"name", "patience_ms", b"patience_ms"]) -> None: ...
+
+global___ReplaceMemberRequest = ReplaceMemberRequest
+
+@typing.final
+class ReplaceMemberResponse(google.protobuf.message.Message):
+    """See AdminService.ReplaceMember."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ReplaceMemberResponse = ReplaceMemberResponse
 
 @typing.final
 class PromoteMemberRequest(google.protobuf.message.Message):
@@ -413,6 +469,8 @@ class GetStoreStatusResponse(google.protobuf.message.Message):
     BYTES_FREE_FIELD_NUMBER: builtins.int
     ENCODING_FIELD_NUMBER: builtins.int
     LOG_ENTRY_COUNT_FIELD_NUMBER: builtins.int
+    DIVERGED_INDEX_FIELD_NUMBER: builtins.int
+    DISPUTED_INDEX_FIELD_NUMBER: builtins.int
     store_id: builtins.bytes
     """Identity of the store, 16 bytes, made by `mcr init`."""
     store_format: builtins.int
@@ -437,6 +495,12 @@ class GetStoreStatusResponse(google.protobuf.message.Message):
     """Encoding of new chunks: `raw` or `auto`."""
     log_entry_count: builtins.int
     """Log entries held."""
+    diverged_index: builtins.int
+    """Log index at which its state was found to differ from that of most voters, 0 while it was not. It serves
+    nothing until it has another one.
+    """
+    disputed_index: builtins.int
+    """Leader: log index at which the voters' states differ although none is that of a majority; 0 = none."""
     def __init__(
         self,
         *,
@@ -452,7 +516,63 @@ class GetStoreStatusResponse(google.protobuf.message.Message):
         bytes_free: builtins.int = ...,
         encoding: builtins.str = ...,
         log_entry_count: builtins.int = ...,
+        diverged_index: builtins.int = ...,
+        disputed_index: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["applied_index", b"applied_index", "bytes_free", b"bytes_free", "chunk_bytes_live", b"chunk_bytes_live", "chunk_bytes_plain", b"chunk_bytes_plain", "chunk_bytes_used", b"chunk_bytes_used", "chunk_count", b"chunk_count", "chunks_quarantined", b"chunks_quarantined", "encoding", b"encoding", "log_entry_count", b"log_entry_count", "state_digest", b"state_digest", "store_format", b"store_format", "store_id", b"store_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["applied_index", b"applied_index", "bytes_free", b"bytes_free", "chunk_bytes_live", b"chunk_bytes_live", "chunk_bytes_plain", b"chunk_bytes_plain", "chunk_bytes_used", b"chunk_bytes_used", "chunk_count", b"chunk_count", "chunks_quarantined", b"chunks_quarantined", "disputed_index", b"disputed_index", "diverged_index", b"diverged_index", "encoding", b"encoding", "log_entry_count", b"log_entry_count", "state_digest", b"state_digest", "store_format", b"store_format", "store_id", b"store_id"]) -> None: ...
 
 global___GetStoreStatusResponse = GetStoreStatusResponse
+
+@typing.final
+class GetStateDigestsRequest(google.protobuf.message.Message):
+    """See AdminService.GetStateDigests."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___GetStateDigestsRequest = GetStateDigestsRequest
+
+@typing.final
+class StateDigest(google.protobuf.message.Message):
+    """Digest of the state after one log entry."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: builtins.int
+    DIGEST_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    """Log index of the entry, from 1."""
+    digest: builtins.bytes
+    """Digest, 32 bytes."""
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+        digest: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["digest", b"digest", "index", b"index"]) -> None: ...
+
+global___StateDigest = StateDigest
+
+@typing.final
+class GetStateDigestsResponse(google.protobuf.message.Message):
+    """See AdminService.GetStateDigests."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DIGESTS_FIELD_NUMBER: builtins.int
+    @property
+    def digests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___StateDigest]:
+        """Oldest first; a node forgets them when it restarts."""
+
+    def __init__(
+        self,
+        *,
+        digests: collections.abc.Iterable[global___StateDigest] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["digests", b"digests"]) -> None: ...
+
+global___GetStateDigestsResponse = GetStateDigestsResponse

@@ -60,10 +60,20 @@ class AdminServiceStub(object):
                 request_serializer=mcr_dot_v1_dot_admin__pb2.RemoveMemberRequest.SerializeToString,
                 response_deserializer=mcr_dot_v1_dot_admin__pb2.RemoveMemberResponse.FromString,
                 _registered_method=True)
+        self.ReplaceMember = channel.unary_unary(
+                '/mcr.v1.AdminService/ReplaceMember',
+                request_serializer=mcr_dot_v1_dot_admin__pb2.ReplaceMemberRequest.SerializeToString,
+                response_deserializer=mcr_dot_v1_dot_admin__pb2.ReplaceMemberResponse.FromString,
+                _registered_method=True)
         self.PromoteMember = channel.unary_unary(
                 '/mcr.v1.AdminService/PromoteMember',
                 request_serializer=mcr_dot_v1_dot_admin__pb2.PromoteMemberRequest.SerializeToString,
                 response_deserializer=mcr_dot_v1_dot_admin__pb2.PromoteMemberResponse.FromString,
+                _registered_method=True)
+        self.GetStateDigests = channel.unary_unary(
+                '/mcr.v1.AdminService/GetStateDigests',
+                request_serializer=mcr_dot_v1_dot_admin__pb2.GetStateDigestsRequest.SerializeToString,
+                response_deserializer=mcr_dot_v1_dot_admin__pb2.GetStateDigestsResponse.FromString,
                 _registered_method=True)
         self.TransferLeadership = channel.unary_unary(
                 '/mcr.v1.AdminService/TransferLeadership',
@@ -112,8 +122,22 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReplaceMember(self, request, context):
+        """Remove a node once another one has taken its place: a voter that has caught up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PromoteMember(self, request, context):
         """Make a voter of a learner now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStateDigests(self, request, context):
+        """Return the last digests of the state that this node remembers, for the leader to compare.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,10 +178,20 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=mcr_dot_v1_dot_admin__pb2.RemoveMemberRequest.FromString,
                     response_serializer=mcr_dot_v1_dot_admin__pb2.RemoveMemberResponse.SerializeToString,
             ),
+            'ReplaceMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplaceMember,
+                    request_deserializer=mcr_dot_v1_dot_admin__pb2.ReplaceMemberRequest.FromString,
+                    response_serializer=mcr_dot_v1_dot_admin__pb2.ReplaceMemberResponse.SerializeToString,
+            ),
             'PromoteMember': grpc.unary_unary_rpc_method_handler(
                     servicer.PromoteMember,
                     request_deserializer=mcr_dot_v1_dot_admin__pb2.PromoteMemberRequest.FromString,
                     response_serializer=mcr_dot_v1_dot_admin__pb2.PromoteMemberResponse.SerializeToString,
+            ),
+            'GetStateDigests': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStateDigests,
+                    request_deserializer=mcr_dot_v1_dot_admin__pb2.GetStateDigestsRequest.FromString,
+                    response_serializer=mcr_dot_v1_dot_admin__pb2.GetStateDigestsResponse.SerializeToString,
             ),
             'TransferLeadership': grpc.unary_unary_rpc_method_handler(
                     servicer.TransferLeadership,
@@ -312,6 +346,33 @@ class AdminService(object):
             _registered_method=True)
 
     @staticmethod
+    def ReplaceMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcr.v1.AdminService/ReplaceMember',
+            mcr_dot_v1_dot_admin__pb2.ReplaceMemberRequest.SerializeToString,
+            mcr_dot_v1_dot_admin__pb2.ReplaceMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def PromoteMember(request,
             target,
             options=(),
@@ -328,6 +389,33 @@ class AdminService(object):
             '/mcr.v1.AdminService/PromoteMember',
             mcr_dot_v1_dot_admin__pb2.PromoteMemberRequest.SerializeToString,
             mcr_dot_v1_dot_admin__pb2.PromoteMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStateDigests(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcr.v1.AdminService/GetStateDigests',
+            mcr_dot_v1_dot_admin__pb2.GetStateDigestsRequest.SerializeToString,
+            mcr_dot_v1_dot_admin__pb2.GetStateDigestsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,11 +53,23 @@ class AdminServiceStub:
     ]
     """Remove a node from the cluster; refused for the last voter."""
 
+    ReplaceMember: grpc.UnaryUnaryMultiCallable[
+        mcr.v1.admin_pb2.ReplaceMemberRequest,
+        mcr.v1.admin_pb2.ReplaceMemberResponse,
+    ]
+    """Remove a node once another one has taken its place: a voter that has caught up."""
+
     PromoteMember: grpc.UnaryUnaryMultiCallable[
         mcr.v1.admin_pb2.PromoteMemberRequest,
         mcr.v1.admin_pb2.PromoteMemberResponse,
     ]
     """Make a voter of a learner now."""
+
+    GetStateDigests: grpc.UnaryUnaryMultiCallable[
+        mcr.v1.admin_pb2.GetStateDigestsRequest,
+        mcr.v1.admin_pb2.GetStateDigestsResponse,
+    ]
+    """Return the last digests of the state that this node remembers, for the leader to compare."""
 
     TransferLeadership: grpc.UnaryUnaryMultiCallable[
         mcr.v1.admin_pb2.TransferLeadershipRequest,
@@ -100,11 +112,23 @@ class AdminServiceAsyncStub:
     ]
     """Remove a node from the cluster; refused for the last voter."""
 
+    ReplaceMember: grpc.aio.UnaryUnaryMultiCallable[
+        mcr.v1.admin_pb2.ReplaceMemberRequest,
+        mcr.v1.admin_pb2.ReplaceMemberResponse,
+    ]
+    """Remove a node once another one has taken its place: a voter that has caught up."""
+
     PromoteMember: grpc.aio.UnaryUnaryMultiCallable[
         mcr.v1.admin_pb2.PromoteMemberRequest,
         mcr.v1.admin_pb2.PromoteMemberResponse,
     ]
     """Make a voter of a learner now."""
+
+    GetStateDigests: grpc.aio.UnaryUnaryMultiCallable[
+        mcr.v1.admin_pb2.GetStateDigestsRequest,
+        mcr.v1.admin_pb2.GetStateDigestsResponse,
+    ]
+    """Return the last digests of the state that this node remembers, for the leader to compare."""
 
     TransferLeadership: grpc.aio.UnaryUnaryMultiCallable[
         mcr.v1.admin_pb2.TransferLeadershipRequest,
@@ -158,12 +182,28 @@ class AdminServiceServicer(metaclass=abc.ABCMeta):
         """Remove a node from the cluster; refused for the last voter."""
 
     @abc.abstractmethod
+    def ReplaceMember(
+        self,
+        request: mcr.v1.admin_pb2.ReplaceMemberRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mcr.v1.admin_pb2.ReplaceMemberResponse, collections.abc.Awaitable[mcr.v1.admin_pb2.ReplaceMemberResponse]]:
+        """Remove a node once another one has taken its place: a voter that has caught up."""
+
+    @abc.abstractmethod
     def PromoteMember(
         self,
         request: mcr.v1.admin_pb2.PromoteMemberRequest,
         context: _ServicerContext,
     ) -> typing.Union[mcr.v1.admin_pb2.PromoteMemberResponse, collections.abc.Awaitable[mcr.v1.admin_pb2.PromoteMemberResponse]]:
         """Make a voter of a learner now."""
+
+    @abc.abstractmethod
+    def GetStateDigests(
+        self,
+        request: mcr.v1.admin_pb2.GetStateDigestsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mcr.v1.admin_pb2.GetStateDigestsResponse, collections.abc.Awaitable[mcr.v1.admin_pb2.GetStateDigestsResponse]]:
+        """Return the last digests of the state that this node remembers, for the leader to compare."""
 
     @abc.abstractmethod
     def TransferLeadership(

@@ -29,6 +29,7 @@ class Member:
         address: `host:port` of its gRPC edge; empty for a store that nobody serves.
         site: where it stands; copies are spread over sites.
         capacity_bytes: how much it may hold; 0 = whatever its disk has.
+        awaited: it was added by a person and has not been started yet.
     """
 
     node_id: int
@@ -36,6 +37,7 @@ class Member:
     address: str = ""
     site: str = ""
     capacity_bytes: int = 0
+    awaited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +191,15 @@ def _ids(value: CanonicalValue) -> tuple[int, ...]:
 
 
 def _member_to(member: Member) -> dict[str, CanonicalValue]:
-    return {
+    row: dict[str, CanonicalValue] = {
         "id": member.node_id,
         "name": member.name,
         "address": member.address,
         "site": member.site,
         "capacity_bytes": member.capacity_bytes,
     }
+    # Only where it says something, so that the bytes of all others stay what they were.
+    return row | {"awaited": True} if member.awaited else row
 
 
 def _member_from(value: CanonicalValue) -> Member:
@@ -206,6 +210,7 @@ def _member_from(value: CanonicalValue) -> Member:
         str(row["address"]),
         str(row["site"]),
         int(cast("int", row["capacity_bytes"])),
+        bool(row.get("awaited", False)),
     )
     if not 0 < len(member.name.encode()) <= NAME_BYTES_MAX or len(member.site.encode()) > NAME_BYTES_MAX:
         raise ValueError(f"the name or site of node {member.node_id} is not of 1 to {NAME_BYTES_MAX} bytes")

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 
+from mcr.errors import DivergedError, McrError
 from mcr.model import LogIndex
 from mcr_node.core.members import Membership, encode_membership
 from mcr_node.core.raft.messages import Entry, EntryType
 from mcr_node.core.state import codec
 from mcr_node.core.state.apply import Changes, Outcome, apply
-from mcr_node.core.state.digest import next_digest
+from mcr_node.core.state.commands import CheckDigest
+from mcr_node.core.state.digest import DIGEST_ENTRIES, DigestWatch, Divergence, next_digest
 from mcr_node.core.state.view import Overlay
-from mcr_node.ports import StateStore
+from mcr_node.ports import Fence, StateStore
 
 # Entries in one write of the state. A write costs as much as applying three commands; but a scan in a batch
 # passes over the changes of the batch.
@@ -19,16 +21,29 @@ ENTRIES_PER_WRITE_MAX = 64
 class Applier:
     """Writes to the state; the only one that does."""
 
-    def __init__(self, state: StateStore) -> None:
+    def __init__(
+        self, state: StateStore, fence: Fence | None = None, *, digest_entries: int = DIGEST_ENTRIES
+    ) -> None:
+        """Apply to `state`; `fence` keeps in mind, beyond this process, that it is wrong."""
         self._state = state
+        self._fence = fence
         self.digest = state.state_digest()
+        self.digests = DigestWatch(digest_entries, None if fence is None else fence.divergence())
+
+    @property
+    def failure(self) -> McrError | None:
+        """Why nothing may be applied: the state was found wrong, in this life of the node or one before."""
+        found = self.digests.divergence
+        return None if found is None else _diverged(found)
 
     def apply(self, entries: Sequence[Entry]) -> list[Outcome | None]:
         """Apply entries that are no membership changes; return the outcome of each, None for empty ones.
 
         Raises:
             OutOfSpaceError, CorruptStoreError: some may be applied; the node must open its state again.
+            DivergedError: the state is wrong, and is fenced now.
         """
+        self._refuse_if_wrong()
         outcomes: list[Outcome | None] = []
         for start in range(0, len(entries), ENTRIES_PER_WRITE_MAX):
             outcomes += self._write(entries[start : start + ENTRIES_PER_WRITE_MAX])
@@ -43,13 +58,17 @@ class Applier:
             outcome: Outcome | None = None
             changes: Changes = []
             if entry.data:
-                outcome, changes = apply(overlay, LogIndex(entry.index), codec.decode(entry.data))
+                command = codec.decode(entry.data)
+                if isinstance(command, CheckDigest):
+                    self._compare(LogIndex(entry.index), command)
+                outcome, changes = apply(overlay, LogIndex(entry.index), command)
             for key, value in changes:
                 if value is None:
                     overlay.delete(key)
                 else:
                     overlay.put(key, value)
             digest = next_digest(digest, LogIndex(entry.index), changes)
+            self.digests.note(LogIndex(entry.index), digest)
             outcomes.append(outcome)
         last = entries[-1]
         self._state.write(overlay.changes(), LogIndex(last.index), digest, applied_term=last.term)
@@ -57,14 +76,40 @@ class Applier:
         return outcomes
 
     def apply_change(self, entry: Entry, membership: Membership | None) -> None:
-        """Apply a membership change; None = nothing came of it."""
+        """Apply a membership change; None = nothing came of it. Raises DivergedError as `apply`."""
+        self._refuse_if_wrong()
         digest = next_digest(self.digest, LogIndex(entry.index), [])
         configuration = None if membership is None else encode_membership(membership)
         self._state.write(
             [], LogIndex(entry.index), digest, applied_term=entry.term, configuration=configuration
         )
         self.digest = digest
+        self.digests.note(LogIndex(entry.index), digest)
+
+    def _refuse_if_wrong(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def _compare(self, index: LogIndex, command: CheckDigest) -> None:
+        found = self.digests.compare(index, command)
+        if found is None:
+            return
+        try:
+            # Before anything is applied beyond the entry that told: no later start may serve this state.
+            if self._fence is not None:
+                self._fence.fence(found)
+        except McrError as error:
+            # The disk has no room even for that. After a restart the next comparison finds it again.
+            raise _diverged(found) from error
+        raise _diverged(found)
 
     def reload(self) -> None:
         """Take up from a snapshot that was installed."""
         self.digest = self._state.state_digest()
+        self.digests.forget()
+
+
+def _diverged(found: Divergence) -> DivergedError:
+    return DivergedError(
+        "this node", f"its state differed from that of most voters at log index {found.index}"
+    )

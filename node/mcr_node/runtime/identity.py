@@ -4,19 +4,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mcr_node.core.members import Membership
+from mcr_node.core.state.digest import DIGEST_ENTRIES
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Time of the log; all nodes of a cluster should have the same.
+    """Rhythm of the log; all nodes of a cluster should have the same.
 
     Attributes:
         tick_ms: between two heartbeats.
         election_ticks: a node that hears no leader for this long, and up to twice as long, asks for votes.
+        digest_entries: nodes compare their states about every so many entries.
     """
 
     tick_ms: int = 100
     election_ticks: int = 10
+    digest_entries: int = DIGEST_ENTRIES
 
 
 @dataclass(frozen=True, slots=True)

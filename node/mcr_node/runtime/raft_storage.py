@@ -6,7 +6,9 @@ from mcr.model import LogIndex
 from mcr_node.core.members import decode_membership
 from mcr_node.core.raft.errors import CompactedError, SnapshotUnavailableError, UnavailableError
 from mcr_node.core.raft.messages import ConfState, Entry, EntryType, HardState, Snapshot
+from mcr_node.core.replica import Replica, config_of
 from mcr_node.ports import LogEntry, LogStore, StatePosition, StateStore
+from mcr_node.runtime.identity import Self, Timing
 
 
 class RaftStorage:
@@ -80,6 +82,29 @@ class RaftStorage:
             raise SnapshotUnavailableError("it is being made")
         conf = decode_membership(position.configuration).conf
         return Snapshot(position.applied, position.applied_term, conf)
+
+
+def open_replica(
+    myself: Self,
+    log: LogStore,
+    state: StateStore,
+    timing: Timing,
+    make_snapshot: Callable[[], StatePosition | None],
+) -> Replica:
+    """Return the replica of a node that takes up from its stores; see `RaftStorage` for `make_snapshot`."""
+    membership = decode_membership(state.configuration())
+    config = config_of(
+        myself.node_id,
+        draw=myself.draw,
+        applied=state.applied(),
+        election_ticks=timing.election_ticks,
+        heartbeat_ticks=1,
+    )
+    storage = RaftStorage(log, state, conf_at_start=myself.at_start.conf, make_snapshot=make_snapshot)
+    known, told = (membership, True) if membership.conf != ConfState() else (myself.at_start, False)
+    replica = Replica(config, storage, known, is_told=told)
+    replica.applied_term = state.applied_term()
+    return replica
 
 
 def from_log(entry: LogEntry) -> Entry:

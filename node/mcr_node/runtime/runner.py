@@ -13,12 +13,12 @@ from itertools import count
 from typing import Any, TypeVar
 
 from mcr.blocking import run_blocking
-from mcr.errors import CorruptStoreError, FailedError, McrError
+from mcr.errors import CorruptStoreError, DivergedError, FailedError, McrError
 from mcr.model import LogIndex
 from mcr_node.core.members import Membership, decode_membership
 from mcr_node.core.promises import Promises
 from mcr_node.core.raft.errors import HaltError, InvalidMessageError
-from mcr_node.core.raft.messages import ConfState, Entry, Message, MessageType, is_conf_change
+from mcr_node.core.raft.messages import Entry, Message, MessageType, is_conf_change
 from mcr_node.core.replica import (
     Answer,
     AnswerRead,
@@ -28,20 +28,19 @@ from mcr_node.core.replica import (
     Forward,
     Replica,
     Send,
-    config_of,
 )
 from mcr_node.core.state import codec
 from mcr_node.core.state.apply import Outcome
 from mcr_node.core.state.commands import Command
 from mcr_node.core.state.view import View
-from mcr_node.ports import Clock, LogStore, NoPeers, Peers, Snapshots, SnapshotSink, StateStore
+from mcr_node.ports import Clock, Fence, LogStore, NoPeers, Peers, Snapshots, SnapshotSink, StateStore
 from mcr_node.runtime.applying import Applier
 from mcr_node.runtime.identity import Self as Self
 from mcr_node.runtime.identity import Timing as Timing
 from mcr_node.runtime.later import Later
 from mcr_node.runtime.log_writing import LogWriter
 from mcr_node.runtime.patience import Patience
-from mcr_node.runtime.raft_storage import RaftStorage
+from mcr_node.runtime.raft_storage import open_replica
 from mcr_node.runtime.reconfiguring import Reconfiguration
 from mcr_node.runtime.sending_snapshots import SnapshotShelf
 from mcr_node.runtime.shared_reads import SharedReads
@@ -84,6 +83,7 @@ class Runner:
         read_executor: Executor,
         snapshots: Snapshots | None = None,
         timing: Timing | None = None,
+        fence: Fence | None = None,
     ) -> None:
         self.clock = clock
         self._log = log
@@ -95,20 +95,9 @@ class Runner:
         self._peers: Peers = NoPeers()
         self._told: Membership | None = None
         self._shelf = SnapshotShelf(snapshots, state_executor)
-        self._applier = Applier(state)
-        membership = decode_membership(state.configuration())
-        config = config_of(
-            myself.node_id,
-            draw=myself.draw,
-            applied=state.applied(),
-            election_ticks=self.timing.election_ticks,
-            heartbeat_ticks=1,
-        )
-        make_snapshot = self._shelf.position
-        storage = RaftStorage(log, state, conf_at_start=myself.at_start.conf, make_snapshot=make_snapshot)
-        known, told = (membership, True) if membership.conf != ConfState() else (myself.at_start, False)
-        self.replica = Replica(config, storage, known, is_told=told)
-        self.replica.applied_term = state.applied_term()
+        self._applier = Applier(state, fence, digest_entries=self.timing.digest_entries)
+        self.digests = self._applier.digests
+        self.replica = open_replica(myself, log, state, self.timing, self._shelf.position)
         self.members = Reconfiguration(self)
         self._tickets = count(1)
         self._answers: dict[int, asyncio.Future[Outcome]] = {}
@@ -122,7 +111,9 @@ class Runner:
         self._tasks: list[asyncio.Task[None]] = []
         self._news = Later(NEWS_S, partial(self.decide, Replica.tell_news))
         self._gathering = Later(GATHER_S, partial(self.decide, Replica.end_gathering))
-        self._failure: McrError | None = None
+        self._failure = self._applier.failure
+        # Takes no part at all. Where only the state is wrong, the log and the votes of this node still count.
+        self._is_halted = False
         self._patience = Patience(self.timing)
         # When the last read began that a leader confirmed; the view is at least as new as that.
         self.confirmed_ns: int | None = None
@@ -177,7 +168,9 @@ class Runner:
         return self.replica.membership
 
     def view(self) -> View:
-        """Return the view as of the last entry applied."""
+        """Return the view as of the last entry applied; raises DivergedError once it is known to be wrong."""
+        if isinstance(self._failure, DivergedError):
+            raise self._failure
         return self._state.view()
 
     # ---- callers ----
@@ -206,10 +199,7 @@ class Runner:
 
     async def wait_applied(self, index: LogIndex) -> None:
         """See `ports_log.ReplicatedLog`."""
-        while self.applied < index:
-            if self._failure is not None:
-                raise self._failure
-            await self._advanced.wait()
+        await self.wait_for(lambda: self.applied >= index)
 
     async def wait_for(self, condition: Callable[[], bool]) -> None:
         """Wait until something that only this node's progress can change is so; the caller bounds the wait.
@@ -289,7 +279,7 @@ class Runner:
 
     def deliver(self, message: Message) -> None:
         """See `ports.PeerEvents`."""
-        if self._failure is not None:
+        if self._is_halted:
             return
         try:
             self.replica.deliver(message)
@@ -303,7 +293,7 @@ class Runner:
 
     def accept_forwarded(self, term: int, commands: Sequence[bytes]) -> None:
         """See `ports.PeerEvents`."""
-        if self._failure is None:
+        if not self._is_halted:
             self.replica.accept_forwarded(term, commands)
             self._pump()
 
@@ -314,6 +304,9 @@ class Runner:
     def accept_snapshot(self, message: Message, sink: SnapshotSink) -> None:
         """Take in a snapshot of which every byte has arrived."""
         assert message.snapshot is not None
+        if self._failure is not None:
+            # A state that is wrong is replaced otherwise, and by one thing at a time: `runtime.reseeding`.
+            return
         self._writer.expect(message.snapshot, sink)
         self.deliver(message)
 
@@ -337,7 +330,7 @@ class Runner:
             raise self._patience.error()
 
     def _pump(self) -> None:
-        if self._failure is not None:
+        if self._is_halted:
             return
         try:
             self._carry_out(self.replica.take_effects())
@@ -400,8 +393,7 @@ class Runner:
             for append in batch:
                 if append.message.snapshot is not None:
                     self._applier.reload()
-                    membership = decode_membership(self._state.configuration())
-                    self.replica.on_snapshot_installed(membership)
+                    self.replica.on_snapshot_installed(decode_membership(self._state.configuration()))
                     self._tell_peers()
                 self.replica.on_appended(append)
             self._wake()
@@ -478,6 +470,7 @@ class Runner:
 
     def _fail(self, error: McrError) -> None:
         self._failure = self._failure or error
+        self._is_halted = self._is_halted or not isinstance(error, DivergedError)
         self._turn_away(error)
         self._wake()
 

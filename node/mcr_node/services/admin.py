@@ -5,12 +5,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from mcr.errors import McrError
+from mcr.errors import DivergedError, McrError
 from mcr.v1 import admin_pb2 as pb
 from mcr_node.core.members import Member
 from mcr_node.ports import ChunkStore
 from mcr_node.ports_log import ReplicatedLog
-from mcr_node.services.membership import Colleagues, MembershipService
+from mcr_node.services.colleagues import Colleagues
+from mcr_node.services.digests import DigestChecks
+from mcr_node.services.membership import MembershipService
 
 # Below this a commit of a small model may already fail; the log and the index need a little as well.
 BYTES_FREE_LOW = 1_000_000_000
@@ -18,6 +20,9 @@ BYTES_FREE_LOW = 1_000_000_000
 LOOK_S = 2.0
 # Until it is known where this node is, so often is it said: about as often as nodes hear of each other.
 ANNOUNCE_S = 0.1
+
+# A member, and what it says of its store; None when it does not answer.
+_Look = tuple[pb.Member, pb.GetStoreStatusResponse | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class AdminService:
         self.membership = MembershipService(
             log, colleagues, cluster_id=store_id, encoding=encoding, keep_all=keep_all
         )
+        self.digests = DigestChecks(log, colleagues)
         # Set while the node takes no new work although it runs: before it stops.
         self.draining = False
 
@@ -79,7 +85,13 @@ class AdminService:
         return self._log.failure is None and not self.draining
 
     async def ping(self, request: pb.PingRequest) -> pb.PingResponse:
-        """Answer at once."""
+        """Answer at once.
+
+        Raises:
+            DivergedError: this node is out of service; a client that knows no other one says why.
+        """
+        if isinstance(self._log.failure, DivergedError):
+            raise self._log.failure
         return pb.PingResponse(
             name=self.myself.name,
             site=self.myself.site,
@@ -92,8 +104,8 @@ class AdminService:
         log = self._log
         store = await log.run(self._status)
         membership = log.membership
-        members = await asyncio.gather(*(self._look_at(member, store) for member in membership.members))
-        members.sort(key=lambda member: member.name)
+        looks = await asyncio.gather(*(self._look_at(member, store) for member in membership.members))
+        looks.sort(key=lambda look: look[0].name)
         leader = membership.get(log.leader)
         leader_name = "" if leader is None else leader.name
         if log.leader == log.node_id:
@@ -103,13 +115,13 @@ class AdminService:
             leader=leader_name,
             term=log.term,
             applied_index=store.applied_index,
-            members=members,
+            members=[member for member, _ in looks],
             # Every version was sealed with its copies; nothing looks for those that were lost since.
             chunks_under_replicated=0,
-            alarms=self._alarms(store, members),
+            alarms=self._alarms(store, looks),
         )
 
-    async def _look_at(self, member: Member, mine: pb.GetStoreStatusResponse) -> pb.Member:
+    async def _look_at(self, member: Member, mine: pb.GetStoreStatusResponse) -> _Look:
         log = self._log
         voters = log.membership.conf.voters
         found = pb.Member(
@@ -121,20 +133,18 @@ class AdminService:
         status: pb.GetStoreStatusResponse | None = None
         if member.node_id == log.node_id:
             found.name, found.address, found.site = self.myself.name, self.myself.address, self.myself.site
-            status = mine if log.failure is None else None
+            status = mine
         elif self._colleagues is not None:
             with suppress(McrError, TimeoutError):
                 async with asyncio.timeout(LOOK_S):
-                    request = pb.GetStoreStatusRequest()
-                    status = await self._colleagues.admin(
-                        member.address, "GetStoreStatus", request, pb.GetStoreStatusResponse
-                    )
+                    status = await self._colleagues.store_status(member.address)
         if status is not None:
-            found.healthy = True
+            is_failed = member.node_id == log.node_id and log.failure is not None
+            found.healthy = not (is_failed or status.diverged_index)
             found.applied_index = status.applied_index
             found.bytes_used = status.chunk_bytes_used
             found.bytes_free = status.bytes_free
-        return found
+        return found, status
 
     async def announce_for_ever(self) -> None:
         """See to it that the members know where this node is, now and after a restart elsewhere."""
@@ -159,6 +169,10 @@ class AdminService:
         """See `services.membership`."""
         return await self.membership.remove(request)
 
+    async def replace_member(self, request: pb.ReplaceMemberRequest) -> pb.ReplaceMemberResponse:
+        """See `services.membership`."""
+        return await self.membership.replace(request)
+
     async def promote_member(self, request: pb.PromoteMemberRequest) -> pb.PromoteMemberResponse:
         """See `services.membership`."""
         return await self.membership.promote(request)
@@ -169,16 +183,28 @@ class AdminService:
         """See `services.membership`."""
         return await self.membership.transfer(request)
 
-    def _alarms(self, store: pb.GetStoreStatusResponse, members: Sequence[pb.Member]) -> list[pb.Alarm]:
-        alarms = [
-            pb.Alarm(code="member_silent", member=member.name, message="it does not answer this node")
-            for member in members
-            if not member.healthy and member.name != self.myself.name
-        ]
+    def _alarms(self, store: pb.GetStoreStatusResponse, looks: Sequence[_Look]) -> list[pb.Alarm]:
+        alarms: list[pb.Alarm] = []
+        awaited = [member.name for member in self._log.membership.members if member.awaited]
+        for member, status in looks:
+            if status is None and member.name in awaited:
+                text = f"it was added and has not been started yet; start it with --join at {member.address}"
+                alarms.append(pb.Alarm(code="member_awaited", member=member.name, message=text))
+                continue
+            if status is None:
+                silent = "it does not answer this node"
+                alarms.append(pb.Alarm(code="member_silent", member=member.name, message=silent))
+                continue
+            if status.diverged_index:
+                text = f"node {member.name} diverged at index {status.diverged_index}; it gets a new state"
+                alarms.append(pb.Alarm(code="state_diverged", member=member.name, message=text))
+            if status.disputed_index:
+                text = f"states differ at index {status.disputed_index}, and none is that of most voters"
+                alarms.append(pb.Alarm(code="state_disputed", message=text))
         if not self._log.leader:
             alarms.insert(0, pb.Alarm(code="no_leader", message="no leader is known; writes wait or fail"))
         found: dict[str, str] = {}
-        if self._log.failure is not None:
+        if self._log.failure is not None and not store.diverged_index:
             found["log_failed"] = f"the log takes no more writes: {self._log.failure}"
         if store.chunks_quarantined:
             found["chunks_damaged"] = f"{store.chunks_quarantined} chunks were found damaged and set aside"
@@ -187,12 +213,22 @@ class AdminService:
         alarms += [pb.Alarm(code=code, member=self.myself.name, message=text) for code, text in found.items()]
         return alarms
 
+    async def get_state_digests(self, request: pb.GetStateDigestsRequest) -> pb.GetStateDigestsResponse:
+        """Return what this node remembers of its digests, unless they are known to be wrong."""
+        if self._log.failure is not None:
+            raise self._log.failure
+        known = self._log.digests.known
+        return pb.GetStateDigestsResponse(
+            digests=[pb.StateDigest(index=index, digest=digest) for index, digest in known.items()]
+        )
+
     async def get_store_status(self, request: pb.GetStoreStatusRequest) -> pb.GetStoreStatusResponse:
         """Return totals and health."""
         return await self._log.run(self._status)
 
     def _status(self) -> pb.GetStoreStatusResponse:
         stats = self._chunks.stats()
+        divergence = self._log.digests.divergence
         bytes_free = self._bytes_free()
         if self.myself.capacity_bytes is not None:
             bytes_free = max(0, min(bytes_free, self.myself.capacity_bytes - stats.bytes_used))
@@ -209,4 +245,6 @@ class AdminService:
             bytes_free=bytes_free,
             encoding=self._encoding,
             log_entry_count=self._log_entry_count(),
+            diverged_index=0 if divergence is None else divergence.index,
+            disputed_index=self.digests.disputed,
         )

@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError, Message
 from mcr.errors import DeadlineError, FailedError, InvalidArgumentError, McrError, NodeBusyError
 from mcr_node.ports import Clock
 from mcr_node.services import errors
+from mcr_node.services.deadlines import set_time_left
 from mcr_node.telemetry import Telemetry
 
 Request = TypeVar("Request", bound=Message)
@@ -71,9 +72,11 @@ class Edge:
         """Bound a call, and turn what it raises into a status for the client."""
         start_ns = self.clock.monotonic_ns()
         error: McrError
+        left_s = _time_left_s(context) if bounded else None
+        set_time_left(left_s)
         try:
             with self.under_way:
-                async with asyncio.timeout(_time_left_s(context) if bounded else None):
+                async with asyncio.timeout(left_s):
                     yield
         except asyncio.CancelledError:
             self.telemetry.observe(method, "CANCELLED", self.clock.monotonic_ns() - start_ns)

@@ -101,7 +101,8 @@ class RocksLogStore:
             identity: id of the store it belongs to, not empty.
             last_at_least: index that the state has applied; a log that ends before it lost entries.
             installed: index and term of a snapshot that was installed and to which nothing was applied yet. A
-                log that begins before it is reset to it: the crash came between the two.
+                log that begins before it and lacks that very entry is reset to it: the crash came between
+                the two. One that has it is kept, with what follows (Raft §7): this node has acknowledged it.
             disk: writes the mark; the real one by default.
             open_database: opens the database below.
 
@@ -375,7 +376,7 @@ class RocksLogStore:
 
     def begin(self, applied: LogIndex, installed: Place | None) -> None:
         """Fit the log to the state beside it and check what that has yet to apply; see `open`."""
-        if installed is not None and self._floor[0] < installed[0]:
+        if installed is not None and self._floor[0] < installed[0] and not self._holds(installed):
             self.reset(*installed)
         first, last = self.bounds()
         if last < applied:
@@ -387,6 +388,9 @@ class RocksLogStore:
         if beyond is not None:
             raise self._corrupt(f"entries follow the last, {last}")
         self._check(max(first, min(applied + 1, last)))
+
+    def _holds(self, place: Place) -> bool:
+        return place[0] <= self._last[0] and self.term(place[0]) == place[1]
 
     def _check(self, first: int) -> int:
         """Check entries `first` to the last, each against the one before."""

@@ -7,6 +7,7 @@ Rows have their own keys (`core.state.keys`), none of which starts with NUL. Wha
     NUL + "position"        u64 applied index, 32 bytes state digest, u64 term of the applied entry
     NUL + "configuration"   the members as of the applied index, opaque; absent until there is one
     NUL + "base"            u64 index, u64 term: of the snapshot this state began with; absent if with none
+    NUL + "diverged"        how it was found to be wrong (`core.state.digest`); absent while it was not
 
 Format 1, which is still read and becomes 2 with the first write, has a position without term, no
 configuration and no base.
@@ -24,9 +25,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from mcr.errors import CorruptStoreError, StoreFormatError
+from mcr.errors import CorruptStoreError, DivergedError, StoreFormatError
 from mcr.model import DIGEST_BYTES, KIB, LogIndex
-from mcr_node.core.state.digest import DIGEST_START
+from mcr_node.core.state.digest import DIGEST_START, Divergence, decode_divergence, encode_divergence
 from mcr_node.core.state.view import View
 from mcr_node.ports import StatePosition
 from mcr_node.storage.database import Changes, Database
@@ -40,6 +41,7 @@ _IDENTITY_KEY: Final = _OWN + b"identity"
 _POSITION_KEY: Final = _OWN + b"position"
 _CONFIGURATION_KEY: Final = _OWN + b"configuration"
 _BASE_KEY: Final = _OWN + b"base"
+_DIVERGED_KEY: Final = _OWN + b"diverged"
 _FORMAT: Final = struct.Struct(">Q")
 _POSITION: Final = struct.Struct(f">Q{DIGEST_BYTES}sQ")
 _POSITION_WITHOUT_TERM: Final = struct.Struct(f">Q{DIGEST_BYTES}s")
@@ -50,7 +52,7 @@ Place = tuple[LogIndex, int]
 
 
 class StateStore:
-    """Implements `ports.StateStore`. One writer, many readers."""
+    """Implements `ports.StateStore` and `ports.Fence`. One writer, many readers."""
 
     def __init__(
         self, database: Database, identity: bytes, disk: Disk, open_database: Callable[[Path], Database]
@@ -69,6 +71,7 @@ class StateStore:
     def _adopt(self, database: Database) -> None:
         self._database = database
         self._format, self._position, self._base = _load(database, self._identity)
+        self._divergence = _divergence_in(database)
 
     @staticmethod
     def open(
@@ -167,6 +170,17 @@ class StateStore:
             self._format = STATE_FORMAT
             self._position = after
 
+    def fence(self, divergence: Divergence) -> None:
+        """See `ports.Fence`."""
+        with self._changing:
+            self._divergence = divergence
+            self._database.write([(_DIVERGED_KEY, encode_divergence(divergence))])
+            self._database.sync()
+
+    def divergence(self) -> Divergence | None:
+        """See `ports.Fence`."""
+        return self._divergence
+
     def sync(self) -> None:
         """Make all writes durable.
 
@@ -183,8 +197,11 @@ class StateStore:
 
         Raises:
             OutOfSpaceError: remove what there is of the copy.
+            DivergedError: it is fenced; nobody else shall have it.
         """
         with self._changing:
+            if self._divergence is not None:
+                raise DivergedError("this node", "its state is wrong, so it gives none away")
             self._database.checkpoint(path)
             return self._position
 
@@ -205,7 +222,8 @@ class StateStore:
             StorageFailure: the process must end.
         """
         with self._changing:
-            assert expected.applied > self.applied(), "a snapshot never takes back what was applied"
+            if self._divergence is None:
+                assert expected.applied > self.applied(), "a snapshot never takes back what was applied"
             self._prepare(staged, expected)
             self._disk.rename(staged, _beside(self._path, ".new"))
             self._disk.sync_directory(staged.parent)
@@ -234,6 +252,8 @@ class StateStore:
         database = Database.open(staged)
         try:
             found = _check_position(database, expected)
+            if _divergence_in(database) is not None:
+                raise CorruptStoreError(str(staged), "it was found to be wrong where it comes from")
             base = _BASE.pack(found.applied, found.applied_term)
             database.write([(_IDENTITY_KEY, self._identity), (_BASE_KEY, base)])
         finally:
@@ -245,6 +265,17 @@ class StateStore:
             finally:
                 self._disk.close(handle)
         self._disk.sync_directory(staged)
+
+    def belong_to(self, identity: bytes) -> None:
+        """Make it the state of another store, which has a log of its own; durable at return.
+
+        Raises:
+            OutOfSpaceError: it is as it was.
+        """
+        with self._changing:
+            self._database.write([(_IDENTITY_KEY, identity), (_BASE_KEY, None)])
+            self._database.sync()
+            self._identity, self._base = identity, None
 
     def close(self) -> None:
         """Release the files."""
@@ -342,6 +373,11 @@ def _check_position(database: Database, expected: StatePosition) -> StatePositio
             str(database.path), f"it is the state at {found.applied}, not at {expected.applied}, or differs"
         )
     return found
+
+
+def _divergence_in(database: Database) -> Divergence | None:
+    found = database.get(_DIVERGED_KEY)
+    return None if found is None else decode_divergence(found)
 
 
 def _unpack_base(base: bytes | None) -> Place | None:

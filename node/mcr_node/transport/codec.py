@@ -1,6 +1,6 @@
 """Messages of raft to bytes and back: the only file that knows both forms."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mcr.errors import InvalidArgumentError
 from mcr.model import DIGEST_BYTES, LogIndex
@@ -138,10 +138,7 @@ def announce(
         message=encode(message),
         state_digest=position.state_digest,
         configuration=position.configuration,
-        files=[
-            raft_pb2.SnapshotFile(name=file.name, size_bytes=file.size_bytes, digest=file.digest)
-            for file in manifest.files
-        ],
+        files=_files_to(manifest),
     )
 
 
@@ -164,5 +161,35 @@ def announced(announcement: raft_pb2.SnapshotAnnouncement) -> tuple[Message, Sna
     position = StatePosition(
         LogIndex(snapshot.index), snapshot.term, announcement.state_digest, announcement.configuration
     )
-    files = tuple(SnapshotFile(file.name, file.size_bytes, file.digest) for file in announcement.files)
-    return message, SnapshotManifest(position, files)
+    return message, SnapshotManifest(position, _files_from(announcement.files))
+
+
+def manifest_to(manifest: SnapshotManifest) -> raft_pb2.StateManifest:
+    """Return what goes before the bytes of a snapshot that was asked for."""
+    position = manifest.position
+    return raft_pb2.StateManifest(
+        index=position.applied,
+        term=position.applied_term,
+        state_digest=position.state_digest,
+        configuration=position.configuration,
+        files=_files_to(manifest),
+    )
+
+
+def manifest_from(manifest: raft_pb2.StateManifest) -> SnapshotManifest:
+    """Return the manifest of a snapshot that was asked for; who receives it checks what it says."""
+    position = StatePosition(
+        LogIndex(manifest.index), manifest.term, manifest.state_digest, manifest.configuration
+    )
+    return SnapshotManifest(position, _files_from(manifest.files))
+
+
+def _files_to(manifest: SnapshotManifest) -> list[raft_pb2.SnapshotFile]:
+    return [
+        raft_pb2.SnapshotFile(name=file.name, size_bytes=file.size_bytes, digest=file.digest)
+        for file in manifest.files
+    ]
+
+
+def _files_from(files: Iterable[raft_pb2.SnapshotFile]) -> tuple[SnapshotFile, ...]:
+    return tuple(SnapshotFile(file.name, file.size_bytes, file.digest) for file in files)

@@ -16,7 +16,7 @@ from mcr.addresses import parse_address
 from mcr.blocking import settle
 from mcr.errors import UnavailableError
 from mcr.model import Chunk, ChunkId
-from mcr.v1 import admin_pb2 as admin
+from mcr.v1 import admin_pb2 as pb
 
 Response = TypeVar("Response", bound=Message)
 # A node that does not answer by then is as good as gone; whoever asked turns to another one.
@@ -63,7 +63,7 @@ class _Colleague:
         nodes = self.calls.nodes
         way = await nodes.way()
         try:
-            await way.admin.Ping(admin.PingRequest(), timeout=PING_S)
+            await way.admin.Ping(pb.PingRequest(), timeout=PING_S)
         except grpc.aio.AioRpcError as error:
             nodes.failed(way)
             raise TransientError(
@@ -99,8 +99,17 @@ class GrpcColleagues:
             found = self._known[address] = _Colleague(address)
         return found
 
-    async def admin(self, address: str, rpc: str, request: Message, kind: type[Response]) -> Response:
+    async def admin(
+        self,
+        address: str,
+        rpc: str,
+        request: Message,
+        kind: type[Response],
+        *,
+        timeout_s: float | None = None,
+    ) -> Response:
         """See `Colleagues`."""
+        seconds = CALL_S if timeout_s is None else timeout_s
         colleague = self._at(address)
         await colleague.reach()
         calls = colleague.calls
@@ -112,9 +121,9 @@ class GrpcColleagues:
                 response_deserializer=kind.FromString,
             )
             try:
-                return await call(request, timeout=CALL_S, metadata=calls.metadata)
+                return await call(request, timeout=seconds, metadata=calls.metadata)
             except grpc.aio.AioRpcError as error:
-                raise_for(error, address=address, what=rpc, seconds=CALL_S)
+                raise_for(error, address=address, what=rpc, seconds=seconds)
                 raise
 
         try:
@@ -122,6 +131,16 @@ class GrpcColleagues:
         except TransientError as failure:
             # One try: whoever asked decides what comes next.
             raise failure.error from failure
+
+    async def store_status(self, address: str) -> pb.GetStoreStatusResponse:
+        """See `Colleagues`."""
+        calls = self._at(address).calls
+        way = calls.nodes.sole
+        try:
+            request = pb.GetStoreStatusRequest()
+            return await way.admin.GetStoreStatus(request, timeout=CALL_S, metadata=calls.metadata)
+        except grpc.aio.AioRpcError as error:
+            raise UnavailableError(address, error.details() or error.code().name) from error
 
     async def get(self, address: str, ids: Sequence[ChunkId]) -> list[bytes]:
         """See `Holders`."""

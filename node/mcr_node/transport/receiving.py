@@ -1,9 +1,9 @@
 """Receiving from the other nodes: checks who speaks and that it makes sense, then hands over."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -12,14 +12,14 @@ import grpc
 import grpc.aio
 
 from mcr.addresses import parse_address
-from mcr.errors import McrError
+from mcr.errors import FailedError, McrError
 from mcr.model import LogIndex
 from mcr_node.core.entry import LOG_ENTRY_BYTES_MAX
 from mcr_node.core.members import ADDRESS_BYTES_MAX
 from mcr_node.core.raft.messages import NO_NODE, Message, MessageType
 from mcr_node.core.state import codec as command_codec
 from mcr_node.peer.v1 import raft_pb2, raft_pb2_grpc
-from mcr_node.ports import PeerEvents, Snapshots, SnapshotSink
+from mcr_node.ports import PeerEvents, Snapshots, SnapshotSink, SnapshotSource
 from mcr_node.transport import codec
 
 Result = TypeVar("Result")
@@ -27,6 +27,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 COMMANDS_PER_FORWARD_MAX = 4096
 # How long a snapshot that has arrived may take to be installed before another one may come.
 INSTALL_S = 10.0
+# How long a node that is asked for its state may take to find out whether it is the one to give it.
+CONFIRM_S = 5.0
+RANGE_BYTES = 1 << 20
 
 
 class Receiver(PeerEvents, Protocol):
@@ -41,6 +44,17 @@ class Receiver(PeerEvents, Protocol):
     async def wait_applied(self, index: LogIndex) -> None:
         """Wait until the state has reached `index`."""
 
+    async def read_index(self, *, at_least: LogIndex | None, stale_ok: bool) -> LogIndex:
+        """Wait until the state is as fresh as a read asks for."""
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node leads."""
+
+    @property
+    def failure(self) -> McrError | None:
+        """Why the node takes nothing in; None while it does."""
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:
@@ -53,12 +67,26 @@ class Owner:
 class RaftEdge(raft_pb2_grpc.RaftServiceServicer):
     """mcr_node.peer.v1.RaftService of one node."""
 
-    def __init__(self, owner: Owner, receiver: Receiver, snapshots: Snapshots, executor: Executor) -> None:
+    def __init__(
+        self, owner: Owner, receiver: Receiver, snapshots: Snapshots, given: Snapshots, executor: Executor
+    ) -> None:
+        """Serve one node.
+
+        Args:
+            owner: who it is.
+            receiver: takes what arrives.
+            snapshots: those that raft sends here.
+            given: those that other nodes ask for; apart, so that neither takes the other's place.
+            executor: reads and writes their files.
+        """
         self._owner = owner
         self._receiver = receiver
         self._snapshots = snapshots
+        self._given = given
         self._executor = executor
         self._installing = asyncio.Lock()
+        # One at a time: the next one's copy takes the place of this one's.
+        self._giving = asyncio.Lock()
         self._streams: set[asyncio.Task[Any]] = set()
         self._ending = False
 
@@ -130,6 +158,8 @@ class RaftEdge(raft_pb2_grpc.RaftServiceServicer):
         """Take a snapshot; answers where to begin, and once more when all is here."""
         if self._installing.locked():
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "a snapshot is being received")
+        if self._receiver.failure is not None:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, self._receiver.failure.message)
         async with self._installing:
             try:
                 sink: SnapshotSink | None = None
@@ -163,6 +193,45 @@ class RaftEdge(raft_pb2_grpc.RaftServiceServicer):
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             except McrError as error:
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, error.message)
+
+    async def FetchSnapshot(  # noqa: N802 (named by the proto)
+        self, request: raft_pb2.FetchSnapshotRequest, context: Context
+    ) -> AsyncIterator[raft_pb2.FetchSnapshotResponse]:
+        """Give the state to a node whose own is wrong, if this node leads now."""
+        await self._greet(request.cluster_id, request.sender, request.to, context)
+        if self._giving.locked():
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "a snapshot is being given")
+        async with self._giving:
+            with self._endable():
+                async with aclosing(self._give(request, context)) as parts:
+                    async for part in parts:
+                        yield part
+
+    async def _give(
+        self, request: raft_pb2.FetchSnapshotRequest, context: Context
+    ) -> AsyncGenerator[raft_pb2.FetchSnapshotResponse]:
+        try:
+            source = await self._export(LogIndex(request.index_min))
+            yield raft_pb2.FetchSnapshotResponse(manifest=codec.manifest_to(source.manifest))
+            for file in source.manifest.files:
+                for offset in range(0, file.size_bytes, RANGE_BYTES):
+                    data = await self._run(partial(source.read, file.name, offset, RANGE_BYTES))
+                    part = raft_pb2.SnapshotRange(name=file.name, offset=offset, data=data)
+                    yield raft_pb2.FetchSnapshotResponse(range=part)
+        except McrError as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, error.message)
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "this node lacks what was asked for, still")
+
+    async def _export(self, index_min: LogIndex) -> SnapshotSource:
+        """Make a snapshot of a state that passed the comparison at `index_min` and is a leader's."""
+        async with asyncio.timeout(CONFIRM_S):
+            # Also says whether this node is fenced itself, or leads no more and does not know it.
+            await self._receiver.read_index(at_least=None, stale_ok=False)
+            await self._receiver.wait_applied(index_min)
+        if not self._receiver.is_leader:
+            raise FailedError("snapshot", "only the leader gives one")
+        return await self._run(self._given.export)
 
     async def _wanted(self, sink: SnapshotSink) -> raft_pb2.InstallSnapshotResponse:
         wanted = await self._run(sink.wanted)

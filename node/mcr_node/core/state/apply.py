@@ -15,6 +15,8 @@ from mcr.errors import CorruptError, McrError, StoreFormatError
 from mcr.model import LogIndex
 from mcr_node.core.state import channels, checks, keys, metrics, refs, requests, versions
 from mcr_node.core.state.commands import (
+    Change,
+    CheckDigest,
     Command,
     CommitVersion,
     CreateBranch,
@@ -27,9 +29,9 @@ from mcr_node.core.state.commands import (
     RollbackChannel,
 )
 from mcr_node.core.state.outcomes import Accepted as Accepted
+from mcr_node.core.state.outcomes import DigestResult, Result
 from mcr_node.core.state.outcomes import Outcome as Outcome
 from mcr_node.core.state.outcomes import Rejected as Rejected
-from mcr_node.core.state.outcomes import Result
 from mcr_node.core.state.records import StateRow, read
 from mcr_node.core.state.step import Step
 from mcr_node.core.state.view import Overlay, View
@@ -63,6 +65,9 @@ def apply(view: View, index: LogIndex, command: Command) -> tuple[Outcome, Chang
 
 def _accept(overlay: Overlay, index: LogIndex, command: Command) -> Accepted:
     checks.check(command)
+    if isinstance(command, CheckDigest):
+        # It speaks about the state and is no part of it, so it is not remembered either.
+        return Accepted(index, DigestResult())
     content = requests.fingerprint(command)
     before = requests.recall(overlay, command.request_id, content)
     if before is not None:
@@ -76,7 +81,7 @@ def _accept(overlay: Overlay, index: LogIndex, command: Command) -> Accepted:
     return Accepted(index, result)
 
 
-def _carry_out(step: Step, command: Command) -> Result:
+def _carry_out(step: Step, command: Change) -> Result:
     match command:
         case CommitVersion():
             return versions.commit(step, command)

@@ -23,6 +23,7 @@ from mcr.model import (
 from mcr.references import check_model, check_name
 from mcr_node.core.state import protection
 from mcr_node.core.state.commands import (
+    CheckDigest,
     Command,
     CommitVersion,
     CreateBranch,
@@ -55,6 +56,11 @@ def check(command: Command) -> None:
         InvalidArgumentError, InvalidNameError, InvalidParameterError, InvalidMetricError: says what and why.
     """
     _check_envelope(command)
+    if isinstance(command, CheckDigest):
+        check_number("index", command.index, 1)
+        if len(command.digest) != DIGEST_BYTES:
+            raise InvalidArgumentError("digest", f"it has {len(command.digest)} bytes, not {DIGEST_BYTES}")
+        return
     check_model(command.model)
     match command:
         case CommitVersion():

@@ -12,9 +12,10 @@ from google.protobuf.message import DecodeError
 from mcr import canonical
 from mcr.canonical import CanonicalError
 from mcr.errors import CorruptStoreError, StoreFormatError
-from mcr.model import ChunkId, ParameterValue, RequestId
+from mcr.model import ChunkId, LogIndex, ParameterValue, RequestId
 from mcr_node.core.state import checks
 from mcr_node.core.state.commands import (
+    CheckDigest,
     Command,
     CommitVersion,
     CreateBranch,
@@ -96,6 +97,8 @@ def encode(command: Command) -> bytes:
                     allow_non_finite=command.allow_non_finite,
                 )
             )
+        case CheckDigest(index=index, digest=digest):
+            message.check_digest.CopyFrom(pb.CheckDigest(index=index, digest=digest))
         case other:
             assert_never(other)
     return message.SerializeToString()
@@ -179,6 +182,15 @@ def decode(data: bytes) -> Command:
                 values=_metrics_from_wire(report.metrics),
                 channel=report.channel,
                 allow_non_finite=report.allow_non_finite,
+            )
+        case "check_digest":
+            found = message.check_digest
+            return CheckDigest(
+                request_id=request_id,
+                principal=principal,
+                at_ms=at_ms,
+                index=LogIndex(found.index),
+                digest=found.digest,
             )
         case _:
             raise CorruptStoreError(PLACE, "a command has no content")

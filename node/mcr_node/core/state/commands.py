@@ -7,7 +7,7 @@ gives the same result on every node, today and in a replay.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mcr.model import ChunkId, Parameters, ParameterValue, RequestId
+from mcr.model import ChunkId, LogIndex, Parameters, ParameterValue, RequestId
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,23 @@ class ReportMetrics(Envelope):
     allow_non_finite: bool
 
 
-Command = (
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckDigest(Envelope):
+    """Let every node compare its state with that of most voters; changes nothing.
+
+    What comes of the comparison is each node's own affair (`core.state.digest`): an outcome that depended on
+    it would be another on the node that is wrong.
+
+    Attributes:
+        index: the digest is that after this entry; before that of this command.
+        digest: running digest of the state there, 32 bytes.
+    """
+
+    index: LogIndex
+    digest: bytes
+
+
+Change = (
     CommitVersion
     | RollbackBranch
     | CreateBranch
@@ -179,3 +195,4 @@ Command = (
     | ProtectChannel
     | ReportMetrics
 )
+Command = Change | CheckDigest

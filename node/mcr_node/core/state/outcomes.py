@@ -48,6 +48,11 @@ class ReportResult:
     metric_count: int
 
 
+@dataclass(frozen=True, slots=True)
+class DigestResult:
+    """A digest was noted for comparison; nothing changed, so no retry ever asks for this."""
+
+
 Result = VersionResult | RefResult | ReportResult
 
 
@@ -61,7 +66,7 @@ class Accepted:
     """
 
     index: LogIndex
-    result: Result
+    result: Result | DigestResult
     already_applied: bool = False
 
 

@@ -36,6 +36,7 @@ class Command(google.protobuf.message.Message):
     ROLLBACK_CHANNEL_FIELD_NUMBER: builtins.int
     PROTECT_CHANNEL_FIELD_NUMBER: builtins.int
     REPORT_METRICS_FIELD_NUMBER: builtins.int
+    CHECK_DIGEST_FIELD_NUMBER: builtins.int
     format: builtins.int
     """Format of the command, 1. A greater number was written by a newer release."""
     request_id: builtins.bytes
@@ -80,6 +81,10 @@ class Command(google.protobuf.message.Message):
     def report_metrics(self) -> global___ReportMetrics:
         """See ReportMetrics."""
 
+    @property
+    def check_digest(self) -> global___CheckDigest:
+        """See CheckDigest."""
+
     def __init__(
         self,
         *,
@@ -96,10 +101,11 @@ class Command(google.protobuf.message.Message):
         rollback_channel: global___RollbackChannel | None = ...,
         protect_channel: global___ProtectChannel | None = ...,
         report_metrics: global___ReportMetrics | None = ...,
+        check_digest: global___CheckDigest | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "move_channel", b"move_channel", "protect_channel", b"protect_channel", "report_metrics", b"report_metrics", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["at_ms", b"at_ms", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "format", b"format", "move_channel", b"move_channel", "principal", b"principal", "protect_channel", b"protect_channel", "report_metrics", b"report_metrics", "request_id", b"request_id", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["commit_version", "rollback_branch", "create_branch", "delete_branch", "create_tag", "move_channel", "rollback_channel", "protect_channel", "report_metrics"] | None: ...
+    def HasField(self, field_name: typing.Literal["check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "move_channel", b"move_channel", "protect_channel", b"protect_channel", "report_metrics", b"report_metrics", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["at_ms", b"at_ms", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "format", b"format", "move_channel", b"move_channel", "principal", b"principal", "protect_channel", b"protect_channel", "report_metrics", b"report_metrics", "request_id", b"request_id", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["commit_version", "rollback_branch", "create_branch", "delete_branch", "create_tag", "move_channel", "rollback_channel", "protect_channel", "report_metrics", "check_digest"] | None: ...
 
 global___Command = Command
 
@@ -467,3 +473,27 @@ class ReportMetrics(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["allow_non_finite", b"allow_non_finite", "channel", b"channel", "metrics", b"metrics", "model", b"model", "number", b"number"]) -> None: ...
 
 global___ReportMetrics = ReportMetrics
+
+@typing.final
+class CheckDigest(google.protobuf.message.Message):
+    """Say what the running digest of the state was on most voters, so that every node compares its own. It changes
+    nothing in the state.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: builtins.int
+    DIGEST_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    """Log index after which the digest was taken, from 1; before that of this entry."""
+    digest: builtins.bytes
+    """The digest, 32 bytes."""
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+        digest: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["digest", b"digest", "index", b"index"]) -> None: ...
+
+global___CheckDigest = CheckDigest

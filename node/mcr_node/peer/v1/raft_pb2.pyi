@@ -353,3 +353,97 @@ class InstallSnapshotResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["name", b"name", "offset", b"offset"]) -> None: ...
 
 global___InstallSnapshotResponse = InstallSnapshotResponse
+
+@typing.final
+class FetchSnapshotRequest(google.protobuf.message.Message):
+    """See RaftService.FetchSnapshot."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CLUSTER_ID_FIELD_NUMBER: builtins.int
+    SENDER_FIELD_NUMBER: builtins.int
+    TO_FIELD_NUMBER: builtins.int
+    INDEX_MIN_FIELD_NUMBER: builtins.int
+    cluster_id: builtins.bytes
+    """Id of the cluster, 16 bytes."""
+    sender: builtins.int
+    """Id of the node that asks."""
+    to: builtins.int
+    """Id of the node that is meant."""
+    index_min: builtins.int
+    """The snapshot must hold at least the log up to here."""
+    def __init__(
+        self,
+        *,
+        cluster_id: builtins.bytes = ...,
+        sender: builtins.int = ...,
+        to: builtins.int = ...,
+        index_min: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cluster_id", b"cluster_id", "index_min", b"index_min", "sender", b"sender", "to", b"to"]) -> None: ...
+
+global___FetchSnapshotRequest = FetchSnapshotRequest
+
+@typing.final
+class FetchSnapshotResponse(google.protobuf.message.Message):
+    """First what it consists of, then every byte, in the order of the files."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MANIFEST_FIELD_NUMBER: builtins.int
+    RANGE_FIELD_NUMBER: builtins.int
+    @property
+    def manifest(self) -> global___StateManifest:
+        """Comes first."""
+
+    @property
+    def range(self) -> global___SnapshotRange:
+        """Follows."""
+
+    def __init__(
+        self,
+        *,
+        manifest: global___StateManifest | None = ...,
+        range: global___SnapshotRange | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["manifest", b"manifest", "part", b"part", "range", b"range"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["manifest", b"manifest", "part", b"part", "range", b"range"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["part", b"part"]) -> typing.Literal["manifest", "range"] | None: ...
+
+global___FetchSnapshotResponse = FetchSnapshotResponse
+
+@typing.final
+class StateManifest(google.protobuf.message.Message):
+    """What a snapshot consists of, and what it is a snapshot of."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: builtins.int
+    TERM_FIELD_NUMBER: builtins.int
+    STATE_DIGEST_FIELD_NUMBER: builtins.int
+    CONFIGURATION_FIELD_NUMBER: builtins.int
+    FILES_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    """Index of the last log entry in it, from 1."""
+    term: builtins.int
+    """Term of that entry."""
+    state_digest: builtins.bytes
+    """Digest of the state, 32 bytes."""
+    configuration: builtins.bytes
+    """Membership as of the snapshot, canonical bytes."""
+    @property
+    def files(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SnapshotFile]:
+        """Its files."""
+
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+        term: builtins.int = ...,
+        state_digest: builtins.bytes = ...,
+        configuration: builtins.bytes = ...,
+        files: collections.abc.Iterable[global___SnapshotFile] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["configuration", b"configuration", "files", b"files", "index", b"index", "state_digest", b"state_digest", "term", b"term"]) -> None: ...
+
+global___StateManifest = StateManifest

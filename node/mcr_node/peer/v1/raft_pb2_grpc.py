@@ -45,6 +45,11 @@ class RaftServiceStub(object):
                 request_serializer=mcr__node_dot_peer_dot_v1_dot_raft__pb2.InstallSnapshotRequest.SerializeToString,
                 response_deserializer=mcr__node_dot_peer_dot_v1_dot_raft__pb2.InstallSnapshotResponse.FromString,
                 _registered_method=True)
+        self.FetchSnapshot = channel.unary_stream(
+                '/mcr_node.peer.v1.RaftService/FetchSnapshot',
+                request_serializer=mcr__node_dot_peer_dot_v1_dot_raft__pb2.FetchSnapshotRequest.SerializeToString,
+                response_deserializer=mcr__node_dot_peer_dot_v1_dot_raft__pb2.FetchSnapshotResponse.FromString,
+                _registered_method=True)
 
 
 class RaftServiceServicer(object):
@@ -65,6 +70,13 @@ class RaftServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FetchSnapshot(self, request, context):
+        """Give a snapshot of the state to a node whose own state is wrong; only the leader does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RaftServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_RaftServiceServicer_to_server(servicer, server):
                     servicer.InstallSnapshot,
                     request_deserializer=mcr__node_dot_peer_dot_v1_dot_raft__pb2.InstallSnapshotRequest.FromString,
                     response_serializer=mcr__node_dot_peer_dot_v1_dot_raft__pb2.InstallSnapshotResponse.SerializeToString,
+            ),
+            'FetchSnapshot': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchSnapshot,
+                    request_deserializer=mcr__node_dot_peer_dot_v1_dot_raft__pb2.FetchSnapshotRequest.FromString,
+                    response_serializer=mcr__node_dot_peer_dot_v1_dot_raft__pb2.FetchSnapshotResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class RaftService(object):
             '/mcr_node.peer.v1.RaftService/InstallSnapshot',
             mcr__node_dot_peer_dot_v1_dot_raft__pb2.InstallSnapshotRequest.SerializeToString,
             mcr__node_dot_peer_dot_v1_dot_raft__pb2.InstallSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mcr_node.peer.v1.RaftService/FetchSnapshot',
+            mcr__node_dot_peer_dot_v1_dot_raft__pb2.FetchSnapshotRequest.SerializeToString,
+            mcr__node_dot_peer_dot_v1_dot_raft__pb2.FetchSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

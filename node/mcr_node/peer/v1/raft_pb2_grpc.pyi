@@ -33,6 +33,12 @@ class RaftServiceStub:
     ]
     """Take a snapshot of the state, from where an earlier try broke off."""
 
+    FetchSnapshot: grpc.UnaryStreamMultiCallable[
+        mcr_node.peer.v1.raft_pb2.FetchSnapshotRequest,
+        mcr_node.peer.v1.raft_pb2.FetchSnapshotResponse,
+    ]
+    """Give a snapshot of the state to a node whose own state is wrong; only the leader does."""
+
 class RaftServiceAsyncStub:
     """What nodes of one cluster tell each other. Compatible with the release before and after."""
 
@@ -47,6 +53,12 @@ class RaftServiceAsyncStub:
         mcr_node.peer.v1.raft_pb2.InstallSnapshotResponse,
     ]
     """Take a snapshot of the state, from where an earlier try broke off."""
+
+    FetchSnapshot: grpc.aio.UnaryStreamMultiCallable[
+        mcr_node.peer.v1.raft_pb2.FetchSnapshotRequest,
+        mcr_node.peer.v1.raft_pb2.FetchSnapshotResponse,
+    ]
+    """Give a snapshot of the state to a node whose own state is wrong; only the leader does."""
 
 class RaftServiceServicer(metaclass=abc.ABCMeta):
     """What nodes of one cluster tell each other. Compatible with the release before and after."""
@@ -66,5 +78,13 @@ class RaftServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[mcr_node.peer.v1.raft_pb2.InstallSnapshotResponse], collections.abc.AsyncIterator[mcr_node.peer.v1.raft_pb2.InstallSnapshotResponse]]:
         """Take a snapshot of the state, from where an earlier try broke off."""
+
+    @abc.abstractmethod
+    def FetchSnapshot(
+        self,
+        request: mcr_node.peer.v1.raft_pb2.FetchSnapshotRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[mcr_node.peer.v1.raft_pb2.FetchSnapshotResponse], collections.abc.AsyncIterator[mcr_node.peer.v1.raft_pb2.FetchSnapshotResponse]]:
+        """Give a snapshot of the state to a node whose own state is wrong; only the leader does."""
 
 def add_RaftServiceServicer_to_server(servicer: RaftServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -24,6 +24,7 @@ members = st.builds(
     address=st.text(":.0123456789", max_size=30),
     site=st.text("abc", max_size=5),
     capacity_bytes=st.integers(0, 1 << 60),
+    awaited=st.booleans(),
 )
 
 
@@ -37,6 +38,13 @@ def test_a_membership_reads_back_and_empty_bytes_are_an_empty_one() -> None:
     membership = Membership(conf, (Member(1, "a", "h:1", "s", 9), Member(3, "c")))
     assert decode_membership(encode_membership(membership)) == membership
     assert decode_membership(b"") == Membership()
+
+
+def test_a_member_that_is_not_awaited_has_the_bytes_it_always_had() -> None:
+    """Digests of configurations and snapshots of earlier releases stay what they were."""
+    written = encode_context([Member(1, "a", "h:1", "s", 9)])
+    assert b"awaited" not in written
+    assert decode_context(written) == (Member(1, "a", "h:1", "s", 9, awaited=False),)
 
 
 def test_a_change_keeps_who_stays_forgets_who_left_and_learns_what_was_told() -> None:

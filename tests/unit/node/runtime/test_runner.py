@@ -1,22 +1,27 @@
 """The runner: persisted, then applied, then answered; and nobody waits for ever."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mcr.errors import FailedError, McrError, OutOfSpaceError
+from mcr.errors import DivergedError, FailedError, McrError, OutOfSpaceError
 from mcr.model import ChunkId, LogIndex, RequestId
 from mcr_node.core.members import Member, Membership
 from mcr_node.core.raft.messages import ConfState
-from mcr_node.core.state.commands import CommitVersion
+from mcr_node.core.state import codec
+from mcr_node.core.state.commands import CheckDigest, CommitVersion
+from mcr_node.core.state.digest import DIGEST_ENTRIES
 from mcr_node.core.state.outcomes import Accepted, Rejected, VersionResult
 from mcr_node.ports import HardState, LogEntry
 from mcr_node.runtime import runner as runner_module
 from mcr_node.runtime.runner import Runner, Self
 from tests.conformance.memory_state_store import MemoryStateStore
 from tests.support.memory_log_store import MemoryLogStore
+
+PATIENCE_S = 30.0
 
 
 class FixedClock:
@@ -182,5 +187,54 @@ def test_whoever_waits_for_an_entry_wakes_when_it_is_applied_and_when_it_never_w
             assert (await runner.wait_failed()).code == "failed"
             with pytest.raises(FailedError, match="closed"):
                 await runner.propose(commit(9))
+
+    asyncio.run(work())
+
+
+class TellingLogStore(MemoryLogStore):
+    """A log that says when entries were written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = threading.Event()
+
+    def write(self, entries: Sequence[LogEntry], hard_state: HardState | None = None) -> None:
+        super().write(entries, hard_state)
+        if entries:
+            self.written.set()
+
+
+def test_a_node_whose_state_is_wrong_answers_nobody_and_still_votes_by_its_log() -> None:
+    async def work() -> None:
+        log, state = TellingLogStore(), MemoryStateStore()
+        with ThreadPoolExecutor(1) as executor:
+            runner = start(log, state, executor)
+            await runner.start()
+            await asyncio.gather(*(runner.propose(commit(number)) for number in range(DIGEST_ENTRIES)))
+            told = CheckDigest(
+                request_id=RequestId(b"check"),
+                principal="mcr",
+                at_ms=0,
+                index=LogIndex(DIGEST_ENTRIES),
+                digest=bytes(32),
+            )
+            with pytest.raises(DivergedError):
+                await runner.propose(told)
+            assert isinstance(await runner.wait_failed(), DivergedError)
+            applied = runner.applied
+
+            with pytest.raises(DivergedError):
+                await runner.read_index(at_least=None, stale_ok=False)
+            with pytest.raises(DivergedError):
+                # Stale reads wait for nothing, and look here.
+                runner.view()
+            with pytest.raises(DivergedError):
+                await runner.propose(commit(5_000))
+            # What another node was given is appended here all the same, and never applied.
+            log.written.clear()
+            runner.accept_forwarded(runner.term, [codec.encode(commit(6_000))])
+            assert await asyncio.to_thread(log.written.wait, PATIENCE_S)
+            assert runner.applied == applied == state.applied()
+            await runner.close()
 
     asyncio.run(work())

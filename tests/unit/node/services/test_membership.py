@@ -7,7 +7,7 @@ from typing import TypeVar
 import pytest
 from google.protobuf.message import Message
 
-from mcr.errors import FailedError, InvalidArgumentError, MemberNotFoundError, NoQuorumError
+from mcr.errors import FailedError, InvalidArgumentError, MemberNotFoundError, NoQuorumError, UnavailableError
 from mcr.model import LogIndex
 from mcr.v1 import admin_pb2 as pb
 from mcr_node.services.edge import snake
@@ -19,7 +19,7 @@ STORY_S_MAX = 30.0
 
 
 class Edges:
-    """`services.membership.Colleagues`: the services of all nodes, called in this process."""
+    """`services.colleagues.Colleagues`: the services of all nodes, called in this process."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -40,7 +40,18 @@ class Edges:
         assert leaving in leader_of(self._cluster).membership.ids()
         self.kept.append(leaving)
 
-    async def admin(self, address: str, rpc: str, request: Message, kind: type[Response]) -> Response:
+    async def store_status(self, address: str) -> pb.GetStoreStatusResponse:
+        raise UnavailableError(address, "nobody asks how it does here")
+
+    async def admin(
+        self,
+        address: str,
+        rpc: str,
+        request: Message,
+        kind: type[Response],
+        *,
+        timeout_s: float | None = None,
+    ) -> Response:
         service = self.services[int(address.rpartition(":")[2])]
         verb: dict[str, Callable[[Message], Awaitable[Message]]] = {
             "add_member": service.add,  # type: ignore[dict-item]  # each takes the message of its rpc

@@ -276,6 +276,17 @@ def test_mark_of_another_store_or_a_newer_release_is_refused(tmp_path: Path) -> 
         RocksLogStore.open(tmp_path / "log", IDENTITY)
 
 
+def test_log_that_has_the_last_entry_of_an_installed_snapshot_keeps_what_follows(tmp_path: Path) -> None:
+    """Raft §7: what this node acknowledged stays, whatever took the place of its state."""
+    log_of(tmp_path / "log", 30)
+    for term, last in ((1, 30), (2, 20)):
+        installed = (LogIndex(20), term)
+        log = RocksLogStore.open(tmp_path / "log", IDENTITY, last_at_least=20, installed=installed)
+        # Under another term it is another entry, and so is all that follows it.
+        assert log.bounds() == ((1, 30) if term == 1 else (21, last))
+        log.close()
+
+
 def test_log_from_before_the_snapshot_that_was_installed_is_reset_to_it(tmp_path: Path) -> None:
     # given: the crash came after the state was replaced, before the log was
     log = RocksLogStore.open(tmp_path / "log", IDENTITY)

@@ -8,6 +8,7 @@ import pytest
 
 from mcr.errors import CorruptStoreError, FailedError
 from mcr.model import LogIndex
+from mcr_node.core.state.digest import Divergence
 from mcr_node.ports import SnapshotFile, SnapshotManifest, SnapshotSink, SnapshotSource, StatePosition
 from mcr_node.storage import snapshots as snapshots_module
 from mcr_node.storage.snapshots import SnapshotFolder
@@ -281,3 +282,25 @@ def test_leftovers_of_an_earlier_process_are_removed(sender: Node, tmp_path: Pat
     SnapshotFolder.open(left, sender.state)
 
     assert list(left.iterdir()) == []
+
+
+def test_a_state_known_to_be_wrong_may_be_replaced_by_an_older_one_and_is_sound_then(
+    sender: Node, receiver: Node, tmp_path: Path
+) -> None:
+    # given: it has applied more than the sender had when it made the snapshot
+    receiver.state.write([(b"wrong", b"row")], LogIndex(90), DIGEST, applied_term=4)
+    receiver.state.fence(Divergence(LogIndex(80), LogIndex(85), DIGEST, bytes(32)))
+    source = sender.snapshots.export()
+
+    # when
+    sink = receiver.snapshots.receive(source.manifest)
+    transfer(source, sink)
+    sink.install()
+
+    # then
+    assert receiver.state.divergence() is None
+    assert receiver.rows() == ROWS
+    receiver.state.close()
+    again = opened(tmp_path / "receiver")
+    assert (again.state.applied(), again.state.divergence()) == (40, None)
+    again.state.close()

@@ -15,6 +15,7 @@ from mcr.model import (
     RequestId,
 )
 from mcr_node.core.state.commands import (
+    Change,
     Command,
     CommitVersion,
     CreateBranch,
@@ -32,7 +33,7 @@ from mcr_node.core.state.texts import AT_MS_MAX, PRINCIPAL_CHARACTERS_MAX, REASO
 from tests.support.state_world import StateWorld
 
 
-def every_command(world: StateWorld) -> list[Command]:
+def every_command(world: StateWorld) -> list[Change]:
     return [
         world.commit(),
         world.roll_back_branch(),
@@ -69,7 +70,7 @@ def test_every_command_is_refused_with_a_bad_name() -> None:
     for command in every_command(world):
         match command:
             case CommitVersion() | RollbackBranch():
-                bad: Command = replace(command, branch="v1")
+                bad: Change = replace(command, branch="v1")
             case CreateBranch() | DeleteBranch() | CreateTag():
                 bad = replace(command, name="a b")
             case MoveChannel() | RollbackChannel() | ProtectChannel():

@@ -13,11 +13,13 @@ from mcr.model import (
     METRICS_MAX,
     PARAMETERS_BYTES_MAX,
     ChunkId,
+    LogIndex,
     RequestId,
 )
 from mcr_node.core.entry import LOG_ENTRY_BYTES_MAX
 from mcr_node.core.state import codec
 from mcr_node.core.state.commands import (
+    CheckDigest,
     Command,
     CommitVersion,
     CreateBranch,
@@ -170,6 +172,9 @@ def golden_commands() -> dict[str, Command]:
             values={"eval/loss": 0.5},
             channel="production",
             allow_non_finite=True,
+        ),
+        "check_digest": CheckDigest(
+            request_id=ID, principal=who, at_ms=AT_MS, index=LogIndex(3000), digest=bytes(range(32))
         ),
     }
 

@@ -1,0 +1,96 @@
+"""Applying: a state that is found wrong is fenced first, and never written again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mcr.errors import DivergedError, OutOfSpaceError
+from mcr.model import LogIndex, RequestId
+from mcr_node.core.raft.messages import Entry, EntryType
+from mcr_node.core.state import codec
+from mcr_node.core.state.commands import CheckDigest
+from mcr_node.core.state.digest import Divergence
+from mcr_node.runtime.applying import Applier
+from mcr_node.storage.state_store import StateStore
+from tests.unit.node.runtime.test_runner import commit
+
+IDENTITY = b"i" * 16
+OTHER = bytes([7] * 32)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[StateStore]:
+    found = StateStore.open(tmp_path / "state", IDENTITY)
+    yield found
+    found.close()
+
+
+def entries(first: int, last: int) -> list[Entry]:
+    return [
+        Entry(1, index, EntryType.NORMAL, codec.encode(commit(index))) for index in range(first, last + 1)
+    ]
+
+
+def check(at: int, index: int, digest: bytes) -> Entry:
+    command = CheckDigest(
+        request_id=RequestId(b"x"), principal="mcr", at_ms=0, index=LogIndex(index), digest=digest
+    )
+    return Entry(1, at, EntryType.NORMAL, codec.encode(command))
+
+
+def test_the_right_digest_changes_nothing_but_the_place_in_the_log(state: StateStore) -> None:
+    applier = Applier(state, state, digest_entries=5)
+    applier.apply(entries(1, 5))
+    rows = list(state.view().scan(b"\x01", b"\xff"))
+    applier.apply([check(6, 5, state.state_digest())])
+    assert state.applied() == 6
+    assert list(state.view().scan(b"\x01", b"\xff")) == rows
+    assert applier.failure is None
+
+
+def test_a_wrong_state_is_fenced_before_anything_beyond_is_applied_and_stays_so(
+    state: StateStore, tmp_path: Path
+) -> None:
+    applier = Applier(state, state, digest_entries=5)
+    # In one batch with what comes before and after.
+    with pytest.raises(DivergedError, match="index 5"):
+        applier.apply([*entries(1, 5), check(6, 5, OTHER), *entries(7, 9)])
+    assert state.applied() < 6
+    with pytest.raises(DivergedError):
+        applier.apply(entries(1, 1))
+    with pytest.raises(DivergedError):
+        state.export(tmp_path / "copy")
+    state.close()
+
+    again = StateStore.open(tmp_path / "state", IDENTITY)
+    found = again.divergence()
+    assert found is not None
+    assert (found.index, found.found_at, found.theirs) == (5, 6, OTHER)
+    with pytest.raises(DivergedError):
+        Applier(again, again, digest_entries=5).apply(entries(1, 1))
+    again.close()
+
+
+def test_a_node_that_does_not_know_its_digest_there_goes_on(state: StateStore) -> None:
+    Applier(state, state, digest_entries=5).apply(entries(1, 5))
+    restarted = Applier(state, state, digest_entries=5)
+    restarted.apply([check(6, 5, OTHER)])
+    assert state.applied() == 6
+
+
+class FullFence:
+    def fence(self, divergence: Divergence) -> None:
+        raise OutOfSpaceError("state", "no space left")
+
+    def divergence(self) -> Divergence | None:
+        return None
+
+
+def test_a_wrong_state_is_out_of_service_even_when_that_cannot_be_noted(state: StateStore) -> None:
+    applier = Applier(state, FullFence(), digest_entries=5)
+    applier.apply(entries(1, 5))
+    with pytest.raises(DivergedError):
+        applier.apply([check(6, 5, OTHER)])
+    with pytest.raises(DivergedError):
+        applier.apply(entries(6, 6))
