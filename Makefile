@@ -21,6 +21,8 @@ DIR ?= ../shared/conformance/etcd-raft
 .PHONY: demo test simulate mutants hostile power-loss laws flips conformance check bench format coverage clean
 
 
+.PHONY: demo test simulate hostile power-loss laws flips prove conformance check bench format coverage clean
+
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[node]'
@@ -66,6 +68,8 @@ flips: $(VENV)/.test  ## 200 single flipped bits in the files of a node: noticed
 
 mutants: $(VENV)/.test  ## which seeded defects of the replicated log the tests find; takes some 20 minutes
 	$(BIN)/python -m tests.mutation.run --processes $(PROCESSES) --conformance $(DIR)
+
+prove: simulate hostile power-loss laws flips  ## all of these, for a release: an hour or so, as root
 
 check: $(VENV)/.dev  ## format, lint, types, layers, protos
 	$(BIN)/ruff format --check .

@@ -41,7 +41,13 @@ class LocalNetwork:
         """Take a node into the network; return what its environment must say."""
         self._owners[address] = name
         port = self._call(self._serve(name))
-        return {"grpc_proxy": f"http://{_LOOPBACK}:{port}", "no_grpc_proxy": "", "no_proxy": ""}
+        return {
+            "grpc_proxy": f"http://{_LOOPBACK}:{port}",
+            "no_grpc_proxy": "",
+            "no_proxy": "",
+            # Else gRPC tells a node's log of every try to reach another one that does not run.
+            "GRPC_VERBOSITY": "NONE",
+        }
 
     def cut(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Cut exactly these pairs, each in both directions; all others are open then."""
