@@ -43,6 +43,7 @@ from mcr.errors import CorruptStoreError, FailedError, McrError, OutOfSpaceError
 from mcr.model import KIB, MIB
 from mcr_node.storage.disk import StorageFailure
 from mcr_node.storage.group_commit import GroupCommit
+from mcr_node.storage.manifest_tail import check_manifest
 
 # At most two write buffers and the cache are held, whatever the database grows to; the buffers are also the
 # most that a start after a crash replays.
@@ -112,6 +113,8 @@ class Database:
                 raise CorruptStoreError(str(path), "not a database: it has no file named CURRENT")
             elif not any(path.glob("*.log")):
                 raise CorruptStoreError(str(path), "its write-ahead log is gone, and with it what was synced")
+            else:
+                check_manifest(path)
         except OSError as error:
             reason = error.strerror or str(error)
             if error.errno in _NO_SPACE:
