@@ -18,10 +18,7 @@ PROCESSES ?= 2
 # Scenario files of etcd's Raft library (its folder, or a copy of its `testdata` folders).
 DIR ?= ../shared/conformance/etcd-raft
 
-.PHONY: demo test simulate mutants hostile power-loss laws flips conformance check bench format coverage clean
-
-
-.PHONY: demo test simulate hostile power-loss laws flips prove conformance check bench format coverage clean
+.PHONY: demo test simulate mutants hostile power-loss laws flips prove conformance check bench format coverage clean
 
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -18,7 +18,8 @@ _RESTORE = "raft.replication:_restore"
 _SWITCH = "raft.reconfiguration:_after_switch"
 _PROPOSE = "raft.reconfiguration:propose"
 _SEND = "raft.sending:send_append"
-_CHECK = "raft.node:RawNode._check"
+_SHAPE = "raft.validation:_check_shape"
+_SENDER = "raft.validation:_check_sender"
 _LOG = "raft.log:RaftLog"
 _PROGRESS = "raft.tracker:Progress"
 
@@ -166,10 +167,11 @@ LOGS: Final = (
        "NodeDB#161"),
     Of("term_without_entries_needs_no_sync", "raft.node:RawNode.ready", " or raft.term != previous.term",
        ""),
-    Of("append_is_not_checked", _CHECK,
+    Of("append_is_not_checked", _SHAPE,
        "if entry.index != index or not term <= entry.term <= message.term:", "if False:"),
-    Of("local_messages_come_from_outside", _CHECK, "if kind in LOCAL_TYPES:", "if False:"),
-    Of("strangers_answers_count", _CHECK, "if kind in RESPONSE_TYPES and not known:", "if False:"),
+    Of("local_messages_come_from_outside", _SHAPE, "if kind in LOCAL_TYPES:", "if False:"),
+    Of("strangers_answers_count", _SENDER,
+       "elif kind in RESPONSE_TYPES and sender not in raft.tracker.progress:", "elif False:"),
 )  # fmt: skip
 
 MEMBERS: Final = (

@@ -192,6 +192,8 @@ class Replica:
             InvalidMessageError: it was dropped.
             HaltError: this node must stop.
         """
+        if message.sender in (self.node_id, APPEND_QUEUE, APPLY_QUEUE):
+            raise InvalidMessageError("no peer speaks under this node's name, or that of its disk")
         if message.type is MessageType.PROPOSE:
             raise InvalidMessageError("commands are handed on by term, never as messages of raft")
         if message.type is MessageType.READ_INDEX:

@@ -76,7 +76,15 @@ class Applier:
         return outcomes
 
     def apply_change(self, entry: Entry, membership: Membership | None) -> None:
-        """Apply a membership change; None = nothing came of it. Raises DivergedError as `apply`."""
+        """Apply a membership change, durable at return; None = nothing came of it.
+
+        Durable, for whoever asked for it acts on the answer. A voter that was removed is switched off; were
+        the change forgotten by the one voter left, which does not know either what is committed, it would
+        wait for the other's vote for ever.
+
+        Raises:
+            DivergedError: as `apply`.
+        """
         self._refuse_if_wrong()
         digest = next_digest(self.digest, LogIndex(entry.index), [])
         configuration = None if membership is None else encode_membership(membership)
@@ -85,6 +93,8 @@ class Applier:
         )
         self.digest = digest
         self.digests.note(LogIndex(entry.index), digest)
+        if membership is not None:
+            self._state.sync()
 
     def _refuse_if_wrong(self) -> None:
         if self.failure is not None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mcr.model import LogIndex
 from mcr_node.core.entry import HardState
+from mcr_node.core.raft import messages
 from mcr_node.core.raft.messages import Snapshot
 from mcr_node.core.replica import Append
 from mcr_node.ports import LogStore, SnapshotSink
@@ -22,12 +23,18 @@ class LogWriter:
         """Know where the bytes of a snapshot are that raft is about to be told of; forget an earlier one."""
         self._sinks = {(snapshot.index, snapshot.term): sink}
 
-    def write(self, batch: Sequence[Append]) -> None:
+    def write(self, batch: Sequence[Append], owed: messages.HardState | None = None) -> None:
         """Write all, in order, then sync once; durable at return where raft promises something about it.
+
+        Args:
+            batch: what raft handed out.
+            owed: to be written before it, see `core.promises`.
 
         Raises:
             OutOfSpaceError, CorruptStoreError, StorageFailure: nothing is known of the end of the log.
         """
+        if owed is not None:
+            self._log.write([], HardState(owed.term, owed.vote, LogIndex(owed.commit)))
         needs_sync = False
         for append in batch:
             message = append.message

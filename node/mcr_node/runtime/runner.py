@@ -18,7 +18,7 @@ from mcr.model import LogIndex
 from mcr_node.core.members import Membership, decode_membership
 from mcr_node.core.promises import Promises
 from mcr_node.core.raft.errors import HaltError, InvalidMessageError
-from mcr_node.core.raft.messages import Entry, Message, MessageType, is_conf_change
+from mcr_node.core.raft.messages import Entry, HardState, Message, MessageType, is_conf_change
 from mcr_node.core.replica import (
     Answer,
     AnswerRead,
@@ -107,7 +107,7 @@ class Runner:
         self._applies: asyncio.Queue[Apply] = asyncio.Queue()
         self._writer = LogWriter(log)
         hard = log.hard_state()
-        self._promises = Promises(hard.term, hard.vote)
+        self._promises = Promises(HardState(hard.term, hard.vote, hard.commit))
         self._tasks: list[asyncio.Task[None]] = []
         self._news = Later(NEWS_S, partial(self.decide, Replica.tell_news))
         self._gathering = Later(GATHER_S, partial(self.decide, Replica.end_gathering))
@@ -261,8 +261,8 @@ class Runner:
             # What a sole voter holds is committed; but raft says so only of what a term of its own follows.
             self.replica.begin_term_alone()
         self._pump()
-        if self.replica.is_sole_voter:
-            await self.wait_applied(LogIndex(last))
+        # The state may lag behind the log, in which the others joined: then it is no sole voter any more.
+        await self.wait_for(lambda: not self.replica.is_sole_voter or self.applied >= last)
 
     async def close(self) -> None:
         """Stop; who still waits is told."""
@@ -388,8 +388,10 @@ class Runner:
                 # hands out nothing to apply until it hears that the snapshot is installed.
                 await self._applies.join()
             is_alone = self.replica.is_sole_voter
+            owed = self._promises.owed
             if sum([self._promises.needs_disk(append.message, is_alone=is_alone) for append in batch]):
-                await run_blocking(self._log_executor, partial(self._writer.write, batch))
+                self._promises.owed = None
+                await run_blocking(self._log_executor, partial(self._writer.write, batch, owed))
             for append in batch:
                 if append.message.snapshot is not None:
                     self._applier.reload()

@@ -142,7 +142,7 @@ class Process:
         self._shelf: tuple[StatePosition, Rows] | None = None
         self._shelf_used = True
         self._is_exporting = False
-        self._promises = Promises(host.log.now.hard.term, host.log.now.hard.vote)
+        self._promises = Promises(host.log.now.hard)
         self._news_due = False
         self._gathering_due = False
         self._sinks: dict[tuple[int, int], tuple[StatePosition, Rows]] = {}
@@ -317,9 +317,13 @@ class Process:
     def _write(self, batch: Sequence[Append]) -> None:
         needs_sync = False
         is_alone = self.replica.is_sole_voter
+        owed = self._promises.owed
         if not sum([self._promises.needs_disk(append.message, is_alone=is_alone) for append in batch]):
             self._appended(batch, needs_sync=False)
             return
+        self._promises.owed = None
+        if owed is not None:
+            self.host.log.write((), owed)
         for append in batch:
             message = append.message
             hard: HardState | None = None

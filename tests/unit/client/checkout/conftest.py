@@ -31,4 +31,5 @@ def target(tmp_path: Path) -> Path:
 def no_descriptor_is_left_open() -> Iterator[None]:
     before = len(os.listdir("/proc/self/fd"))
     yield
-    assert len(os.listdir("/proc/self/fd")) == before
+    # Fewer is no fault: garbage of other tests in this process may go meanwhile.
+    assert len(os.listdir("/proc/self/fd")) <= before

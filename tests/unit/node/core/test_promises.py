@@ -6,6 +6,7 @@ from mcr_node.core.raft.messages import (
     ConfState,
     Entry,
     EntryType,
+    HardState,
     Message,
     MessageType,
     Snapshot,
@@ -28,14 +29,14 @@ def append(
 
 
 def test_a_commit_index_alone_is_not_written() -> None:
-    promises = Promises(3, 2)
+    promises = Promises(HardState(3, 2))
 
     assert not promises.needs_disk(append(3, 2, commit=9), is_alone=False)
     assert not promises.needs_disk(append(), is_alone=False)
 
 
 def test_a_sole_voter_writes_it_because_nobody_else_knows() -> None:
-    assert Promises(3, 2).needs_disk(append(3, 2, commit=9), is_alone=True)
+    assert Promises(HardState(3, 2)).needs_disk(append(3, 2, commit=9), is_alone=True)
 
 
 def test_terms_votes_entries_and_snapshots_are_written() -> None:
@@ -46,13 +47,24 @@ def test_terms_votes_entries_and_snapshots_are_written() -> None:
         append(entries=1),
         append(snapshot=True),
     ):
-        assert Promises(3, 2).needs_disk(wanted, is_alone=False)
+        assert Promises(HardState(3, 2)).needs_disk(wanted, is_alone=False)
 
 
 def test_a_promise_is_written_once() -> None:
-    promises = Promises(3, 0)
+    promises = Promises(HardState(3, 0))
 
     assert promises.needs_disk(append(3, 2), is_alone=False)
     assert not promises.needs_disk(append(3, 2, commit=1), is_alone=False)
     assert promises.needs_disk(append(4, 0), is_alone=False)
     assert promises.needs_disk(append(4, 2), is_alone=False)
+
+
+def test_a_commit_index_that_was_not_written_is_owed_and_the_newest_one_counts() -> None:
+    promises = Promises(HardState(3, 2, 5))
+    assert promises.owed is None
+
+    promises.needs_disk(append(3, 2, commit=6), is_alone=False)
+    promises.needs_disk(append(), is_alone=False)
+    promises.needs_disk(append(3, 2, commit=7), is_alone=False)
+
+    assert promises.owed == HardState(3, 2, 7)

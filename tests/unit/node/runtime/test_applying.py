@@ -7,12 +7,14 @@ import pytest
 
 from mcr.errors import DivergedError, OutOfSpaceError
 from mcr.model import LogIndex, RequestId
-from mcr_node.core.raft.messages import Entry, EntryType
+from mcr_node.core.members import Member, Membership, decode_membership
+from mcr_node.core.raft.messages import ConfState, Entry, EntryType
 from mcr_node.core.state import codec
 from mcr_node.core.state.commands import CheckDigest
 from mcr_node.core.state.digest import Divergence
 from mcr_node.runtime.applying import Applier
 from mcr_node.storage.state_store import StateStore
+from tests.conformance.memory_state_store import MemoryStateStore
 from tests.unit.node.runtime.test_runner import commit
 
 IDENTITY = b"i" * 16
@@ -94,3 +96,17 @@ def test_a_wrong_state_is_out_of_service_even_when_that_cannot_be_noted(state: S
         applier.apply([check(6, 5, OTHER)])
     with pytest.raises(DivergedError):
         applier.apply(entries(6, 6))
+
+
+def test_who_the_members_are_survives_a_loss_of_power_once_it_was_answered() -> None:
+    state = MemoryStateStore()
+    applier = Applier(state)
+    applier.apply(entries(1, 3))
+    alone = Membership(ConfState(voters=(1,)), (Member(1, "alone"),))
+
+    applier.apply_change(Entry(1, 4, EntryType.CONF_CHANGE_V2, b""), alone)
+    applier.apply(entries(5, 6))
+    state.lose_unsynced()
+
+    assert state.applied() == 4
+    assert decode_membership(state.configuration()) == alone

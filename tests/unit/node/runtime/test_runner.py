@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from mcr.errors import DivergedError, FailedError, McrError, OutOfSpaceError
 from mcr.model import ChunkId, LogIndex, RequestId
 from mcr_node.core.members import Member, Membership
-from mcr_node.core.raft.messages import ConfState
+from mcr_node.core.raft.messages import ConfState, Entry, EntryType, Message, MessageType
 from mcr_node.core.state import codec
 from mcr_node.core.state.commands import CheckDigest, CommitVersion
 from mcr_node.core.state.digest import DIGEST_ENTRIES
@@ -51,8 +51,38 @@ def commit(number: int, *, expected_head: int | None = None) -> CommitVersion:
     )
 
 
-def start(log: MemoryLogStore, state: MemoryStateStore, executor: ThreadPoolExecutor) -> Runner:
-    voters = Membership(ConfState(voters=(1,)), (Member(1, "alone"),))
+ALONE = Membership(ConfState(voters=(1,)), (Member(1, "alone"),))
+STORY_S_MAX = 30.0
+
+
+def append_of(leader: int, *, after: tuple[int, int], entries: int, commit: int) -> Message:
+    """An APPEND of term 1 to node 1, of empty entries after (term, index)."""
+    term, index = after
+    return Message(
+        MessageType.APPEND,
+        1,
+        leader,
+        1,
+        term,
+        index,
+        commit,
+        entries=tuple(Entry(1, index + 1 + each, EntryType.NORMAL, b"") for each in range(entries)),
+    )
+
+
+async def until(condition: Callable[[], bool], runner: Runner) -> None:
+    async with asyncio.timeout(STORY_S_MAX):
+        while not condition():
+            # A trip to the thread that writes: what was handed to it before is done.
+            await runner.run(lambda: None)
+
+
+def start(
+    log: MemoryLogStore,
+    state: MemoryStateStore,
+    executor: ThreadPoolExecutor,
+    voters: Membership = ALONE,
+) -> Runner:
     return Runner(
         myself=Self(1, voters, lambda limit: limit - 1),
         log=log,
@@ -238,3 +268,57 @@ def test_a_node_whose_state_is_wrong_answers_nobody_and_still_votes_by_its_log()
             await runner.close()
 
     asyncio.run(work())
+
+
+def test_a_founder_whose_state_forgot_the_others_starts_without_waiting_for_them() -> None:
+    """The log knows that another one joined, the state does not, and the last entry was never committed."""
+    log = MemoryLogStore()
+
+    async def grow() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            runner = start(log, MemoryStateStore(), executor)
+            await runner.start()
+            await runner.members.add(Member(2, "two", "127.0.0.1:2"))
+            await runner.members.promote(2)
+            # The second voter is never there.
+            proposal = asyncio.create_task(runner.propose(commit(1)))
+            before = log.bounds()[1]
+            await until(lambda: log.bounds()[1] > before, runner)
+            proposal.cancel()
+            await runner.close()
+
+    asyncio.run(grow())
+
+    async def restart() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            runner = start(log, MemoryStateStore(), executor)
+            async with asyncio.timeout(STORY_S_MAX):
+                await runner.start()
+            assert runner.membership.conf.voters == (1, 2)
+            await runner.close()
+
+    asyncio.run(restart())
+
+
+def test_an_entry_is_never_on_disk_before_a_commit_index_that_was_known_before_it() -> None:
+    """Else a voter two configurations behind could campaign by majorities that do not meet."""
+    log = MemoryLogStore()
+
+    async def story() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            voters = Membership(ConfState(voters=(1, 2)), (Member(1, "one"), Member(2, "two")))
+            runner = start(log, MemoryStateStore(), executor, voters)
+            await runner.start()
+            runner.deliver(append_of(2, after=(0, 0), entries=2, commit=0))
+            await until(lambda: log.bounds()[1] == 2, runner)
+            # Alone, it is not written.
+            runner.deliver(append_of(2, after=(1, 2), entries=0, commit=2))
+            await runner.wait_applied(LogIndex(2))
+            assert log.hard_state().commit == 0
+            # With whatever comes next it is.
+            runner.deliver(append_of(2, after=(1, 2), entries=1, commit=2))
+            await until(lambda: log.bounds()[1] == 3, runner)
+            assert log.hard_state().commit == 2
+            await runner.close()
+
+    asyncio.run(story())

@@ -224,7 +224,7 @@ def test_who_follows_a_leader_of_the_term_votes_for_nobody_else_in_it() -> None:
     assert network.nodes[3].raft.vote == 0
     assert network.nodes[3].raft.leader == 1
 
-    network.deliver(Message(MessageType.VOTE, 3, 2, network.term(3), 9, 9))
+    network.deliver(Message(MessageType.VOTE, 3, 2, network.term(3), network.term(3), 9))
     network.settle()
 
     (answer,) = [message for message in network.sent(MessageType.VOTE_RESP) if message.sender == 3]
