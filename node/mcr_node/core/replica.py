@@ -192,7 +192,8 @@ class Replica:
             InvalidMessageError: it was dropped.
             HaltError: this node must stop.
         """
-        if message.sender in (self.node_id, APPEND_QUEUE, APPLY_QUEUE):
+        is_own = message.sender == self.node_id and message.type is not MessageType.READ_INDEX
+        if is_own or message.sender in (APPEND_QUEUE, APPLY_QUEUE):
             raise InvalidMessageError("no peer speaks under this node's name, or that of its disk")
         if message.type is MessageType.PROPOSE:
             raise InvalidMessageError("commands are handed on by term, never as messages of raft")
