@@ -176,7 +176,9 @@ class McrCluster:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._cluster = LocalCluster(NODES, heartbeat_ms=HEARTBEAT_MS, election_ms=ELECTION_MS)
+        self._cluster = LocalCluster(
+            NODES, heartbeat_ms=HEARTBEAT_MS, election_ms=ELECTION_MS, partitions=False
+        )
         self._manifest = b""
 
     def __enter__(self) -> "McrCluster":
@@ -206,6 +208,16 @@ class McrCluster:
         self._cluster.kill(i)
         self._cluster.start(i)
         self._cluster.wait_ready()
+
+    def add(self) -> int:
+        """Start one more node."""
+        return self._cluster.add()
+
+    def status(self, i: int) -> tuple[int, int]:
+        """Return what a node has applied, and the most that any has."""
+        with self._cluster.connect(i) as client:
+            found = client.cluster_status()
+        return found.applied_index, max(member.applied_index for member in found.members)
 
     def options(self) -> list[str]:
         """Return what the clients must be told."""

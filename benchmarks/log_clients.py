@@ -160,9 +160,10 @@ class _Stream:
 
 async def load(
     work: Callable[[Any, int, int], Awaitable[None]], targets: list[Any], clients: int, seconds: float
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Let `clients` work in closed loops; return operations a second and latencies in milliseconds."""
     latencies_ms: list[float] = []
+    by_second = [0] * (int(seconds) + 1)
     begin_s = time.perf_counter() + WARM_UP_S
     end_s = begin_s + seconds
 
@@ -172,7 +173,9 @@ async def load(
             await work(targets[client % len(targets)], client, number)
             number += 1
             if start_s >= begin_s:
-                latencies_ms.append((time.perf_counter() - start_s) * 1000)
+                now_s = time.perf_counter()
+                latencies_ms.append((now_s - start_s) * 1000)
+                by_second[min(int(now_s - begin_s), int(seconds))] += 1
 
     cpu_s = time.process_time()
     await asyncio.gather(*(one(client) for client in range(clients)))
@@ -182,6 +185,7 @@ async def load(
         "per_s": len(latencies_ms) / elapsed_s,
         "p50_ms": latencies_ms[len(latencies_ms) // 2],
         "p99_ms": latencies_ms[len(latencies_ms) * 99 // 100],
+        "by_second": by_second,
         "client_cpu_ms": 1000 * (time.process_time() - cpu_s) / max(1, len(latencies_ms)),
     }
 
@@ -203,7 +207,7 @@ async def watch(writer: Target, watcher: Target, seconds: float) -> dict[str, fl
     }
 
 
-async def main(options: argparse.Namespace) -> dict[str, float]:
+async def main(options: argparse.Namespace) -> dict[str, Any]:
     """Do what the command line asks for."""
     kind: Any = {"mcr": Mcr, "etcd": Etcd}[options.system]
     count = max(1, -(-options.clients // CLIENTS_PER_CONNECTION))

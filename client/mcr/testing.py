@@ -117,6 +117,7 @@ class LocalCluster:
         heartbeat_ms: int = 100,
         election_ms: int = 1000,
         options: tuple[str, ...] = (),
+        partitions: bool = True,
     ) -> None:
         """Note what to start; nothing runs before the block begins.
 
@@ -126,6 +127,8 @@ class LocalCluster:
             election_ms: silence after which another node asks for votes. Shorter makes a failure over sooner,
                 and on a busy machine more often without need.
             options: further ones of `mcr node start`, for every node.
+            partitions: nodes reach each other through a proxy in this process, so that `partition` works.
+                False for measurements, which it would slow down.
 
         Raises:
             InvalidArgumentError: too few or too many nodes.
@@ -135,6 +138,7 @@ class LocalCluster:
         self._count = nodes
         self._config = f"heartbeat_ms = {heartbeat_ms}\nelection_ms = {election_ms}\n"
         self._options = options
+        self._has_partitions = partitions
         self._folder: TemporaryDirectory[str] | None = None
         self._network: LocalNetwork | None = None
         self.nodes: list[LocalNode] = []
@@ -154,15 +158,10 @@ class LocalCluster:
         self._folder = TemporaryDirectory(prefix="mcr-cluster-")
         try:
             (self.folder / "node.toml").write_text(self._config)
-            self._network = LocalNetwork()
-            for position, address in enumerate(_free_addresses(self._count), start=1):
-                name = f"n{position}"
-                environment = self._network.join(name, address)
-                folder = self.folder / name
-                node = LocalNode(name, address, folder, self.folder / f"{name}.log", environment)
-                self.nodes.append(node)
-                others = ",".join(other.address for other in self.nodes[:-1])
-                self._launch(node, *(["--join", others] if others else ["--bootstrap"]))
+            if self._has_partitions:
+                self._network = LocalNetwork()
+            for address in _free_addresses(self._count):
+                self._add(address)
             self.wait_ready()
         except BaseException:
             self.close()
@@ -173,6 +172,14 @@ class LocalCluster:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _add(self, address: str) -> None:
+        name = f"n{len(self.nodes) + 1}"
+        environment = {} if self._network is None else self._network.join(name, address)
+        node = LocalNode(name, address, self.folder / name, self.folder / f"{name}.log", environment)
+        others = self.addresses
+        self.nodes.append(node)
+        self._launch(node, *(["--join", others] if others else ["--bootstrap"]))
 
     def close(self) -> None:
         """End all nodes at once and remove the folder; may be called twice."""
@@ -189,6 +196,17 @@ class LocalCluster:
     def connect(self, i: int | None = None, *, timeout_s: float | None = None) -> Client:
         """Connect to the cluster, or to one node only."""
         return connect(self.addresses if i is None else self.nodes[i].address, timeout_s=timeout_s)
+
+    def add(self) -> int:
+        """Start one more node, which joins the others; returns its index once it serves.
+
+        It follows and has no vote yet; `wait_ready` waits until it has.
+        """
+        if len(self.nodes) == NODES_MAX:
+            raise InvalidArgumentError("nodes", f"there are {NODES_MAX} already")
+        (address,) = _free_addresses(1)
+        self._add(address)
+        return len(self.nodes) - 1
 
     # ---- failures ----
 
@@ -235,8 +253,12 @@ class LocalCluster:
                 off node 0 alone.
 
         Raises:
-            InvalidArgumentError: there is no such node, or it is in two groups.
+            InvalidArgumentError: there is no such node, or it is in two groups; or the cluster was made
+                without partitions.
         """
+        network = self._network
+        if network is None:
+            raise InvalidArgumentError("partitions", "this cluster was made without them")
         sides = [[group] if isinstance(group, int) else list(group) for group in groups]
         named = [i for side in sides for i in side]
         if sorted(named) != sorted({i for i in named if 0 <= i < len(self.nodes)}):
@@ -245,8 +267,7 @@ class LocalCluster:
             )
         sides.append([i for i in range(len(self.nodes)) if i not in named])
         names = [[self.nodes[i].name for i in side] for side in sides]
-        assert self._network is not None, "inside the with block"
-        self._network.cut(
+        network.cut(
             (one, other)
             for position, side in enumerate(names)
             for far in names[position + 1 :]
@@ -256,8 +277,8 @@ class LocalCluster:
 
     def heal(self) -> None:
         """End the partition."""
-        assert self._network is not None, "inside the with block"
-        self._network.cut(())
+        if self._network is not None:
+            self._network.cut(())
 
     def corrupt(self, i: int, *, flips: int = 1, seed: int = 0) -> Path:
         """Flip bits in the chunks of a node, running or not, as a bad disk does; return the file.
