@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import cast
 
+from google.protobuf.message import DecodeError
+
 from mcr import canonical
 from mcr.canonical import CanonicalError
-from mcr.errors import InvalidParameterError
+from mcr.errors import FailedError, FieldValue, InvalidParameterError, McrError, from_fields
 from mcr.model import (
     ClusterAlarm,
     ClusterMember,
@@ -24,6 +26,7 @@ from mcr.model import (
 )
 from mcr.record import Record, decode_record, encode_record, version_id
 from mcr.v1 import admin_pb2 as admin
+from mcr.v1 import errors_pb2
 from mcr.v1 import versions_pb2 as pb
 
 _KIND_TO_WIRE = {
@@ -286,3 +289,26 @@ def cluster_from_wire(status: admin.GetClusterStatusResponse) -> ClusterStatus:
         chunks_under_replicated=status.chunks_under_replicated,
         alarms=tuple(ClusterAlarm(alarm.code, alarm.member, alarm.message) for alarm in status.alarms),
     )
+
+
+def error_from_wire(data: bytes) -> McrError:
+    """Build the error that a node described; whatever it sent, an error comes of it."""
+    try:
+        detail = errors_pb2.ErrorDetail.FromString(data)
+    except DecodeError:
+        return FailedError("the node refused", "its reason cannot be read")
+    values: dict[str, FieldValue] = {
+        field.name: field.number if field.WhichOneof("value") == "number" else field.text
+        for field in detail.fields
+    }
+    try:
+        error = from_fields(detail.code, values)
+    except TypeError:
+        # A release that describes this error by other fields.
+        return FailedError(detail.code, detail.message)
+    if isinstance(error, FailedError) and error.code != detail.code:
+        # An error of a newer release: its own words say more than its fields.
+        return FailedError(
+            detail.code, f"{detail.message} ({detail.hint})" if detail.hint else detail.message
+        )
+    return error

@@ -7,7 +7,7 @@ async with await mcr.aio.connect("node1:7101,node2:7101") as client:
 import asyncio
 import getpass
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -50,6 +50,8 @@ from mcr.v1 import admin_pb2 as admin
 from mcr.v1 import versions_pb2 as pb
 
 PREVIOUS, LAST_GOOD = "previous", "last-good"
+# Some dozen kilobytes, and a few batches of the log.
+REPORTS_PER_CALL = 256
 _TARGETS = {PREVIOUS: pb.ROLLBACK_TARGET_PREVIOUS, LAST_GOOD: pb.ROLLBACK_TARGET_LAST_GOOD}
 
 
@@ -368,6 +370,46 @@ class AsyncModel(ModelReader):
                 allow_non_finite=allow_non_finite,
             )
         )
+
+    async def report_many(
+        self,
+        ref: str,
+        reports: Sequence[Mapping[str, float]],
+        *,
+        channel: str = "",
+        allow_non_finite: bool = False,
+    ) -> None:
+        """Record many reports for a version, such as one a step of training; sooner than one by one.
+
+        Args:
+            ref: what they are about.
+            reports: in the order in which they count; the last value of a metric is the latest.
+            channel: see `report`.
+            allow_non_finite: see `report`.
+
+        Raises:
+            InvalidMetricError: as `report`, for the first that was refused; others are recorded all the same.
+        """
+        number = await self._number(ref)
+        for start in range(0, len(reports), REPORTS_PER_CALL):
+            answer = await self._connection.versions.batch_report_metrics(
+                pb.BatchReportMetricsRequest(
+                    reports=[
+                        pb.ReportMetricsRequest(
+                            header=_header(None),
+                            model=self.name,
+                            number=number,
+                            metrics=_wire.metrics_to_wire(values),
+                            channel=channel,
+                            allow_non_finite=allow_non_finite,
+                        )
+                        for values in reports[start : start + REPORTS_PER_CALL]
+                    ]
+                )
+            )
+            for result in answer.results:
+                if result.error:
+                    raise _wire.error_from_wire(result.error)
 
     def channel(self, name: str) -> "AsyncChannel":
         """Return a handle on a channel, whether or not it exists yet."""

@@ -340,6 +340,18 @@ class Model:
         work = self._model.report(ref, values, channel=channel, allow_non_finite=allow_non_finite)
         self._loop.run(work, "report")
 
+    def report_many(
+        self,
+        ref: str,
+        reports: Sequence[Mapping[str, float]],
+        *,
+        channel: str = "",
+        allow_non_finite: bool = False,
+    ) -> None:
+        """See `AsyncModel.report_many`."""
+        work = self._model.report_many(ref, reports, channel=channel, allow_non_finite=allow_non_finite)
+        self._loop.run(work, "report")
+
     def channel(self, name: str) -> "Channel":
         """See `AsyncModel.channel`."""
         return Channel(self._model.channel(name), self._loop)

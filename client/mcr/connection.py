@@ -54,6 +54,11 @@ class VersionsApi(Protocol):
     async def report_metrics(self, request: pb.ReportMetricsRequest) -> pb.ReportMetricsResponse:
         """Record metrics."""
 
+    async def batch_report_metrics(
+        self, request: pb.BatchReportMetricsRequest
+    ) -> pb.BatchReportMetricsResponse:
+        """Record many reports; each stands alone."""
+
     async def list_metric_reports(self, request: pb.ListMetricReportsRequest) -> pb.ListMetricReportsResponse:
         """List metric reports of a version."""
 

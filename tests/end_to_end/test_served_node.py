@@ -589,3 +589,18 @@ except mcr.errors.FailedError as error:
         [*COMMAND[:1], "-c", script], check=False, capture_output=True, text=True, timeout=60
     )
     assert "connect again in the child" in done.stdout
+
+
+def test_many_reports_go_in_few_calls_and_the_last_values_are_the_latest(
+    node: ServedNode, source: Path
+) -> None:
+    with mcr.connect(node.listen) as cluster:
+        model = cluster.model("batch/reports")
+        model.commit(source)
+        model.report_many("v1", [{"loss": 1.0 / step} for step in range(1, 601)])
+        model.report_many("v1", [])
+
+        assert model.show("v1").metrics == {"loss": 1.0 / 600}
+        with pytest.raises(errors.InvalidMetricError):
+            model.report_many("v1", [{"loss": 1.0}, {"loss": float("nan")}, {"acc": 2.0}])
+        assert model.show("v1").metrics == {"loss": 1.0, "acc": 2.0}

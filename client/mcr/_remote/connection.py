@@ -125,6 +125,12 @@ class RemoteVersions:
         """See VersionsApi."""
         return await self._calls.unary(lambda way: way.versions.ReportMetrics, request)
 
+    async def batch_report_metrics(
+        self, request: pb.BatchReportMetricsRequest
+    ) -> pb.BatchReportMetricsResponse:
+        """See VersionsApi."""
+        return await self._calls.unary(lambda way: way.versions.BatchReportMetrics, request)
+
     async def list_metric_reports(self, request: pb.ListMetricReportsRequest) -> pb.ListMetricReportsResponse:
         """See VersionsApi."""
         return await self._calls.unary(lambda way: way.versions.ListMetricReports, self._read(request))

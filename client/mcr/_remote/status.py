@@ -2,19 +2,16 @@
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
 
+from mcr._wire import error_from_wire
 from mcr.errors import (
     DeadlineError,
     FailedError,
-    FieldValue,
     McrError,
     NodeBusyError,
     NoQuorumError,
     UnavailableError,
-    from_fields,
 )
-from mcr.v1 import errors_pb2 as pb
 
 METADATA_KEY = "mcr-error-bin"
 # What another try, perhaps on another node, may cure by itself.
@@ -72,28 +69,5 @@ def raise_for(error: grpc.aio.AioRpcError, *, address: str, what: str, seconds: 
 def _told(error: grpc.aio.AioRpcError) -> McrError | None:
     for key, value in error.trailing_metadata() or ():
         if key == METADATA_KEY and isinstance(value, bytes):
-            return error_of(value)
+            return error_from_wire(value)
     return None
-
-
-def error_of(data: bytes) -> McrError:
-    """Build the error that a node described; whatever it sent, an error comes of it."""
-    try:
-        detail = pb.ErrorDetail.FromString(data)
-    except DecodeError:
-        return FailedError("the node refused", "its reason cannot be read")
-    values: dict[str, FieldValue] = {
-        field.name: field.number if field.WhichOneof("value") == "number" else field.text
-        for field in detail.fields
-    }
-    try:
-        error = from_fields(detail.code, values)
-    except TypeError:
-        # A release that describes this error by other fields.
-        return FailedError(detail.code, detail.message)
-    if isinstance(error, FailedError) and error.code != detail.code:
-        # An error of a newer release: its own words say more than its fields.
-        return FailedError(
-            detail.code, f"{detail.message} ({detail.hint})" if detail.hint else detail.message
-        )
-    return error

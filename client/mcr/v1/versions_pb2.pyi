@@ -1147,6 +1147,70 @@ class ReportMetricsResponse(google.protobuf.message.Message):
 global___ReportMetricsResponse = ReportMetricsResponse
 
 @typing.final
+class BatchReportMetricsRequest(google.protobuf.message.Message):
+    """See VersionsService.BatchReportMetrics."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REPORTS_FIELD_NUMBER: builtins.int
+    @property
+    def reports(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ReportMetricsRequest]:
+        """1 to 1000 reports, each with a request id of its own."""
+
+    def __init__(
+        self,
+        *,
+        reports: collections.abc.Iterable[global___ReportMetricsRequest] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["reports", b"reports"]) -> None: ...
+
+global___BatchReportMetricsRequest = BatchReportMetricsRequest
+
+@typing.final
+class BatchReportMetricsResponse(google.protobuf.message.Message):
+    """See VersionsService.BatchReportMetrics."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: builtins.int
+    @property
+    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BatchReportMetricsResult]:
+        """What became of each report, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        results: collections.abc.Iterable[global___BatchReportMetricsResult] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["results", b"results"]) -> None: ...
+
+global___BatchReportMetricsResponse = BatchReportMetricsResponse
+
+@typing.final
+class BatchReportMetricsResult(google.protobuf.message.Message):
+    """What became of one report of a batch."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOG_INDEX_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    log_index: builtins.int
+    """Log index."""
+    error: builtins.bytes
+    """Encoded ErrorDetail: why it was refused."""
+    def __init__(
+        self,
+        *,
+        log_index: builtins.int = ...,
+        error: builtins.bytes = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["error", b"error", "log_index", b"log_index", "result", b"result"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["error", b"error", "log_index", b"log_index", "result", b"result"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["result", b"result"]) -> typing.Literal["log_index", "error"] | None: ...
+
+global___BatchReportMetricsResult = BatchReportMetricsResult
+
+@typing.final
 class ListMetricReportsRequest(google.protobuf.message.Message):
     """See VersionsService.ListMetricReports."""
 

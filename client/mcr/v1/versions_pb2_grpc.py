@@ -100,6 +100,11 @@ class VersionsServiceStub(object):
                 request_serializer=mcr_dot_v1_dot_versions__pb2.ReportMetricsRequest.SerializeToString,
                 response_deserializer=mcr_dot_v1_dot_versions__pb2.ReportMetricsResponse.FromString,
                 _registered_method=True)
+        self.BatchReportMetrics = channel.unary_unary(
+                '/mcr.v1.VersionsService/BatchReportMetrics',
+                request_serializer=mcr_dot_v1_dot_versions__pb2.BatchReportMetricsRequest.SerializeToString,
+                response_deserializer=mcr_dot_v1_dot_versions__pb2.BatchReportMetricsResponse.FromString,
+                _registered_method=True)
         self.ListMetricReports = channel.unary_unary(
                 '/mcr.v1.VersionsService/ListMetricReports',
                 request_serializer=mcr_dot_v1_dot_versions__pb2.ListMetricReportsRequest.SerializeToString,
@@ -207,6 +212,13 @@ class VersionsServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchReportMetrics(self, request, context):
+        """Record many reports with one call. Each stands alone: one that is refused does not keep the others back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListMetricReports(self, request, context):
         """List the metric reports of a version, newest first.
         """
@@ -289,6 +301,11 @@ def add_VersionsServiceServicer_to_server(servicer, server):
                     servicer.ReportMetrics,
                     request_deserializer=mcr_dot_v1_dot_versions__pb2.ReportMetricsRequest.FromString,
                     response_serializer=mcr_dot_v1_dot_versions__pb2.ReportMetricsResponse.SerializeToString,
+            ),
+            'BatchReportMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchReportMetrics,
+                    request_deserializer=mcr_dot_v1_dot_versions__pb2.BatchReportMetricsRequest.FromString,
+                    response_serializer=mcr_dot_v1_dot_versions__pb2.BatchReportMetricsResponse.SerializeToString,
             ),
             'ListMetricReports': grpc.unary_unary_rpc_method_handler(
                     servicer.ListMetricReports,
@@ -653,6 +670,33 @@ class VersionsService(object):
             '/mcr.v1.VersionsService/ReportMetrics',
             mcr_dot_v1_dot_versions__pb2.ReportMetricsRequest.SerializeToString,
             mcr_dot_v1_dot_versions__pb2.ReportMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchReportMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcr.v1.VersionsService/BatchReportMetrics',
+            mcr_dot_v1_dot_versions__pb2.BatchReportMetricsRequest.SerializeToString,
+            mcr_dot_v1_dot_versions__pb2.BatchReportMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

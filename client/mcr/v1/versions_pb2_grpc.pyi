@@ -99,6 +99,12 @@ class VersionsServiceStub:
     ]
     """Record metrics for a version."""
 
+    BatchReportMetrics: grpc.UnaryUnaryMultiCallable[
+        mcr.v1.versions_pb2.BatchReportMetricsRequest,
+        mcr.v1.versions_pb2.BatchReportMetricsResponse,
+    ]
+    """Record many reports with one call. Each stands alone: one that is refused does not keep the others back."""
+
     ListMetricReports: grpc.UnaryUnaryMultiCallable[
         mcr.v1.versions_pb2.ListMetricReportsRequest,
         mcr.v1.versions_pb2.ListMetricReportsResponse,
@@ -193,6 +199,12 @@ class VersionsServiceAsyncStub:
         mcr.v1.versions_pb2.ReportMetricsResponse,
     ]
     """Record metrics for a version."""
+
+    BatchReportMetrics: grpc.aio.UnaryUnaryMultiCallable[
+        mcr.v1.versions_pb2.BatchReportMetricsRequest,
+        mcr.v1.versions_pb2.BatchReportMetricsResponse,
+    ]
+    """Record many reports with one call. Each stands alone: one that is refused does not keep the others back."""
 
     ListMetricReports: grpc.aio.UnaryUnaryMultiCallable[
         mcr.v1.versions_pb2.ListMetricReportsRequest,
@@ -314,6 +326,14 @@ class VersionsServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[mcr.v1.versions_pb2.ReportMetricsResponse, collections.abc.Awaitable[mcr.v1.versions_pb2.ReportMetricsResponse]]:
         """Record metrics for a version."""
+
+    @abc.abstractmethod
+    def BatchReportMetrics(
+        self,
+        request: mcr.v1.versions_pb2.BatchReportMetricsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mcr.v1.versions_pb2.BatchReportMetricsResponse, collections.abc.Awaitable[mcr.v1.versions_pb2.BatchReportMetricsResponse]]:
+        """Record many reports with one call. Each stands alone: one that is refused does not keep the others back."""
 
     @abc.abstractmethod
     def ListMetricReports(

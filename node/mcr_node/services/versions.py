@@ -7,7 +7,7 @@ from typing import TypedDict, TypeVar
 from google.protobuf.message import Message
 
 from mcr import _wire
-from mcr.errors import InvalidArgumentError
+from mcr.errors import InvalidArgumentError, McrError
 from mcr.model import DIGEST_BYTES, MIB, REQUEST_ID_BYTES_MAX, ChunkId, LogIndex, RefKind, RequestId
 from mcr.references import Reference, Selector, check_model, parse_reference
 from mcr.v1 import versions_pb2 as pb
@@ -31,6 +31,7 @@ from mcr_node.core.state.commands import (
 from mcr_node.core.state.outcomes import Accepted, RefResult, Rejected, VersionResult
 from mcr_node.core.state.view import View
 from mcr_node.ports_log import ReplicatedLog
+from mcr_node.services import errors
 from mcr_node.services.chunks import LocalChunks
 
 PAGE_MAX = 1000
@@ -38,6 +39,8 @@ NS_PER_MS = 1_000_000
 # A page ends early before it would not fit into a message; its first item always does.
 PAGE_BYTES_MAX = 2 * MIB
 EVENTS_MAX = 256
+# In one call; as many as a page may have.
+REPORTS_MAX = 1000
 # How long a watcher hears nothing at most: half of what a client takes for a dead connection.
 WATCH_SILENCE_S = 5.0
 
@@ -189,6 +192,28 @@ class VersionsService:
             )
         )
         return pb.ReportMetricsResponse(log_index=accepted.index)
+
+    async def batch_report_metrics(
+        self, request: pb.BatchReportMetricsRequest
+    ) -> pb.BatchReportMetricsResponse:
+        """Record many reports; they share entry batches, messages and syncs."""
+        if not 0 < len(request.reports) <= REPORTS_MAX:
+            raise InvalidArgumentError(
+                "reports", f"{len(request.reports)} in one call, 1 to {REPORTS_MAX} allowed"
+            )
+        outcomes = await asyncio.gather(
+            *[self.report_metrics(report) for report in request.reports], return_exceptions=True
+        )
+        response = pb.BatchReportMetricsResponse()
+        for outcome in outcomes:
+            match outcome:
+                case pb.ReportMetricsResponse():
+                    response.results.add(log_index=outcome.log_index)
+                case McrError():
+                    response.results.add(error=errors.detail_of(outcome))
+                case BaseException():
+                    raise outcome
+        return response
 
     def _envelope(self, header: pb.WriteHeader) -> _Envelope:
         return _Envelope(

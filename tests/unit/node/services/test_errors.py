@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcr import errors
-from mcr._remote.status import TRANSIENT, TransientError, error_of, raise_for
+from mcr._remote.status import TRANSIENT, TransientError, raise_for
+from mcr._wire import error_from_wire
 from mcr.errors import FailedError, McrError
 from mcr.v1 import errors_pb2 as pb
 from mcr_node.services.errors import DETAIL_BYTES_MAX, METADATA_KEY, detail_of, status_of
@@ -38,7 +39,7 @@ def made(cls: type[McrError], draw: st.DataObject, text: st.SearchStrategy[str])
 def test_every_error_arrives_as_what_it_was(cls: type[McrError], draw: st.DataObject) -> None:
     sent = made(cls, draw, st.text(max_size=60))
 
-    arrived = error_of(detail_of(sent))
+    arrived = error_from_wire(detail_of(sent))
 
     assert type(arrived) is cls
     assert arrived.fields() == sent.fields()
@@ -50,7 +51,7 @@ def test_an_error_with_endless_texts_still_fits_and_keeps_its_class(cls: type[Mc
     values = {each.name: 7 if each.type is int else "é\udcff" * 100_000 for each in fields(cls)}
     detail = detail_of(cls(**values))
     assert len(detail) <= DETAIL_BYTES_MAX
-    assert type(error_of(detail)) is cls
+    assert type(error_from_wire(detail)) is cls
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.code)
@@ -100,14 +101,14 @@ def test_a_failure_that_says_nothing_we_know_is_told_with_address_and_reason(cod
 
 @given(st.binary(max_size=200))
 def test_a_detail_of_arbitrary_bytes_gives_some_error(data: bytes) -> None:
-    assert isinstance(error_of(data), McrError)
+    assert isinstance(error_from_wire(data), McrError)
 
 
 def test_an_error_of_a_newer_node_is_shown_in_its_own_words() -> None:
     detail = pb.ErrorDetail(code="quota_of_tomorrow", message="too many of them", hint="delete some")
-    error = error_of(detail.SerializeToString())
+    error = error_from_wire(detail.SerializeToString())
     assert isinstance(error, FailedError)
     assert "too many of them (delete some)" in error.message
     # Known by name, but described by other fields.
     changed = pb.ErrorDetail(code="head_moved", message="it moved on")
-    assert "it moved on" in error_of(changed.SerializeToString()).message
+    assert "it moved on" in error_from_wire(changed.SerializeToString()).message

@@ -6,14 +6,22 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mcr.errors import FailedError, ModelNotFoundError, NoQuorumError
+from mcr._wire import error_from_wire
+from mcr.errors import (
+    FailedError,
+    InvalidArgumentError,
+    ModelNotFoundError,
+    NoQuorumError,
+    ReferenceNotFoundError,
+)
 from mcr.model import LogIndex
 from mcr.v1 import versions_pb2 as pb
 from mcr_node.services.chunks import LocalChunks
-from mcr_node.services.versions import VersionsService
+from mcr_node.services.versions import REPORTS_MAX, VersionsService
 from tests.conformance.memory_chunk_store import MemoryChunkStore
 from tests.support.log_clusters import member
 from tests.support.memory_log import MemoryLog, SharedLog
+from tests.unit.node.runtime.test_runner import commit
 
 STORY_S_MAX = 30.0
 STALE = pb.ListModelsRequest(limit=1, read=pb.ReadOptions(stale_ok=True))
@@ -104,5 +112,50 @@ def test_a_node_that_knows_no_leader_says_that_the_cluster_cannot_decide() -> No
         assert stranger.applied == LogIndex(0)
         with pytest.raises(NoQuorumError):
             await over(stranger).list_models(FRESH)
+
+    tell(story)
+
+
+def test_many_reports_in_one_call_stand_alone_and_keep_their_order() -> None:
+    async def story(over: Callable[[MemoryLog], VersionsService]) -> None:
+        leader, other = await pair()
+        await leader.propose(commit(1))
+
+        def report(number: int, name: str, value: float, request_id: bytes) -> pb.ReportMetricsRequest:
+            return pb.ReportMetricsRequest(
+                header=pb.WriteHeader(request_id=request_id),
+                model="a/b",
+                number=number,
+                metrics=[pb.Metric(name=name, value=value)],
+            )
+
+        reports = [report(1, "loss", float(step), b"step %d" % step) for step in range(5)]
+        request = pb.BatchReportMetricsRequest(
+            reports=[*reports[:2], report(9, "loss", 0.0, b"no such version"), *reports[2:]]
+        )
+        first = (await over(other).batch_report_metrics(request)).results
+        # The whole call again, as after a lost answer: nothing is recorded twice.
+        again = (await over(leader).batch_report_metrics(request)).results
+
+        assert isinstance(error_from_wire(first[2].error), ReferenceNotFoundError)
+        indexes = [result.log_index for result in first if not result.error]
+        assert indexes == sorted(indexes)
+        assert len(indexes) == 5
+        assert [result.log_index for result in again if not result.error] == indexes
+        listed = await over(leader).list_metric_reports(
+            pb.ListMetricReportsRequest(model="a/b", number=1, limit=10)
+        )
+        assert [each.metrics[0].value for each in listed.reports] == [4.0, 3.0, 2.0, 1.0, 0.0]
+
+    tell(story)
+
+
+@pytest.mark.parametrize("count", [0, REPORTS_MAX + 1])
+def test_a_batch_of_nothing_or_too_much_is_refused(count: int) -> None:
+    async def story(over: Callable[[MemoryLog], VersionsService]) -> None:
+        leader, _ = await pair()
+        request = pb.BatchReportMetricsRequest(reports=[pb.ReportMetricsRequest()] * count)
+        with pytest.raises(InvalidArgumentError):
+            await over(leader).batch_report_metrics(request)
 
     tell(story)
