@@ -29,7 +29,8 @@ from tests.support.memory_log import SettableClock, SharedLog
 from tests.support.memory_log_store import MemoryLogStore
 
 # Time passes for all nodes on one loop, so a slow machine slows all of them alike.
-TIMING = Timing(tick_ms=20, election_ticks=10)
+# An election timeout of 0.3 s: a busy machine may keep a thread waiting for a good part of it.
+TIMING = Timing(tick_ms=30, election_ticks=10)
 
 
 class Cluster(Protocol):

@@ -131,6 +131,11 @@ class Replica:
         return self.membership.decides_alone(self.node_id)
 
     @property
+    def is_transferring(self) -> bool:
+        """Leader: whether leadership is being handed over; it is given up after an election timeout."""
+        return self._node.raft.transfer_target != NO_NODE
+
+    @property
     def has_news(self) -> bool:
         """Whether this node leads, and another one does not know yet that something was committed.
 

@@ -1,8 +1,8 @@
 """Changing the members by Raft: `ports_log.Members` for the runner."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 from mcr.errors import FailedError, NoQuorumError
 from mcr.model import LogIndex
@@ -106,9 +106,8 @@ class Reconfiguration:
         if replica.leader != target:
             if not replica.is_leader:
                 raise FailedError("transferring leadership", "this node does not lead")
-            self._runner.decide(lambda replica: replica.transfer_leader(target))
-            await self._wait_until(
-                lambda: replica.leader == target, "the node that should lead did not take over in time"
+            await self._patiently(
+                self._transfer_until_done(target), "the node that should lead did not take over in time"
             )
         return target
 
@@ -168,10 +167,29 @@ class Reconfiguration:
             case _:
                 return node_id in membership.ids()
 
+    async def _transfer_until_done(self, target: int) -> None:
+        """Ask for it again when nothing came of it.
+
+        A node that is about to apply a membership change does not campaign, and then the word to do so is
+        lost on it; the leader notices after an election timeout.
+        """
+        replica = self._runner.replica
+        while replica.leader != target:
+            if replica.is_leader and not replica.is_transferring:
+                self._runner.decide(lambda replica: replica.transfer_leader(target))
+            # Not at once again: who cannot lead now cannot a moment later either.
+            await asyncio.sleep(self._runner.timing.tick_ms / 1000)
+            await self._runner.wait_for(
+                lambda: replica.leader == target or (replica.is_leader and not replica.is_transferring)
+            )
+
     async def _wait_until(self, condition: Callable[[], bool], else_because: str) -> None:
+        await self._patiently(self._runner.wait_for(condition), else_because)
+
+    async def _patiently(self, work: Coroutine[Any, Any, None], else_because: str) -> None:
         timing = self._runner.timing
         try:
             async with asyncio.timeout(PATIENCE_ELECTIONS * timing.election_ticks * timing.tick_ms / 1000):
-                await self._runner.wait_for(condition)
+                await work
         except TimeoutError as error:
             raise NoQuorumError(else_because) from error

@@ -114,6 +114,7 @@ class Runner:
         self._failure = self._applier.failure
         # Takes no part at all. Where only the state is wrong, the log and the votes of this node still count.
         self._is_halted = False
+        self._pump_due = False
         self._patience = Patience(self.timing)
         # When the last read began that a leader confirmed; the view is at least as new as that.
         self.confirmed_ns: int | None = None
@@ -189,7 +190,7 @@ class Runner:
         begun_ns = self.clock.monotonic_ns()
         try:
             self.replica.read(ticket)
-            self._pump()
+            self._pump_soon()
             index = LogIndex(await answer)
             self.confirmed_ns = begun_ns
             return index
@@ -238,8 +239,7 @@ class Runner:
             self._answers[ticket] = answer
             try:
                 self.replica.propose(ticket, data)
-                # Not pumped at once: those who propose in the same turn of the loop share an entry batch.
-                asyncio.get_running_loop().call_soon(self._pump)
+                self._pump_soon()
                 return await answer
             finally:
                 if self._answers.pop(ticket, None) is not None:
@@ -289,13 +289,13 @@ class Runner:
         except HaltError as error:
             self._fail(CorruptStoreError("the log", str(error)))
             return
-        self._pump()
+        self._pump_soon()
 
     def accept_forwarded(self, term: int, commands: Sequence[bytes]) -> None:
         """See `ports.PeerEvents`."""
         if not self._is_halted:
             self.replica.accept_forwarded(term, commands)
-            self._pump()
+            self._pump_soon()
 
     def introduce(self, node_id: int, address: str) -> None:
         """Know where a node is reached that speaks to this one."""
@@ -329,7 +329,14 @@ class Runner:
         if self._patience.is_over and not self.leader:
             raise self._patience.error()
 
+    def _pump_soon(self) -> None:
+        """Pump after this turn of the loop: whatever else comes in it shares entries, rounds and messages."""
+        if not self._pump_due:
+            self._pump_due = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
     def _pump(self) -> None:
+        self._pump_due = False
         if self._is_halted:
             return
         try:
