@@ -28,19 +28,22 @@ def replaced_by_one_that_is_not_there(cluster: LocalCluster) -> "subprocess.Comp
     follower = cluster.nodes[1 - cluster.leader()].address
     with ThreadPoolExecutor(1) as executor:
         words = ["cluster", "replace", "n2", "n3", "--wait", str(CALL_S + 3)]
-        waiting = executor.submit(lambda: mcr_command(*words, cluster=follower, timeout_s=90))
+        asked = [executor.submit(lambda: mcr_command(*words, cluster=follower, timeout_s=90))]
 
         def is_refused() -> bool:
+            if asked[-1].done():
+                # Refused for another reason, such as an election on a busy machine.
+                asked.append(executor.submit(lambda: mcr_command(*words, cluster=follower, timeout_s=90)))
             second = cluster_command(cluster, "replace", "n1", "n3", "--wait", "0.1")
             assert second.returncode == 1
             return "n2 is being replaced" in second.stderr
 
         until(is_refused, PATIENCE_S)
-        return waiting.result(PATIENCE_S)
+        return asked[-1].result(PATIENCE_S)
 
 
 def test_a_place_is_kept_for_one_node_and_a_replaced_one_leaves_nothing_behind(tmp_path: Path) -> None:
-    with LocalCluster(2, heartbeat_ms=50, election_ms=500) as cluster:
+    with LocalCluster(2) as cluster:
         with cluster.connect() as client:
             client.model(MODEL).commit(write(tmp_path / "in", 1))
         (address, elsewhere) = _free_addresses(2)
