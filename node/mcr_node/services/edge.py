@@ -71,28 +71,51 @@ class Edge:
     async def call(self, context: Context, method: str, *, bounded: bool = True) -> AsyncIterator[None]:
         """Bound a call, and turn what it raises into a status for the client."""
         start_ns = self.clock.monotonic_ns()
-        error: McrError
         left_s = _time_left_s(context) if bounded else None
         set_time_left(left_s)
         try:
             with self.under_way:
                 async with asyncio.timeout(left_s):
                     yield
-        except asyncio.CancelledError:
-            self.telemetry.observe(method, "CANCELLED", self.clock.monotonic_ns() - start_ns)
-            raise
-        except grpc.aio.AbortError:
-            raise
-        except TimeoutError:
-            error = DeadlineError("the time given", method)
-        except McrError as refusal:
-            error = refusal
-        except Exception as bug:  # noqa: BLE001 (the client is told; the node lives on)
-            self.telemetry.bug(method, bug)
-            error = FailedError("the node met a bug of its own", f"{type(bug).__name__} in {method}")
+        except BaseException as error:  # noqa: BLE001 (`refuse` raises what is not for the client)
+            await self.refuse(context, method, start_ns, error)
         else:
             self.telemetry.observe(method, "OK", self.clock.monotonic_ns() - start_ns)
-            return
+
+    async def unary(self, context: Context, method: str, work: Callable[[], Awaitable[Message]]) -> Message:
+        """Do a call of one request and one response as `call` does, but without the cost of a generator."""
+        start_ns = self.clock.monotonic_ns()
+        left_s = _time_left_s(context)
+        set_time_left(left_s)
+        try:
+            with self.under_way:
+                async with asyncio.timeout(left_s):
+                    response = await work()
+        except BaseException as error:
+            await self.refuse(context, method, start_ns, error)
+            raise
+        self.telemetry.observe(method, "OK", self.clock.monotonic_ns() - start_ns)
+        return response
+
+    async def refuse(self, context: Context, method: str, start_ns: int, raised: BaseException) -> None:
+        """End a call that failed with a status for the client; raises that, or what is not for the client."""
+        error: McrError
+        match raised:
+            case asyncio.CancelledError():
+                self.telemetry.observe(method, "CANCELLED", self.clock.monotonic_ns() - start_ns)
+                raise raised
+            case grpc.aio.AbortError():
+                raise raised
+            case TimeoutError():
+                error = DeadlineError("the time given", method)
+            case McrError():
+                error = raised
+            case Exception():
+                # The client is told; the node lives on.
+                self.telemetry.bug(method, raised)
+                error = FailedError("the node met a bug of its own", f"{type(raised).__name__} in {method}")
+            case _:
+                raise raised
         status = errors.status_of(error)
         self.telemetry.observe(method, status.name, self.clock.monotonic_ns() - start_ns)
         trailing = ((errors.METADATA_KEY, errors.detail_of(error)),)
@@ -171,11 +194,12 @@ def _unary(edge: Edge, method: MethodDescriptor, served_by: Callable[[Context], 
 
     full_name = method.full_name
 
-    async def handle(data: bytes, context: Context) -> Message | None:
-        async with edge.call(context, full_name):
-            work: Callable[[Message], Awaitable[Message]] = getattr(served_by(context), name)
-            return await work(parsed(request_class, data))
-        return None
+    async def handle(data: bytes, context: Context) -> Message:
+        async def work() -> Message:
+            serve: Callable[[Message], Awaitable[Message]] = getattr(served_by(context), name)
+            return await serve(parsed(request_class, data))
+
+        return await edge.unary(context, full_name, work)
 
     return grpc.unary_unary_rpc_method_handler(
         handle,
