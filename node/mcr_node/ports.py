@@ -323,6 +323,22 @@ class ChunkStoreStats:
     quarantined: int
 
 
+@dataclass(frozen=True, slots=True)
+class Scrubbed:
+    """One frame that `ChunkStore.scrub` read.
+
+    Attributes:
+        length_bytes: of the plain chunk; 0 when it is damaged.
+        is_damaged: it was, and is quarantined now.
+        after: where to begin again so that no frame is left out; None = at the start.
+    """
+
+    chunk_id: ChunkId
+    length_bytes: int
+    is_damaged: bool
+    after: ChunkId | None
+
+
 class ChunkStore(Protocol):
     """Content-addressed bytes on disk. All methods may be called from several threads at once."""
 
@@ -361,14 +377,45 @@ class ChunkStore(Protocol):
     def compact(self, *, live_share_min: float) -> int:
         """Rewrite sealed segments whose live share is below the limit; return the bytes given back."""
 
-    def scrub(self) -> Iterator[ChunkId]:
-        """Read and verify every frame; yield the ids of those found damaged (and quarantined)."""
+    def scrub(self, after: ChunkId | None = None) -> Iterator[Scrubbed]:
+        """Read and verify every frame, one a step; damaged ones are quarantined.
+
+        Args:
+            after: an id that an earlier scrub gave as `Scrubbed.after`; None = all frames.
+        """
 
     def stats(self) -> ChunkStoreStats:
         """Return the totals."""
 
     def close(self) -> None:
         """Sync, then release the files."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubPlace:
+    """How far the scrub of a node came. Kept over restarts, of which there may be several in one period.
+
+    Attributes:
+        after: where the run that is under way goes on; None = at the start, or none is under way.
+        ended_ms: when a run last came to its end, milliseconds since 1970; 0 = never.
+    """
+
+    after: ChunkId | None = None
+    ended_ms: int = 0
+
+
+class ScrubPlaces(Protocol):
+    """Where that is kept."""
+
+    def read(self) -> ScrubPlace:
+        """Return what was kept; a new one when nothing was, or it cannot be read: then all is read again."""
+
+    def write(self, place: ScrubPlace) -> None:
+        """Keep it.
+
+        Raises:
+            OutOfSpaceError, DestinationError: it cannot be written.
+        """
 
 
 class PeerEvents(Protocol):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from mcr.errors import CorruptChunkError, MissingChunkError
 from mcr.model import Chunk, ChunkId, digest
-from mcr_node.ports import ChunkStoreStats, PutReceipt
+from mcr_node.ports import ChunkStoreStats, PutReceipt, Scrubbed
 
 
 class MemoryChunkStore:
@@ -62,12 +62,14 @@ class MemoryChunkStore:
     def compact(self, *, live_share_min: float) -> int:
         return 0
 
-    def scrub(self) -> Iterator[ChunkId]:
-        for chunk_id in list(self._chunks):
+    def scrub(self, after: ChunkId | None = None) -> Iterator[Scrubbed]:
+        for chunk_id in sorted(self._chunks):
+            if after is not None and chunk_id <= after:
+                continue
             try:
-                self.get(chunk_id)
+                yield Scrubbed(chunk_id, len(self.get(chunk_id)), is_damaged=False, after=after)
             except CorruptChunkError:
-                yield chunk_id
+                yield Scrubbed(chunk_id, 0, is_damaged=True, after=after)
 
     def stats(self) -> ChunkStoreStats:
         with self._lock:

@@ -165,9 +165,22 @@ def test_scrub_finds_each_damaged_chunk_once(setting: Setting) -> None:
     for chunk_id in damaged:
         setting.damage(chunk_id)
 
-    assert sorted(setting.store.scrub()) == sorted(damaged)
-    assert list(setting.store.scrub()) == []
+    found = list(setting.store.scrub())
+    assert sorted(one.chunk_id for one in found) == sorted(chunk.id for chunk in chunks)
+    assert sorted(one.chunk_id for one in found if one.is_damaged) == sorted(damaged)
+    assert not any(one.is_damaged for one in setting.store.scrub())
     assert setting.store.missing([chunk.id for chunk in chunks]) == damaged
+
+
+def test_a_scrub_that_begins_again_leaves_nothing_out(setting: Setting) -> None:
+    setting.store.put(numbered(20))
+    setting.store.sync()
+    ids = sorted(one.chunk_id for one in setting.store.scrub())
+
+    after = ids[4]
+
+    assert sorted(one.chunk_id for one in setting.store.scrub(after)) == ids[5:]
+    assert {one.after for one in setting.store.scrub(after)} == {after}
 
 
 @pytest.mark.parametrize("synced", [True, False])

@@ -111,6 +111,10 @@ class LocalChunks:
         """
         return await self.check_held(manifest)
 
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """Run blocking work on the store beside the event loop."""
+        return await self._run(work)
+
     async def _run(self, work: Callable[[], Result]) -> Result:
         try:
             return await run_blocking(self._executor, work)

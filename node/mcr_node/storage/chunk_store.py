@@ -23,7 +23,7 @@ from typing import Literal
 
 from mcr.errors import CorruptChunkError, CorruptStoreError, InvalidArgumentError, MissingChunkError
 from mcr.model import CHUNK_BYTES_MAX, MIB, Buffer, Chunk, ChunkId
-from mcr_node.ports import ChunkStoreStats, PutReceipt
+from mcr_node.ports import ChunkStoreStats, PutReceipt, Scrubbed
 from mcr_node.storage.chunk_index import (
     Changes,
     ChunkIndex,
@@ -426,23 +426,23 @@ class PackChunkStore:
             del self._sealed_bytes[number]
         return sum(region.length_bytes for region in regions)
 
-    def scrub(self) -> Iterator[ChunkId]:
+    def scrub(self, after: ChunkId | None = None) -> Iterator[Scrubbed]:
         """See `ports.ChunkStore`. One frame a step, mostly in the disk's order; the caller sets the rate."""
         with self._lock:
             pending = list(self._pending)
-        yield from self._damaged(pending)
-        last: ChunkId | None = None
-        while page := self._index.page(last):
+        yield from self._verify(pending, after)
+        while page := self._index.page(after):
             last = page[-1][0]
             page.sort(key=lambda entry: (entry[1].segment, entry[1].offset))
-            yield from self._damaged([chunk_id for chunk_id, _ in page])
+            yield from self._verify([chunk_id for chunk_id, _ in page], after)
+            after = last
 
-    def _damaged(self, ids: Sequence[ChunkId]) -> Iterator[ChunkId]:
+    def _verify(self, ids: Sequence[ChunkId], after: ChunkId | None) -> Iterator[Scrubbed]:
         for chunk_id in ids:
             try:
-                self.get(chunk_id)
+                yield Scrubbed(chunk_id, len(self.get(chunk_id)), is_damaged=False, after=after)
             except CorruptChunkError:
-                yield chunk_id
+                yield Scrubbed(chunk_id, 0, is_damaged=True, after=after)
             except MissingChunkError:
                 # Removed since the page was read.
                 continue

@@ -221,7 +221,7 @@ def test_a_segment_that_is_gone_makes_its_chunks_missing_not_the_store_unusable(
     store.sync()
     segment_paths(tmp_path)[0].unlink()
 
-    damaged = set(store.scrub())
+    damaged = {one.chunk_id for one in store.scrub() if one.is_damaged}
 
     assert damaged == set(ids_of(chunks[:7]))
     assert store.put(chunks).chunks_new == 7
@@ -249,7 +249,7 @@ def test_a_flipped_bit_in_any_byte_of_a_segment_is_never_served(
     place %= len(data)
 
     path.write_bytes(data[:place] + bytes((data[place] ^ 1 << bit,)) + data[place + 1 :])
-    damaged = set(store.scrub())
+    damaged = {one.chunk_id for one in store.scrub() if one.is_damaged}
     healed = store.put(chunks)
     store.sync()
 
@@ -348,7 +348,7 @@ def test_threads_that_put_sync_get_and_remove_at_once_agree_in_the_end(tmp_path:
     store = open_store(tmp_path)
     assert store.recovered == RecoveryReport()
     assert store.stats() == before
-    assert list(store.scrub()) == []
+    assert not any(one.is_damaged for one in store.scrub())
     store.close()
 
 
@@ -367,7 +367,7 @@ def test_scrub_goes_through_all_pages(store: PackChunkStore, monkeypatch: pytest
 
     monkeypatch.setattr(store, "get", counted)
 
-    assert list(store.scrub()) == []
+    assert not any(one.is_damaged for one in store.scrub())
     assert len(read) == len(set(read)) >= 6
 
 

@@ -178,7 +178,7 @@ def test_a_disk_that_runs_full_loses_nothing_and_works_again_when_space_is_freed
     assert store.missing(ids_of(chunks[:acknowledged])) == set()
     put_and_sync(store, chunks[: acknowledged + 8])
     assert_all_held(store, chunks[: acknowledged + 8])
-    assert list(store.scrub()) == []
+    assert not any(one.is_damaged for one in store.scrub())
     store.close()
 
 

@@ -76,7 +76,7 @@ def test_whole_frames_after_a_damaged_stretch_are_kept(tmp_path: Path) -> None:
     store.sync()
     assert store.stats().bytes_used == store.stats().bytes_live + 100
     assert store.compact(live_share_min=1.0) == 100
-    assert list(store.scrub()) == []
+    assert not any(one.is_damaged for one in store.scrub())
     store.close()
 
 
@@ -128,7 +128,7 @@ def test_the_last_segment_may_have_lost_its_end_too(tmp_path: Path) -> None:
     assert store.missing([chunk.id for chunk in chunks]) == {chunk.id for chunk in chunks[6:]}
     store.put(chunks)
     store.sync()
-    assert list(store.scrub()) == []
+    assert not any(one.is_damaged for one in store.scrub())
     store.close()
 
 
