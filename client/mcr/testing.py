@@ -118,6 +118,7 @@ class LocalCluster:
         election_ms: int = 1000,
         options: tuple[str, ...] = (),
         partitions: bool = True,
+        settings: Mapping[str, int] | None = None,
     ) -> None:
         """Note what to start; nothing runs before the block begins.
 
@@ -129,6 +130,7 @@ class LocalCluster:
             options: further ones of `mcr node start`, for every node.
             partitions: nodes reach each other through a proxy in this process, so that `partition` works.
                 False for measurements, which it would slow down.
+            settings: further keys of their settings file, such as `repair_silence_s`.
 
         Raises:
             InvalidArgumentError: too few or too many nodes.
@@ -136,7 +138,8 @@ class LocalCluster:
         if not 0 < nodes <= NODES_MAX:
             raise InvalidArgumentError("nodes", f"{nodes} is not between 1 and {NODES_MAX}")
         self._count = nodes
-        self._config = f"heartbeat_ms = {heartbeat_ms}\nelection_ms = {election_ms}\n"
+        keys = {"heartbeat_ms": heartbeat_ms, "election_ms": election_ms, **(settings or {})}
+        self._config = "".join(f"{key} = {value}\n" for key, value in keys.items())
         self._options = options
         self._has_partitions = partitions
         self._folder: TemporaryDirectory[str] | None = None
@@ -400,6 +403,7 @@ def cluster_fixture(
     heartbeat_ms: int = 100,
     election_ms: int = 1000,
     options: tuple[str, ...] = (),
+    settings: Mapping[str, int] | None = None,
 ) -> Callable[..., Iterator[LocalCluster]]:
     """Return a pytest fixture that gives a `LocalCluster`; name it as your tests shall ask for it.
 
@@ -409,13 +413,16 @@ def cluster_fixture(
         heartbeat_ms: see LocalCluster.
         election_ms: see LocalCluster.
         options: see LocalCluster.
+        settings: see LocalCluster.
     """
     # Imported late: only tests have it.
     import pytest
 
     @pytest.fixture(scope=scope)
     def cluster() -> Iterator[LocalCluster]:
-        given = LocalCluster(nodes, heartbeat_ms=heartbeat_ms, election_ms=election_ms, options=options)
+        given = LocalCluster(
+            nodes, heartbeat_ms=heartbeat_ms, election_ms=election_ms, options=options, settings=settings
+        )
         with given as found:
             yield found
 

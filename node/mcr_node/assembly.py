@@ -25,14 +25,20 @@ from mcr_node.runtime.reseeding import Reseeding
 from mcr_node.runtime.runner import Runner, Self, Timing
 from mcr_node.services.admin import AdminService, Myself
 from mcr_node.services.chunks import LocalChunks
-from mcr_node.services.cluster_chunks import ClusterChunks, Holders
+from mcr_node.services.cluster_chunks import ClusterChunks, Holders, _in_order
 from mcr_node.services.colleagues import Colleagues
+from mcr_node.services.damage import WatchedStore
+from mcr_node.services.presence import Presence
+from mcr_node.services.repair import Repair
+from mcr_node.services.scrub import Scrub
+from mcr_node.services.upkeep import Pace, Upkeep
 from mcr_node.services.versions import PAGE_MAX, VersionsService
 from mcr_node.storage import store_folder, successor
 from mcr_node.storage.chunk_store import PackChunkStore
 from mcr_node.storage.database import Database
 from mcr_node.storage.disk import Disk
 from mcr_node.storage.log_store import OpenDatabase, RocksLogStore
+from mcr_node.storage.scrub_place import ScrubPlaceFile
 from mcr_node.storage.snapshots import SnapshotFolder
 from mcr_node.storage.state_store import StateStore as RocksStateStore
 from mcr_node.storage.store_folder import StoreIdentity, StoreLock
@@ -61,6 +67,7 @@ class Parts:
         timing: of the log.
         joins: the node belongs to a cluster that others began, so it waits to be told who the members are.
         others: the public edges of the other nodes; None = there are none.
+        pace: of its background work.
         node_id: given to it when it joined; None = the one that the store's id implies.
         disk: where segments are written.
         open_database: opens the databases of the log, the state and the chunk index.
@@ -71,6 +78,7 @@ class Parts:
     timing: Timing = field(default_factory=Timing)
     joins: bool = False
     others: Others | None = None
+    pace: Pace = field(default_factory=Pace)
     node_id: int | None = None
     disk: Disk | None = None
     open_database: OpenDatabase = Database.open
@@ -186,18 +194,22 @@ class Node:
         # What stands above knows the log by its port; only whoever starts and connects it, the runner.
         self.log: ReplicatedLog = self.runner
         capacity_bytes = myself.capacity_bytes
-        self.chunks = LocalChunks(stores.chunks, self._chunk_executor, capacity_bytes=capacity_bytes)
+        store = WatchedStore(stores.chunks)
+        self.chunks = LocalChunks(store, self._chunk_executor, capacity_bytes=capacity_bytes)
+        # None: nobody serves it, so it has no background of its own.
+        self.upkeep: Upkeep | None = None
         if parts.others is not None:
             self.chunks = ClusterChunks(
-                stores.chunks,
+                store,
                 self._chunk_executor,
                 parts.others,
                 self._others,
                 capacity_bytes=capacity_bytes,
             )
+            self.upkeep = self._upkeep_of(store, parts.others, parts.pace)
         self.admin = AdminService(
             self.log,
-            stores.chunks,
+            store,
             store_id=identity.store_id,
             store_format=store_folder.STORE_FORMAT,
             encoding=identity.encoding,
@@ -206,7 +218,28 @@ class Node:
             myself=myself,
             colleagues=parts.others,
             keep_all=self._keep_all,
+            upkeep=self.upkeep,
         )
+
+    def _upkeep_of(self, store: WatchedStore, others: Others, pace: Pace) -> Upkeep:
+        repair = Repair(
+            self.log,
+            self.chunks,
+            others,
+            Presence(others, self._others, self.clock, silence_s=pace.silence_s),
+            self.clock,
+            _in_order,
+            bytes_per_s=pace.repair_bytes_per_s,
+        )
+        scrub = Scrub(
+            store,
+            self.chunks,
+            ScrubPlaceFile(self.path),
+            self.clock,
+            period_s=pace.scrub_period_s,
+            bytes_per_s=pace.scrub_bytes_per_s,
+        )
+        return Upkeep(self.log, store, repair, scrub)
 
     async def _keep_all(self, leaving: int) -> None:
         """Seal every version anew among the nodes that stay when one leaves."""

@@ -11,11 +11,15 @@ The file (`--config`) is TOML; its keys are the long flags without their dashes:
     heartbeat_ms = 100            # between signs of life of the leader
     election_ms = 1000            # silence after which another node asks for votes; the same on all nodes
     digest_entries = 1000         # nodes compare their states so often, in log entries; the same on all
+    repair_silence_s = 60         # a member that is silent for so long is gone: its copies are made anew
+    repair_bytes_per_s = 62_914_560
+    scrub_period_s = 604_800      # every chunk is read and verified once in this time
+    scrub_bytes_per_s = 20_971_520  # more when the period asks for it
 """
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mcr.addresses import Address, parse_address, parse_addresses
@@ -23,6 +27,7 @@ from mcr.errors import InvalidArgumentError, SourceNotFoundError, SourceUnreadab
 from mcr.references import check_name
 from mcr_node.core.state.digest import DIGEST_ENTRIES
 from mcr_node.runtime.runner import Timing
+from mcr_node.services.upkeep import Pace
 
 LISTEN_DEFAULT = "127.0.0.1:7101"
 CONFIG_BYTES_MAX = 1 << 20
@@ -53,6 +58,7 @@ class NodeSettings:
         bootstrap: make a new cluster of one voter here.
         join: members of the cluster to join, any of them; empty when it was joined before, or made here.
         timing: of the log; the same on all nodes of a cluster.
+        pace: of background work.
     """
 
     name: str
@@ -64,6 +70,7 @@ class NodeSettings:
     bootstrap: bool = False
     join: tuple[Address, ...] = ()
     timing: Timing = field(default_factory=Timing)
+    pace: Pace = field(default_factory=Pace)
 
 
 _KEYS: Mapping[str, type] = {
@@ -76,6 +83,18 @@ _KEYS: Mapping[str, type] = {
     "heartbeat_ms": int,
     "election_ms": int,
     "digest_entries": int,
+    "repair_silence_s": int,
+    "repair_bytes_per_s": int,
+    "scrub_period_s": int,
+    "scrub_bytes_per_s": int,
+}
+
+
+_PACE: Mapping[str, str] = {
+    "repair_silence_s": "silence_s",
+    "repair_bytes_per_s": "repair_bytes_per_s",
+    "scrub_period_s": "scrub_period_s",
+    "scrub_bytes_per_s": "scrub_bytes_per_s",
 }
 
 
@@ -115,7 +134,21 @@ def settle(
         bootstrap=bootstrap,
         join=() if join is None else tuple(parse_addresses("--join", join)),
         timing=_timing(values),
+        pace=_pace(values),
     )
+
+
+def _pace(values: Mapping[str, Value]) -> Pace:
+    found: dict[str, float] = {}
+    for key, name in _PACE.items():
+        value = values.get(key)
+        if value is None:
+            continue
+        assert isinstance(value, int)
+        if value < 1:
+            raise InvalidArgumentError(key, f"{value} is less than 1")
+        found[name] = value
+    return replace(Pace(), **found)
 
 
 def _timing(values: Mapping[str, Value]) -> Timing:

@@ -91,6 +91,7 @@ async def _serve_as(
         timing=settings.timing,
         joins=identity.node_id is not None,
         others=colleagues,
+        pace=settings.pace,
         node_id=identity.node_id,
         on_failure=_die,
     )
@@ -122,6 +123,8 @@ async def _serve_as(
                 asyncio.create_task(node.admin.membership.promote_for_ever()),
                 asyncio.create_task(node.admin.digests.check_for_ever()),
             ]
+            assert node.upkeep is not None, "a served node has others to ask"
+            background.append(asyncio.create_task(node.upkeep.work_for_ever(telemetry.bug)))
             settings = replace(settings, listen=listen, http=http)
             info = NodeInfo(identity.name, str(listen), str(http or ""), os.getpid())
             node_folder.write_info(settings.data, info)

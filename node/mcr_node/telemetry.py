@@ -10,7 +10,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from mcr.v1 import admin_pb2 as admin
@@ -41,10 +41,27 @@ class _StoreGauges(Collector):
             "mcr_chunk_bytes_live": ("Bytes of the chunks held, as encoded.", status.chunk_bytes_live),
             "mcr_chunk_bytes_used": ("Bytes of the chunk files.", status.chunk_bytes_used),
             "mcr_chunks_quarantined": ("Frames found damaged and set aside.", status.chunks_quarantined),
+            "mcr_chunks_under_replicated": (
+                "Chunks looked after by this node with fewer copies than they should have.",
+                status.chunks_under_replicated,
+            ),
+            "mcr_chunks_lost": (
+                "Chunks looked after by this node that no node has which answers.",
+                status.chunks_lost,
+            ),
+            "mcr_chunks_unhealed": ("Damaged chunks that still lack.", status.chunks_unhealed),
             "mcr_bytes_free": ("Bytes that this node can still take.", status.bytes_free),
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(name, text, value=value)
+        counters = {
+            "mcr_chunks_damaged": ("Chunks met damaged and set aside.", status.chunks_damaged),
+            "mcr_chunks_healed": ("Damaged chunks that were stored anew.", status.chunks_healed),
+            "mcr_repair_copies": ("Copies of chunks made by repair.", status.chunks_copied),
+            "mcr_repair_bytes": ("Bytes of those copies, before encoding.", status.bytes_copied),
+        }
+        for name, (text, value) in counters.items():
+            yield CounterMetricFamily(name, text, value=value)
 
 
 class Telemetry:

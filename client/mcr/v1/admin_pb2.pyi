@@ -19,6 +19,34 @@ else:
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
+class _WorkerState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _WorkerStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_WorkerState.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    WORKER_STATE_UNSPECIFIED: _WorkerState.ValueType  # 0
+    """Not set."""
+    WORKER_STATE_IDLE: _WorkerState.ValueType  # 1
+    """Nothing is due."""
+    WORKER_STATE_RUNNING: _WorkerState.ValueType  # 2
+    """A run is under way."""
+    WORKER_STATE_PAUSED: _WorkerState.ValueType  # 3
+    """Stopped by a person, also in the middle of a run, which goes on there."""
+
+class WorkerState(_WorkerState, metaclass=_WorkerStateEnumTypeWrapper):
+    """What a worker is doing."""
+
+WORKER_STATE_UNSPECIFIED: WorkerState.ValueType  # 0
+"""Not set."""
+WORKER_STATE_IDLE: WorkerState.ValueType  # 1
+"""Nothing is due."""
+WORKER_STATE_RUNNING: WorkerState.ValueType  # 2
+"""A run is under way."""
+WORKER_STATE_PAUSED: WorkerState.ValueType  # 3
+"""Stopped by a person, also in the middle of a run, which goes on there."""
+global___WorkerState = WorkerState
+
 class _MemberRole:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -42,6 +70,308 @@ MEMBER_ROLE_VOTER: MemberRole.ValueType  # 1
 MEMBER_ROLE_LEARNER: MemberRole.ValueType  # 2
 """Follows the log without a vote."""
 global___MemberRole = MemberRole
+
+@typing.final
+class WorkerCount(google.protobuf.message.Message):
+    """One thing that a worker counted."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Stable name, such as `chunks_copied`."""
+    value: builtins.int
+    """Since the node started, or as of now, as the name says."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        value: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "value", b"value"]) -> None: ...
+
+global___WorkerCount = WorkerCount
+
+@typing.final
+class Worker(google.protobuf.message.Message):
+    """One kind of background work of one node."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MEMBER_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    DOING_FIELD_NUMBER: builtins.int
+    DONE_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    RUNS_FIELD_NUMBER: builtins.int
+    STARTED_MS_FIELD_NUMBER: builtins.int
+    ENDED_MS_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    COUNTS_FIELD_NUMBER: builtins.int
+    FINDINGS_FIELD_NUMBER: builtins.int
+    member: builtins.str
+    """Name of the node."""
+    name: builtins.str
+    """Kind: `repair` or `scrub`."""
+    state: global___WorkerState.ValueType
+    """What it is doing."""
+    doing: builtins.str
+    """What `done` and `total` count, for people, such as `chunks copied`; empty before the first step."""
+    done: builtins.int
+    """How far the run under way, or the last one, has come."""
+    total: builtins.int
+    """How far it goes, as far as known; 0 = not known."""
+    runs: builtins.int
+    """Runs that came to their end since the node started."""
+    started_ms: builtins.int
+    """When the last run began, milliseconds since 1970; 0 = none did."""
+    ended_ms: builtins.int
+    """When the last run ended, milliseconds since 1970; 0, or before `started_ms`, while it is under way."""
+    error: builtins.str
+    """How the last run failed, one sentence; empty when it did not."""
+    @property
+    def counts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___WorkerCount]:
+        """By name."""
+
+    @property
+    def findings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What a person should know, one sentence each, at most 100: chunks that are lost, and who needs them."""
+
+    def __init__(
+        self,
+        *,
+        member: builtins.str = ...,
+        name: builtins.str = ...,
+        state: global___WorkerState.ValueType = ...,
+        doing: builtins.str = ...,
+        done: builtins.int = ...,
+        total: builtins.int = ...,
+        runs: builtins.int = ...,
+        started_ms: builtins.int = ...,
+        ended_ms: builtins.int = ...,
+        error: builtins.str = ...,
+        counts: collections.abc.Iterable[global___WorkerCount] | None = ...,
+        findings: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["counts", b"counts", "doing", b"doing", "done", b"done", "ended_ms", b"ended_ms", "error", b"error", "findings", b"findings", "member", b"member", "name", b"name", "runs", b"runs", "started_ms", b"started_ms", "state", b"state", "total", b"total"]) -> None: ...
+
+global___Worker = Worker
+
+@typing.final
+class ListWorkersRequest(google.protobuf.message.Message):
+    """See AdminService.ListWorkers."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    MEMBER_FIELD_NUMBER: builtins.int
+    HANDED_ON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Kind, `repair` or `scrub`; empty = all."""
+    member: builtins.str
+    """Name of the node; empty = all members."""
+    handed_on: builtins.bool
+    """Set by the node that hands the request on: only the node that gets it is meant."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        member: builtins.str = ...,
+        handed_on: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["handed_on", b"handed_on", "member", b"member", "name", b"name"]) -> None: ...
+
+global___ListWorkersRequest = ListWorkersRequest
+
+@typing.final
+class ListWorkersResponse(google.protobuf.message.Message):
+    """See AdminService.ListWorkers."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKERS_FIELD_NUMBER: builtins.int
+    SILENT_FIELD_NUMBER: builtins.int
+    @property
+    def workers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Worker]:
+        """By node, then by kind."""
+
+    @property
+    def silent(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of members that did not answer."""
+
+    def __init__(
+        self,
+        *,
+        workers: collections.abc.Iterable[global___Worker] | None = ...,
+        silent: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["silent", b"silent", "workers", b"workers"]) -> None: ...
+
+global___ListWorkersResponse = ListWorkersResponse
+
+@typing.final
+class StartWorkerRequest(google.protobuf.message.Message):
+    """See AdminService.StartWorker."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    MEMBER_FIELD_NUMBER: builtins.int
+    AT_FULL_SPEED_FIELD_NUMBER: builtins.int
+    HANDED_ON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Kind: `repair` or `scrub`."""
+    member: builtins.str
+    """Name of the node; empty = all members."""
+    at_full_speed: builtins.bool
+    """This run is not held back for other work."""
+    handed_on: builtins.bool
+    """See ListWorkersRequest."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        member: builtins.str = ...,
+        at_full_speed: builtins.bool = ...,
+        handed_on: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at_full_speed", b"at_full_speed", "handed_on", b"handed_on", "member", b"member", "name", b"name"]) -> None: ...
+
+global___StartWorkerRequest = StartWorkerRequest
+
+@typing.final
+class StartWorkerResponse(google.protobuf.message.Message):
+    """See AdminService.StartWorker."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MEMBERS_FIELD_NUMBER: builtins.int
+    SILENT_FIELD_NUMBER: builtins.int
+    @property
+    def members(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of the nodes that did it."""
+
+    @property
+    def silent(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of members that did not answer."""
+
+    def __init__(
+        self,
+        *,
+        members: collections.abc.Iterable[builtins.str] | None = ...,
+        silent: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["members", b"members", "silent", b"silent"]) -> None: ...
+
+global___StartWorkerResponse = StartWorkerResponse
+
+@typing.final
+class PauseWorkerRequest(google.protobuf.message.Message):
+    """See AdminService.PauseWorker."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    MEMBER_FIELD_NUMBER: builtins.int
+    HANDED_ON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Kind: `repair` or `scrub`."""
+    member: builtins.str
+    """Name of the node; empty = all members."""
+    handed_on: builtins.bool
+    """See ListWorkersRequest."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        member: builtins.str = ...,
+        handed_on: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["handed_on", b"handed_on", "member", b"member", "name", b"name"]) -> None: ...
+
+global___PauseWorkerRequest = PauseWorkerRequest
+
+@typing.final
+class PauseWorkerResponse(google.protobuf.message.Message):
+    """See AdminService.PauseWorker."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MEMBERS_FIELD_NUMBER: builtins.int
+    SILENT_FIELD_NUMBER: builtins.int
+    @property
+    def members(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of the nodes that did it."""
+
+    @property
+    def silent(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of members that did not answer."""
+
+    def __init__(
+        self,
+        *,
+        members: collections.abc.Iterable[builtins.str] | None = ...,
+        silent: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["members", b"members", "silent", b"silent"]) -> None: ...
+
+global___PauseWorkerResponse = PauseWorkerResponse
+
+@typing.final
+class PlanRepairRequest(google.protobuf.message.Message):
+    """See AdminService.PlanRepair."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MEMBER_FIELD_NUMBER: builtins.int
+    HANDED_ON_FIELD_NUMBER: builtins.int
+    member: builtins.str
+    """Name of the node whose share is meant; empty = of all members."""
+    handed_on: builtins.bool
+    """See ListWorkersRequest."""
+    def __init__(
+        self,
+        *,
+        member: builtins.str = ...,
+        handed_on: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["handed_on", b"handed_on", "member", b"member"]) -> None: ...
+
+global___PlanRepairRequest = PlanRepairRequest
+
+@typing.final
+class PlanRepairResponse(google.protobuf.message.Message):
+    """See AdminService.PlanRepair."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHUNKS_FIELD_NUMBER: builtins.int
+    BYTES_TOTAL_FIELD_NUMBER: builtins.int
+    CHUNKS_LOST_FIELD_NUMBER: builtins.int
+    SILENT_FIELD_NUMBER: builtins.int
+    chunks: builtins.int
+    """Chunks that would be copied. One that several models need, looked after by several nodes, counts for each."""
+    bytes_total: builtins.int
+    """Bytes of those copies, before encoding."""
+    chunks_lost: builtins.int
+    """Chunks that cannot be, since no node has them that answers."""
+    @property
+    def silent(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of members that did not answer."""
+
+    def __init__(
+        self,
+        *,
+        chunks: builtins.int = ...,
+        bytes_total: builtins.int = ...,
+        chunks_lost: builtins.int = ...,
+        silent: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bytes_total", b"bytes_total", "chunks", b"chunks", "chunks_lost", b"chunks_lost", "silent", b"silent"]) -> None: ...
+
+global___PlanRepairResponse = PlanRepairResponse
 
 @typing.final
 class AddMemberRequest(google.protobuf.message.Message):
@@ -416,7 +746,9 @@ class GetClusterStatusResponse(google.protobuf.message.Message):
     applied_index: builtins.int
     """Index of the last log entry that the answering node has applied."""
     chunks_under_replicated: builtins.int
-    """Chunks with fewer copies than asked for."""
+    """Chunks with fewer copies than asked for, as the nodes counted when they last looked. One that several models
+    need may count for each.
+    """
     @property
     def members(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Member]:
         """By name."""
@@ -471,6 +803,14 @@ class GetStoreStatusResponse(google.protobuf.message.Message):
     LOG_ENTRY_COUNT_FIELD_NUMBER: builtins.int
     DIVERGED_INDEX_FIELD_NUMBER: builtins.int
     DISPUTED_INDEX_FIELD_NUMBER: builtins.int
+    CHUNKS_UNDER_REPLICATED_FIELD_NUMBER: builtins.int
+    CHUNKS_LOST_FIELD_NUMBER: builtins.int
+    LOST_FIELD_NUMBER: builtins.int
+    CHUNKS_DAMAGED_FIELD_NUMBER: builtins.int
+    CHUNKS_HEALED_FIELD_NUMBER: builtins.int
+    CHUNKS_UNHEALED_FIELD_NUMBER: builtins.int
+    CHUNKS_COPIED_FIELD_NUMBER: builtins.int
+    BYTES_COPIED_FIELD_NUMBER: builtins.int
     store_id: builtins.bytes
     """Identity of the store, 16 bytes, made by `mcr init`."""
     store_format: builtins.int
@@ -501,6 +841,22 @@ class GetStoreStatusResponse(google.protobuf.message.Message):
     """
     disputed_index: builtins.int
     """Leader: log index at which the voters' states differ although none is that of a majority; 0 = none."""
+    chunks_under_replicated: builtins.int
+    """Chunks of the models that this node looks after, with fewer copies than asked for; those that are lost too."""
+    chunks_lost: builtins.int
+    """Of those, chunks that no node has which answers."""
+    lost: builtins.str
+    """Says of one of them who needs it; empty when none is lost."""
+    chunks_damaged: builtins.int
+    """Chunks met damaged and set aside since the node started."""
+    chunks_healed: builtins.int
+    """Of those, chunks that were stored anew."""
+    chunks_unhealed: builtins.int
+    """Of those, chunks that still lack."""
+    chunks_copied: builtins.int
+    """Copies made by repair since the node started."""
+    bytes_copied: builtins.int
+    """Their bytes, before encoding."""
     def __init__(
         self,
         *,
@@ -518,8 +874,16 @@ class GetStoreStatusResponse(google.protobuf.message.Message):
         log_entry_count: builtins.int = ...,
         diverged_index: builtins.int = ...,
         disputed_index: builtins.int = ...,
+        chunks_under_replicated: builtins.int = ...,
+        chunks_lost: builtins.int = ...,
+        lost: builtins.str = ...,
+        chunks_damaged: builtins.int = ...,
+        chunks_healed: builtins.int = ...,
+        chunks_unhealed: builtins.int = ...,
+        chunks_copied: builtins.int = ...,
+        bytes_copied: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["applied_index", b"applied_index", "bytes_free", b"bytes_free", "chunk_bytes_live", b"chunk_bytes_live", "chunk_bytes_plain", b"chunk_bytes_plain", "chunk_bytes_used", b"chunk_bytes_used", "chunk_count", b"chunk_count", "chunks_quarantined", b"chunks_quarantined", "disputed_index", b"disputed_index", "diverged_index", b"diverged_index", "encoding", b"encoding", "log_entry_count", b"log_entry_count", "state_digest", b"state_digest", "store_format", b"store_format", "store_id", b"store_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["applied_index", b"applied_index", "bytes_copied", b"bytes_copied", "bytes_free", b"bytes_free", "chunk_bytes_live", b"chunk_bytes_live", "chunk_bytes_plain", b"chunk_bytes_plain", "chunk_bytes_used", b"chunk_bytes_used", "chunk_count", b"chunk_count", "chunks_copied", b"chunks_copied", "chunks_damaged", b"chunks_damaged", "chunks_healed", b"chunks_healed", "chunks_lost", b"chunks_lost", "chunks_quarantined", b"chunks_quarantined", "chunks_under_replicated", b"chunks_under_replicated", "chunks_unhealed", b"chunks_unhealed", "disputed_index", b"disputed_index", "diverged_index", b"diverged_index", "encoding", b"encoding", "log_entry_count", b"log_entry_count", "lost", b"lost", "state_digest", b"state_digest", "store_format", b"store_format", "store_id", b"store_id"]) -> None: ...
 
 global___GetStoreStatusResponse = GetStoreStatusResponse
 

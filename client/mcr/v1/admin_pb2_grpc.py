@@ -80,6 +80,26 @@ class AdminServiceStub(object):
                 request_serializer=mcr_dot_v1_dot_admin__pb2.TransferLeadershipRequest.SerializeToString,
                 response_deserializer=mcr_dot_v1_dot_admin__pb2.TransferLeadershipResponse.FromString,
                 _registered_method=True)
+        self.ListWorkers = channel.unary_unary(
+                '/mcr.v1.AdminService/ListWorkers',
+                request_serializer=mcr_dot_v1_dot_admin__pb2.ListWorkersRequest.SerializeToString,
+                response_deserializer=mcr_dot_v1_dot_admin__pb2.ListWorkersResponse.FromString,
+                _registered_method=True)
+        self.StartWorker = channel.unary_unary(
+                '/mcr.v1.AdminService/StartWorker',
+                request_serializer=mcr_dot_v1_dot_admin__pb2.StartWorkerRequest.SerializeToString,
+                response_deserializer=mcr_dot_v1_dot_admin__pb2.StartWorkerResponse.FromString,
+                _registered_method=True)
+        self.PauseWorker = channel.unary_unary(
+                '/mcr.v1.AdminService/PauseWorker',
+                request_serializer=mcr_dot_v1_dot_admin__pb2.PauseWorkerRequest.SerializeToString,
+                response_deserializer=mcr_dot_v1_dot_admin__pb2.PauseWorkerResponse.FromString,
+                _registered_method=True)
+        self.PlanRepair = channel.unary_unary(
+                '/mcr.v1.AdminService/PlanRepair',
+                request_serializer=mcr_dot_v1_dot_admin__pb2.PlanRepairRequest.SerializeToString,
+                response_deserializer=mcr_dot_v1_dot_admin__pb2.PlanRepairResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -150,6 +170,34 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListWorkers(self, request, context):
+        """Say how the background work of the nodes does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartWorker(self, request, context):
+        """End a pause, and begin a run now. To repeat it does no harm: a run under way goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseWorker(self, request, context):
+        """Do no more of one kind of background work until it is started again, or the node restarts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlanRepair(self, request, context):
+        """Say what a repair started now would copy, without copying anything.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -197,6 +245,26 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.TransferLeadership,
                     request_deserializer=mcr_dot_v1_dot_admin__pb2.TransferLeadershipRequest.FromString,
                     response_serializer=mcr_dot_v1_dot_admin__pb2.TransferLeadershipResponse.SerializeToString,
+            ),
+            'ListWorkers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWorkers,
+                    request_deserializer=mcr_dot_v1_dot_admin__pb2.ListWorkersRequest.FromString,
+                    response_serializer=mcr_dot_v1_dot_admin__pb2.ListWorkersResponse.SerializeToString,
+            ),
+            'StartWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartWorker,
+                    request_deserializer=mcr_dot_v1_dot_admin__pb2.StartWorkerRequest.FromString,
+                    response_serializer=mcr_dot_v1_dot_admin__pb2.StartWorkerResponse.SerializeToString,
+            ),
+            'PauseWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseWorker,
+                    request_deserializer=mcr_dot_v1_dot_admin__pb2.PauseWorkerRequest.FromString,
+                    response_serializer=mcr_dot_v1_dot_admin__pb2.PauseWorkerResponse.SerializeToString,
+            ),
+            'PlanRepair': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanRepair,
+                    request_deserializer=mcr_dot_v1_dot_admin__pb2.PlanRepairRequest.FromString,
+                    response_serializer=mcr_dot_v1_dot_admin__pb2.PlanRepairResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -443,6 +511,114 @@ class AdminService(object):
             '/mcr.v1.AdminService/TransferLeadership',
             mcr_dot_v1_dot_admin__pb2.TransferLeadershipRequest.SerializeToString,
             mcr_dot_v1_dot_admin__pb2.TransferLeadershipResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWorkers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcr.v1.AdminService/ListWorkers',
+            mcr_dot_v1_dot_admin__pb2.ListWorkersRequest.SerializeToString,
+            mcr_dot_v1_dot_admin__pb2.ListWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcr.v1.AdminService/StartWorker',
+            mcr_dot_v1_dot_admin__pb2.StartWorkerRequest.SerializeToString,
+            mcr_dot_v1_dot_admin__pb2.StartWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcr.v1.AdminService/PauseWorker',
+            mcr_dot_v1_dot_admin__pb2.PauseWorkerRequest.SerializeToString,
+            mcr_dot_v1_dot_admin__pb2.PauseWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanRepair(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcr.v1.AdminService/PlanRepair',
+            mcr_dot_v1_dot_admin__pb2.PlanRepairRequest.SerializeToString,
+            mcr_dot_v1_dot_admin__pb2.PlanRepairResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -77,6 +77,30 @@ class AdminServiceStub:
     ]
     """Let another voter lead."""
 
+    ListWorkers: grpc.UnaryUnaryMultiCallable[
+        mcr.v1.admin_pb2.ListWorkersRequest,
+        mcr.v1.admin_pb2.ListWorkersResponse,
+    ]
+    """Say how the background work of the nodes does."""
+
+    StartWorker: grpc.UnaryUnaryMultiCallable[
+        mcr.v1.admin_pb2.StartWorkerRequest,
+        mcr.v1.admin_pb2.StartWorkerResponse,
+    ]
+    """End a pause, and begin a run now. To repeat it does no harm: a run under way goes on."""
+
+    PauseWorker: grpc.UnaryUnaryMultiCallable[
+        mcr.v1.admin_pb2.PauseWorkerRequest,
+        mcr.v1.admin_pb2.PauseWorkerResponse,
+    ]
+    """Do no more of one kind of background work until it is started again, or the node restarts."""
+
+    PlanRepair: grpc.UnaryUnaryMultiCallable[
+        mcr.v1.admin_pb2.PlanRepairRequest,
+        mcr.v1.admin_pb2.PlanRepairResponse,
+    ]
+    """Say what a repair started now would copy, without copying anything."""
+
 class AdminServiceAsyncStub:
     """What an operator asks a node."""
 
@@ -135,6 +159,30 @@ class AdminServiceAsyncStub:
         mcr.v1.admin_pb2.TransferLeadershipResponse,
     ]
     """Let another voter lead."""
+
+    ListWorkers: grpc.aio.UnaryUnaryMultiCallable[
+        mcr.v1.admin_pb2.ListWorkersRequest,
+        mcr.v1.admin_pb2.ListWorkersResponse,
+    ]
+    """Say how the background work of the nodes does."""
+
+    StartWorker: grpc.aio.UnaryUnaryMultiCallable[
+        mcr.v1.admin_pb2.StartWorkerRequest,
+        mcr.v1.admin_pb2.StartWorkerResponse,
+    ]
+    """End a pause, and begin a run now. To repeat it does no harm: a run under way goes on."""
+
+    PauseWorker: grpc.aio.UnaryUnaryMultiCallable[
+        mcr.v1.admin_pb2.PauseWorkerRequest,
+        mcr.v1.admin_pb2.PauseWorkerResponse,
+    ]
+    """Do no more of one kind of background work until it is started again, or the node restarts."""
+
+    PlanRepair: grpc.aio.UnaryUnaryMultiCallable[
+        mcr.v1.admin_pb2.PlanRepairRequest,
+        mcr.v1.admin_pb2.PlanRepairResponse,
+    ]
+    """Say what a repair started now would copy, without copying anything."""
 
 class AdminServiceServicer(metaclass=abc.ABCMeta):
     """What an operator asks a node."""
@@ -212,5 +260,37 @@ class AdminServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[mcr.v1.admin_pb2.TransferLeadershipResponse, collections.abc.Awaitable[mcr.v1.admin_pb2.TransferLeadershipResponse]]:
         """Let another voter lead."""
+
+    @abc.abstractmethod
+    def ListWorkers(
+        self,
+        request: mcr.v1.admin_pb2.ListWorkersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mcr.v1.admin_pb2.ListWorkersResponse, collections.abc.Awaitable[mcr.v1.admin_pb2.ListWorkersResponse]]:
+        """Say how the background work of the nodes does."""
+
+    @abc.abstractmethod
+    def StartWorker(
+        self,
+        request: mcr.v1.admin_pb2.StartWorkerRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mcr.v1.admin_pb2.StartWorkerResponse, collections.abc.Awaitable[mcr.v1.admin_pb2.StartWorkerResponse]]:
+        """End a pause, and begin a run now. To repeat it does no harm: a run under way goes on."""
+
+    @abc.abstractmethod
+    def PauseWorker(
+        self,
+        request: mcr.v1.admin_pb2.PauseWorkerRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mcr.v1.admin_pb2.PauseWorkerResponse, collections.abc.Awaitable[mcr.v1.admin_pb2.PauseWorkerResponse]]:
+        """Do no more of one kind of background work until it is started again, or the node restarts."""
+
+    @abc.abstractmethod
+    def PlanRepair(
+        self,
+        request: mcr.v1.admin_pb2.PlanRepairRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mcr.v1.admin_pb2.PlanRepairResponse, collections.abc.Awaitable[mcr.v1.admin_pb2.PlanRepairResponse]]:
+        """Say what a repair started now would copy, without copying anything."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -13,6 +13,7 @@ from mcr_node.ports_log import ReplicatedLog
 from mcr_node.services.colleagues import Colleagues
 from mcr_node.services.digests import DigestChecks
 from mcr_node.services.membership import MembershipService
+from mcr_node.services.upkeep import Upkeep, UpkeepService
 
 # Below this a commit of a small model may already fail; the log and the index need a little as well.
 BYTES_FREE_LOW = 1_000_000_000
@@ -58,6 +59,7 @@ class AdminService:
         myself: Myself,
         keep_all: Callable[[int], Awaitable[None]],
         colleagues: Colleagues | None = None,
+        upkeep: Upkeep | None = None,
     ) -> None:
         self._log = log
         self._chunks = chunks
@@ -72,6 +74,8 @@ class AdminService:
             log, colleagues, cluster_id=store_id, encoding=encoding, keep_all=keep_all
         )
         self.digests = DigestChecks(log, colleagues)
+        self._upkeep = upkeep
+        self._upkeep_rpcs = UpkeepService(log, colleagues, upkeep, lambda: self.myself.name)
         # Set while the node takes no new work although it runs: before it stops.
         self.draining = False
 
@@ -116,8 +120,9 @@ class AdminService:
             term=log.term,
             applied_index=store.applied_index,
             members=[member for member, _ in looks],
-            # Every version was sealed with its copies; nothing looks for those that were lost since.
-            chunks_under_replicated=0,
+            chunks_under_replicated=sum(
+                status.chunks_under_replicated for _, status in looks if status is not None
+            ),
             alarms=self._alarms(store, looks),
         )
 
@@ -183,6 +188,22 @@ class AdminService:
         """See `services.membership`."""
         return await self.membership.transfer(request)
 
+    async def list_workers(self, request: pb.ListWorkersRequest) -> pb.ListWorkersResponse:
+        """See `services.upkeep`."""
+        return await self._upkeep_rpcs.list_all(request)
+
+    async def start_worker(self, request: pb.StartWorkerRequest) -> pb.StartWorkerResponse:
+        """See `services.upkeep`."""
+        return await self._upkeep_rpcs.start(request)
+
+    async def pause_worker(self, request: pb.PauseWorkerRequest) -> pb.PauseWorkerResponse:
+        """See `services.upkeep`."""
+        return await self._upkeep_rpcs.pause(request)
+
+    async def plan_repair(self, request: pb.PlanRepairRequest) -> pb.PlanRepairResponse:
+        """See `services.upkeep`."""
+        return await self._upkeep_rpcs.plan(request)
+
     def _alarms(self, store: pb.GetStoreStatusResponse, looks: Sequence[_Look]) -> list[pb.Alarm]:
         alarms: list[pb.Alarm] = []
         awaited = [member.name for member in self._log.membership.members if member.awaited]
@@ -201,6 +222,7 @@ class AdminService:
             if status.disputed_index:
                 text = f"states differ at index {status.disputed_index}, and none is that of most voters"
                 alarms.append(pb.Alarm(code="state_disputed", message=text))
+            alarms += _chunk_alarms(member.name, status)
         if not self._log.leader:
             alarms.insert(0, pb.Alarm(code="no_leader", message="no leader is known; writes wait or fail"))
         found: dict[str, str] = {}
@@ -232,7 +254,7 @@ class AdminService:
         bytes_free = self._bytes_free()
         if self.myself.capacity_bytes is not None:
             bytes_free = max(0, min(bytes_free, self.myself.capacity_bytes - stats.bytes_used))
-        return pb.GetStoreStatusResponse(
+        found = pb.GetStoreStatusResponse(
             store_id=self._store_id,
             store_format=self._store_format,
             applied_index=self._log.applied,
@@ -248,3 +270,20 @@ class AdminService:
             diverged_index=0 if divergence is None else divergence.index,
             disputed_index=self.digests.disputed,
         )
+        if self._upkeep is not None:
+            self._upkeep.describe(found)
+        return found
+
+
+def _chunk_alarms(member: str, status: pb.GetStoreStatusResponse) -> list[pb.Alarm]:
+    """Return what a node has to say of the copies that it looks after, and of its own."""
+    found: dict[str, str] = {}
+    if status.chunks_lost:
+        found["chunks_lost"] = f"{status.chunks_lost} chunks are on no node that answers: {status.lost}"
+    if status.chunks_under_replicated:
+        text = f"{status.chunks_under_replicated} chunks have fewer copies than they should"
+        found["chunks_under_replicated"] = f"{text}; mcr repair status says what is done about it"
+    if status.chunks_unhealed:
+        text = f"{status.chunks_unhealed} chunks were damaged here, and no node that answers has them"
+        found["chunks_unhealed"] = f"{text}; mcr scrub status names them"
+    return [pb.Alarm(code=code, member=member, message=text) for code, text in found.items()]

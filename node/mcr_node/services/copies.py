@@ -1,0 +1,157 @@
+"""How many copies there are of what a version needs: its manifest is walked, and the nodes are asked."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from mcr.errors import CorruptChunkError, MissingChunkError, UnavailableError
+from mcr.manifest import Steps, walk_chunks, walk_files, walk_ids
+from mcr.model import ChunkId
+from mcr_node.core.members import Member
+from mcr_node.services.chunks import LocalChunks
+from mcr_node.services.cluster_chunks import IDS_AT_ONCE, Holders
+
+# What asking about one chunk costs on the network, for the rate: its id, and a share of the messages.
+ASK_BYTES = 48
+# Chunks known to have their copies, some 100 bytes each: versions of a model share most of them.
+KNOWN_MAX = 1 << 18
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """A chunk with fewer copies than there should be.
+
+    Attributes:
+        manifest: of a version that needs it.
+        holders: ids of the nodes that have it; none = it is lost, as far as anybody who answers can tell.
+    """
+
+    chunk_id: ChunkId
+    manifest: ChunkId
+    holders: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What some ids of a manifest came to: those never met before, those that lack copies, and the effort."""
+
+    chunks: int
+    short: tuple[Copies, ...]
+    cost_bytes: int
+
+
+@dataclass(slots=True)
+class Known:
+    """What a run knows of the chunks of one model."""
+
+    enough: dict[ChunkId, None] = field(default_factory=dict)
+    short: dict[ChunkId, Copies] = field(default_factory=dict)
+
+
+class Census:
+    """Counts copies among some nodes, for one run."""
+
+    def __init__(
+        self,
+        chunks: LocalChunks,
+        holders: Holders,
+        node_id: int,
+        alive: Sequence[Member],
+        wanted: int,
+    ) -> None:
+        """Count on this node and on `alive`, others; `wanted` copies are enough."""
+        self._chunks = chunks
+        self._holders = holders
+        self._node_id = node_id
+        self._alive = alive
+        self._wanted = wanted
+
+    async def count(self, manifest: ChunkId, known: Known) -> AsyncIterator[Counted]:
+        """Count the copies of all that a manifest names, some at a time; `known` grows meanwhile.
+
+        Chunks of `known.short` that nobody had come again, for whoever wants to say which versions need them.
+
+        Raises:
+            McrError: a node stopped answering.
+        """
+        try:
+            async for ids in self._walk(walk_ids(manifest)):
+                for start in range(0, len(ids), IDS_AT_ONCE):
+                    yield await self._count(manifest, ids[start : start + IDS_AT_ONCE], known)
+        except (MissingChunkError, CorruptChunkError) as error:
+            # Part of the manifest itself: what is below it cannot be told.
+            yield self._lost(manifest, ChunkId(bytes.fromhex(error.chunk_id)), known)
+        except UnavailableError:
+            # With a member that is gone, which may come back after all.
+            yield self._lost(manifest, manifest, known)
+
+    def _lost(self, manifest: ChunkId, chunk_id: ChunkId, known: Known) -> Counted:
+        found = known.short[chunk_id] = Copies(chunk_id, manifest, ())
+        return Counted(0, (found,), 0)
+
+    async def _count(self, manifest: ChunkId, ids: Sequence[ChunkId], known: Known) -> Counted:
+        lost = [known.short[one] for one in ids if one in known.short and not known.short[one].holders]
+        asked = [one for one in ids if one not in known.enough and one not in known.short]
+        if not asked:
+            return Counted(0, tuple(lost), 0)
+        # What this node fetched to walk the manifest counts once it is durable.
+        await self._chunks.sync()
+        here, *there = await asyncio.gather(
+            self._chunks.missing(asked),
+            *(self._holders.missing(member.address, asked) for member in self._alive),
+        )
+        nodes = (self._node_id, *(member.node_id for member in self._alive))
+        found: list[Copies] = []
+        while len(known.enough) + len(asked) > KNOWN_MAX:
+            known.enough.pop(next(iter(known.enough)))
+        for chunk_id in asked:
+            holders = tuple(
+                node_id
+                for node_id, missing in zip(nodes, (here, *there), strict=True)
+                if chunk_id not in missing
+            )
+            if len(holders) >= self._wanted:
+                known.enough[chunk_id] = None
+            else:
+                found.append(Copies(chunk_id, manifest, holders))
+        known.short |= {one.chunk_id: one for one in found}
+        cost_bytes = len(asked) * ASK_BYTES * max(1, len(self._alive))
+        return Counted(len(asked), (*lost, *found), cost_bytes)
+
+    async def measure(self, manifest: ChunkId, ids: Sequence[ChunkId]) -> dict[ChunkId, tuple[str, int]]:
+        """Return, of some chunks of a manifest, a file that they are of, and their length in bytes.
+
+        Nodes of the manifest are of no file (""). What cannot be read, because something above it is lost,
+        is left out.
+        """
+        wanted = dict.fromkeys(ids)
+        found: dict[ChunkId, tuple[str, int]] = {}
+        try:
+            async for rows in self._walk(walk_files(manifest)):
+                for row in rows:
+                    async for spans in self._walk(walk_chunks(row)):
+                        for span in spans:
+                            if span.id in wanted:
+                                found.setdefault(span.id, (row.entry.path, span.length_bytes))
+            for chunk_id in wanted:
+                if chunk_id not in found:
+                    found[chunk_id] = "", len((await self._chunks.get([chunk_id]))[0])
+        except (MissingChunkError, CorruptChunkError, UnavailableError):
+            return found
+        return found
+
+    async def _walk(self, walk: Steps[Item]) -> AsyncIterator[list[Item]]:
+        """Yield what a walk finds; decoding runs beside the event loop, and nodes that lack are fetched."""
+        run = self._chunks.run
+        yield await run(walk.take)
+        while ids := await run(walk.needs):
+            found = dict(zip(ids, await self._chunks.get(ids), strict=True))
+
+            def feed(found: dict[ChunkId, bytes] = found) -> list[Item]:
+                walk.feed(found)
+                return walk.take()
+
+            yield await run(feed)

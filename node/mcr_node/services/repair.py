@@ -1,0 +1,402 @@
+"""Repair: sees to it that every chunk of every version has its copies, also after a node is gone for good.
+
+Each model is looked after by one node that answers, the same in the eyes of all of them. It counts the copies
+of what the versions need, then copies what has too few, most endangered first. It looks again when somebody
+comes or goes, when there are new versions, and now and then.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import groupby
+
+from mcr.errors import FailedError, McrError
+from mcr.model import MIB, Chunk, ChunkId, ModelSummary, Version, digest
+from mcr_node.core.members import Member
+from mcr_node.core.state import queries
+from mcr_node.ports import Clock
+from mcr_node.ports_log import ReplicatedLog
+from mcr_node.services.chunks import LocalChunks
+from mcr_node.services.cluster_chunks import CHUNKS_AT_ONCE, COPIES, Holders
+from mcr_node.services.copies import Census, Copies, Known
+from mcr_node.services.presence import NS_PER_S, Presence, Present
+from mcr_node.services.workers import Step
+
+# A member silent for so long does not count any more: long enough for a restart, or for a machine to boot,
+# since copying all that a node held for nothing costs more than it gains.
+SILENCE_S = 60.0
+# Half of a gigabit line, so that clients keep the other half; a node with 1 TB is made good in five hours.
+REPAIR_BYTES_PER_S = 60 * MIB
+# All versions are looked through again so often although nobody came or went: a copy may have been lost in
+# ways that nobody told.
+REWALK_S = 6 * 3600.0
+# New versions were sealed with their copies, so there is no hurry to look at them.
+NEW_VERSIONS_S = 60.0
+# What could not be copied is tried again so often.
+AGAIN_S = 60.0
+PAGE_MAX = 100
+# Lost chunks of which versions and files are named; whoever lost more needs a backup, not a list.
+LOST_NAMED_MAX = 100
+VERSIONS_NAMED_MAX = 20
+
+Order = Callable[[Sequence[Member], ChunkId], Sequence[Member]]
+
+
+@dataclass(slots=True)
+class Lost:
+    """A chunk that no node has which answers, and who needs it."""
+
+    file: str = ""
+    versions: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Model:
+    """What is known about the copies of one model's chunks.
+
+    Attributes:
+        looked_at: number of the newest version that was looked through; all before it were.
+        looked_ns: when all of them were last.
+    """
+
+    looked_at: int = 0
+    looked_ns: int = 0
+    known: Known = field(default_factory=Known)
+    lost: dict[ChunkId, Lost] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a repair would copy.
+
+    Attributes:
+        bytes_total: of the copies, before encoding.
+    """
+
+    chunks: int = 0
+    bytes_total: int = 0
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """Who takes part in one run; fixed for its length."""
+
+    present: Present
+    myself: Member
+    wanted: int
+
+    @property
+    def nodes(self) -> tuple[Member, ...]:
+        """This node first, then the others that answer."""
+        return (self.myself, *self.present.alive)
+
+    def get(self, node_id: int) -> Member:
+        return next(member for member in self.nodes if member.node_id == node_id)
+
+
+class Repair:
+    """`services.workers.Task`: the repair of one node's share of the models."""
+
+    name = "repair"
+
+    def __init__(
+        self,
+        log: ReplicatedLog,
+        chunks: LocalChunks,
+        holders: Holders,
+        presence: Presence,
+        clock: Clock,
+        order: Order,
+        *,
+        bytes_per_s: float = REPAIR_BYTES_PER_S,
+    ) -> None:
+        """Look after what `log` names; `order` says who takes copies of a manifest, who has a model."""
+        self._log = log
+        self._chunks = chunks
+        self._holders = holders
+        self._presence = presence
+        self._clock = clock
+        self._order = order
+        self.bytes_per_s = bytes_per_s
+        self._models: dict[str, _Model] = {}
+        # Who took part in the last run, by id; what it left to do; how far the log was; and when it ended.
+        self._last_among: tuple[tuple[int, ...], int] | None = None
+        self._last_applied = 0
+        self._last_ns = 0
+        self._copied = self._bytes_copied = self._counted = 0
+
+    # ---- services.workers.Task ----
+
+    async def is_due(self) -> bool:
+        """See Task."""
+        found = await self._begin(asked=False)
+        if found is None:
+            return False
+        since_s = (self._clock.monotonic_ns() - self._last_ns) / NS_PER_S
+        return (
+            self._among(found) != self._last_among
+            or (self.under_replicated > 0 and since_s >= AGAIN_S)
+            or (self._log.applied > self._last_applied and since_s >= NEW_VERSIONS_S)
+            or since_s >= REWALK_S
+        )
+
+    async def run(self, *, asked: bool) -> AsyncGenerator[Step]:
+        """See Task. Who asks knows that whoever is silent now will not come back: they count as gone."""
+        found = await self._begin(asked=asked)
+        if found is None:
+            raise FailedError("repair", "this node is no member of the cluster")
+        again = asked or self._among(found) != self._last_among or self.under_replicated > 0
+        applied = self._log.applied
+        async for step in self._look_through(found, self._models, again=again):
+            yield step
+        async for step in self._copy_all(found):
+            yield step
+        self._last_among, self._last_applied = self._among(found), applied
+        self._last_ns = self._clock.monotonic_ns()
+        if self.under_replicated:
+            raise FailedError("repair", self._why_not_all(found))
+
+    def counts(self) -> Mapping[str, int]:
+        """See Task."""
+        return {
+            "chunks_under_replicated": self.under_replicated,
+            "chunks_lost": self.lost,
+            "chunks_counted": self._counted,
+            "chunks_copied": self._copied,
+            "bytes_copied": self._bytes_copied,
+        }
+
+    def findings(self) -> list[str]:
+        """See Task."""
+        return [
+            _sentence(chunk_id, lost)
+            for model in self._models.values()
+            for chunk_id, lost in model.lost.items()
+        ][:LOST_NAMED_MAX]
+
+    # ---- for operators ----
+
+    @property
+    def under_replicated(self) -> int:
+        """How many chunks of the models looked after here have too few copies; lost ones too."""
+        return sum(len(model.known.short) for model in self._models.values())
+
+    @property
+    def lost(self) -> int:
+        """How many of them no node has that answers."""
+        return sum(
+            not copies.holders for model in self._models.values() for copies in model.known.short.values()
+        )
+
+    async def plan(self) -> Plan:
+        """Return what a run asked for now would copy; nothing is changed.
+
+        Raises:
+            McrError: a node stopped answering.
+        """
+        plan = Plan()
+        found = await self._begin(asked=True)
+        if found is None:
+            return plan
+        models: dict[str, _Model] = {}
+        async for _ in self._look_through(found, models, again=True):
+            pass
+        short = [copies for model in models.values() for copies in model.known.short.values()]
+        plan.lost = sum(not copies.holders for copies in short)
+        todo = sorted(
+            ((copies, len(self._targets(found, copies, {}))) for copies in short if copies.holders),
+            key=lambda each: each[0].manifest,
+        )
+        census = self._census(found)
+        for manifest, group in groupby(todo, key=lambda each: each[0].manifest):
+            times = {copies.chunk_id: count for copies, count in group if count}
+            for chunk_id, (_, length_bytes) in (await census.measure(manifest, list(times))).items():
+                plan.bytes_total += length_bytes * times[chunk_id]
+            plan.chunks += len(times)
+        return plan
+
+    # ---- counting ----
+
+    async def _begin(self, *, asked: bool) -> _Round | None:
+        """Return who takes part now; None when nobody does, or it is not known yet who does."""
+        present = await self._presence.look()
+        membership = self._log.membership
+        myself = membership.get(self._log.node_id)
+        if myself is None or (present.silent and not asked):
+            return None
+        members = len(present.alive) + len(present.silent) + len(present.gone) + 1
+        return _Round(present, myself, min(COPIES, members))
+
+    def _among(self, found: _Round) -> tuple[tuple[int, ...], int]:
+        return tuple(member.node_id for member in found.nodes), found.wanted
+
+    def _census(self, found: _Round) -> Census:
+        return Census(self._chunks, self._holders, self._log.node_id, found.present.alive, found.wanted)
+
+    async def _look_through(
+        self, found: _Round, models: dict[str, _Model], *, again: bool
+    ) -> AsyncGenerator[Step]:
+        """Count the copies of all chunks that this node looks after; bring `models` up to date.
+
+        Args:
+            found: who takes part.
+            models: what is known.
+            again: also those versions that were looked through before.
+        """
+        census = self._census(found)
+        summaries = await self._mine(found)
+        for name in [name for name in models if name not in summaries]:
+            del models[name]
+        total = sum(summary.version_count for summary in summaries.values())
+        done = 0
+        for name, summary in summaries.items():
+            now_ns = self._clock.monotonic_ns()
+            model = models.setdefault(name, _Model())
+            is_old = now_ns - model.looked_ns >= REWALK_S * NS_PER_S
+            fresh = _Model(looked_ns=now_ns) if again or is_old or not model.looked_at else model
+            after = fresh.looked_at
+            async for version in self._versions(name, after):
+                async for counted in census.count(version.manifest, fresh.known):
+                    self._counted += counted.chunks
+                    await self._name_lost(census, version, counted.short, fresh)
+                    yield Step("versions looked through", done, total, counted.cost_bytes)
+                done += 1
+            done += after
+            fresh.looked_at = summary.version_count
+            models[name] = fresh
+            yield Step("versions looked through", done, total, 0)
+
+    async def _mine(self, found: _Round) -> dict[str, ModelSummary]:
+        """Return the models that this node looks after."""
+        mine: dict[str, ModelSummary] = {}
+        after = ""
+        while page := await self._log.run(
+            partial(queries.list_models, self._log.view(), after=after, limit=PAGE_MAX)
+        ):
+            for summary in page:
+                first = self._order(found.nodes, ChunkId(digest(summary.name.encode())))[0]
+                if first.node_id == self._log.node_id:
+                    mine[summary.name] = summary
+            after = page[-1].name
+        return mine
+
+    async def _versions(self, model: str, after: int) -> AsyncGenerator[Version]:
+        before: int | None = None
+        while page := await self._log.run(
+            partial(queries.list_versions, self._log.view(), model, before=before, limit=PAGE_MAX)
+        ):
+            for version in page:
+                if version.number <= after:
+                    return
+                yield version
+            before = page[-1].number
+
+    async def _name_lost(
+        self, census: Census, version: Version, short: Sequence[Copies], model: _Model
+    ) -> None:
+        lost = [copies.chunk_id for copies in short if not copies.holders]
+        fresh = [chunk_id for chunk_id in lost if chunk_id not in model.lost]
+        fresh = fresh[: max(0, LOST_NAMED_MAX - len(model.lost))]
+        if fresh:
+            files = await census.measure(version.manifest, fresh)
+            model.lost |= {one: Lost(files[one][0] if one in files else "") for one in fresh}
+        name = f"{version.model}@v{version.number}"
+        for chunk_id in lost:
+            known = model.lost.get(chunk_id)
+            # An id may come more than once in a version.
+            is_new = known is not None and name not in known.versions
+            if known is not None and is_new and len(known.versions) < VERSIONS_NAMED_MAX:
+                known.versions.append(name)
+
+    # ---- copying ----
+
+    async def _copy_all(self, found: _Round) -> AsyncGenerator[Step]:
+        """Copy what has too few copies, that with the fewest first."""
+        todo = [
+            (model, copies)
+            for model in self._models.values()
+            for copies in model.known.short.values()
+            if copies.holders
+        ]
+        todo.sort(key=lambda each: (len(each[1].holders), each[1].holders, each[1].manifest))
+        refused: dict[int, McrError] = {}
+        done = 0
+        alike = groupby(todo, key=lambda each: (each[1].holders, each[1].manifest))
+        for _, group in alike:
+            each = list(group)
+            for start in range(0, len(each), CHUNKS_AT_ONCE):
+                part = each[start : start + CHUNKS_AT_ONCE]
+                cost_bytes = await self._copy(found, [copies for _, copies in part], refused)
+                done += len(part)
+                if cost_bytes:
+                    for model, copies in part:
+                        del model.known.short[copies.chunk_id]
+                        model.known.enough[copies.chunk_id] = None
+                yield Step("chunks copied", done, len(todo), cost_bytes)
+
+    def _targets(self, found: _Round, copies: Copies, refused: Mapping[int, McrError]) -> list[Member]:
+        free = [
+            member
+            for member in self._order(found.nodes, copies.manifest)
+            if member.node_id not in copies.holders and member.node_id not in refused
+        ]
+        return free[: found.wanted - len(copies.holders)]
+
+    async def _copy(self, found: _Round, part: Sequence[Copies], refused: dict[int, McrError]) -> int:
+        """Bring chunks with the same holders to where they lack; durable there when this returns.
+
+        Returns:
+            How many bytes were sent; 0 when there are too few nodes that take them, or the holder lost them.
+        """
+        ids = [copies.chunk_id for copies in part]
+        try:
+            chunks = await self._read(found, ids, part[0].holders)
+        except McrError:
+            # Damaged there, or gone silent: counted anew by the next run.
+            return 0
+        length_bytes = sum(len(chunk.data) for chunk in chunks)
+        sent_bytes = 0
+        while targets := self._targets(found, part[0], refused):
+            for member in targets:
+                try:
+                    await self._write(member, chunks)
+                except McrError as error:
+                    # Full, or gone silent: another one takes it.
+                    refused[member.node_id] = error
+                    continue
+                # Not chosen once more for the same chunks.
+                part = [replace(each, holders=(*each.holders, member.node_id)) for each in part]
+                self._copied += len(ids)
+                self._bytes_copied += length_bytes
+                sent_bytes += length_bytes
+        return max(1, sent_bytes) if len(part[0].holders) >= found.wanted else 0
+
+    async def _read(self, found: _Round, ids: Sequence[ChunkId], holders: Sequence[int]) -> list[Chunk]:
+        if self._log.node_id in holders:
+            data = await self._chunks.get(ids)
+        else:
+            data = await self._holders.get(found.get(holders[0]).address, ids)
+        # Verified at either end: here when it was read or received, there when it is received.
+        return [Chunk(one, each) for one, each in zip(ids, data, strict=True)]
+
+    async def _write(self, member: Member, chunks: Sequence[Chunk]) -> None:
+        if member.node_id == self._log.node_id:
+            await self._chunks.put(chunks)
+            await self._chunks.sync()
+        else:
+            await self._holders.put(member.address, chunks)
+            await self._holders.sync(member.address)
+
+    def _why_not_all(self, found: _Round) -> str:
+        if said := self.findings():
+            return said[0]
+        if len(found.nodes) < found.wanted:
+            return f"{self.under_replicated} chunks need another node, and no other answers"
+        return f"{self.under_replicated} chunks could not be copied; it is tried again"
+
+
+def _sentence(chunk_id: ChunkId, lost: Lost) -> str:
+    versions = ", ".join(lost.versions) or "some version"
+    what = f"{lost.file} of {versions}" if lost.file else versions
+    return f"chunk {chunk_id.hex()}, needed by {what}, is on no node that answers"
