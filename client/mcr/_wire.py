@@ -23,6 +23,7 @@ from mcr.model import (
     RefMove,
     Version,
     VersionId,
+    WorkerStatus,
 )
 from mcr.record import Record, decode_record, encode_record, version_id
 from mcr.v1 import admin_pb2 as admin
@@ -312,3 +313,28 @@ def error_from_wire(data: bytes) -> McrError:
             detail.code, f"{detail.message} ({detail.hint})" if detail.hint else detail.message
         )
     return error
+
+
+_WORKER_STATES = {
+    admin.WORKER_STATE_IDLE: "idle",
+    admin.WORKER_STATE_RUNNING: "running",
+    admin.WORKER_STATE_PAUSED: "paused",
+}
+
+
+def worker_from_wire(worker: admin.Worker) -> WorkerStatus:
+    """Read how one kind of background work does."""
+    return WorkerStatus(
+        member=worker.member,
+        name=worker.name,
+        state=_WORKER_STATES.get(worker.state, "unknown"),
+        doing=worker.doing,
+        done=worker.done,
+        total=worker.total,
+        runs=worker.runs,
+        started_ms=worker.started_ms,
+        ended_ms=worker.ended_ms,
+        error=worker.error,
+        counts={count.name: count.value for count in worker.counts},
+        findings=tuple(worker.findings),
+    )

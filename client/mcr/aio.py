@@ -46,6 +46,7 @@ from mcr.model import (
 from mcr.reading import PAGE_MAX, ModelReader, fields_of
 from mcr.references import DEFAULT_BRANCH, check_model
 from mcr.scanning import scan
+from mcr.upkeep import UpkeepCalls
 from mcr.v1 import admin_pb2 as admin
 from mcr.v1 import versions_pb2 as pb
 
@@ -96,7 +97,7 @@ def _principal() -> str:
     return f"local:{getpass.getuser()}"
 
 
-class AsyncClient(MembershipCalls):
+class AsyncClient(MembershipCalls, UpkeepCalls):
     """A connection to a store. Make one with `connect`; close it, or use it as a context manager."""
 
     def __init__(self, connection: Connection) -> None:

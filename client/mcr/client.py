@@ -36,10 +36,13 @@ from mcr.model import (
     Ref,
     RefKind,
     RefMove,
+    RepairPlan,
     StorageSummary,
     StoreStatus,
     Tensor,
     Version,
+    WorkersAsked,
+    WorkersReport,
 )
 from mcr.reading import PAGE_MAX
 from mcr.references import DEFAULT_BRANCH
@@ -239,6 +242,23 @@ class Client:
     def transfer_leadership(self, name: str = "") -> str:
         """See `AsyncClient.transfer_leadership`."""
         return self._loop.run(self._client.transfer_leadership(name), "cluster transfer-leader")
+
+    def workers(self, name: str = "", *, member: str = "") -> WorkersReport:
+        """See `AsyncClient.workers`."""
+        return self._loop.run(self._client.workers(name, member=member), "status of workers")
+
+    def start_worker(self, name: str, *, member: str = "", at_full_speed: bool = False) -> WorkersAsked:
+        """See `AsyncClient.start_worker`."""
+        asked = self._client.start_worker(name, member=member, at_full_speed=at_full_speed)
+        return self._loop.run(asked, f"{name} start")
+
+    def pause_worker(self, name: str, *, member: str = "") -> WorkersAsked:
+        """See `AsyncClient.pause_worker`."""
+        return self._loop.run(self._client.pause_worker(name, member=member), f"{name} pause")
+
+    def plan_repair(self, *, member: str = "") -> RepairPlan:
+        """See `AsyncClient.plan_repair`."""
+        return self._loop.run(self._client.plan_repair(member=member), "repair --dry-run")
 
     def check(self, *, deep: bool = True, progress: Callable[[int, int], None] | None = None) -> CheckReport:
         """See `AsyncClient.check`."""

@@ -94,6 +94,18 @@ class AdminApi(Protocol):
     ) -> admin.TransferLeadershipResponse:
         """Let another voter lead."""
 
+    async def list_workers(self, request: admin.ListWorkersRequest) -> admin.ListWorkersResponse:
+        """Say how background work does."""
+
+    async def start_worker(self, request: admin.StartWorkerRequest) -> admin.StartWorkerResponse:
+        """Let background work run now."""
+
+    async def pause_worker(self, request: admin.PauseWorkerRequest) -> admin.PauseWorkerResponse:
+        """Let background work rest."""
+
+    async def plan_repair(self, request: admin.PlanRepairRequest) -> admin.PlanRepairResponse:
+        """Say what a repair would copy."""
+
 
 class Connection(Protocol):
     """An open way to a node."""

@@ -386,6 +386,68 @@ class ClusterStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """One kind of background work of one node.
+
+    Attributes:
+        member: name of the node.
+        name: `repair` or `scrub`.
+        state: `idle`, `running` or `paused`.
+        doing: what `done` and `total` count; "" before the first step. `total` is 0 while nobody knows.
+        runs: that came to their end since the node started.
+        started_ms, ended_ms: of the last run, milliseconds since 1970; 0 = there was none.
+        error: how the last run failed; "" when it did not.
+        counts: by name, most of them since the node started.
+        findings: what a person should know, one sentence each.
+    """
+
+    member: str
+    name: str
+    state: str
+    doing: str
+    done: int
+    total: int
+    runs: int
+    started_ms: int
+    ended_ms: int
+    error: str
+    counts: Mapping[str, int]
+    findings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersReport:
+    """How background work does; `silent` are the names of members that did not answer."""
+
+    workers: tuple[WorkerStatus, ...]
+    silent: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersAsked:
+    """Names of the members that did what was asked, and of those that did not answer."""
+
+    members: tuple[str, ...]
+    silent: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RepairPlan:
+    """What a repair started now would copy.
+
+    Attributes:
+        bytes_total: of the copies, before encoding.
+        chunks_lost: that no node has which answers, so they cannot be copied.
+        silent: names of members that did not answer; what they look after is not in it.
+    """
+
+    chunks: int
+    bytes_total: int
+    chunks_lost: int
+    silent: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CheckReport:
     """What a check of a store found.
 

@@ -229,3 +229,19 @@ class RemoteAdmin:
     ) -> admin.TransferLeadershipResponse:
         """See AdminApi."""
         return await self._calls.unary(lambda way: way.admin.TransferLeadership, request)
+
+    async def list_workers(self, request: admin.ListWorkersRequest) -> admin.ListWorkersResponse:
+        """See AdminApi."""
+        return await self._calls.unary(lambda way: way.admin.ListWorkers, request)
+
+    async def start_worker(self, request: admin.StartWorkerRequest) -> admin.StartWorkerResponse:
+        """See AdminApi."""
+        return await self._calls.unary(lambda way: way.admin.StartWorker, request)
+
+    async def pause_worker(self, request: admin.PauseWorkerRequest) -> admin.PauseWorkerResponse:
+        """See AdminApi."""
+        return await self._calls.unary(lambda way: way.admin.PauseWorker, request)
+
+    async def plan_repair(self, request: admin.PlanRepairRequest) -> admin.PlanRepairResponse:
+        """See AdminApi."""
+        return await self._calls.unary(lambda way: way.admin.PlanRepair, request, try_s=LONG_CALL_S)

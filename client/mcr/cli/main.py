@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import shell_complete
 
-from mcr.cli import cluster, commits, files, metrics, misc, node, output, refs, settings, stores
+from mcr.cli import cluster, commits, files, metrics, misc, node, output, refs, settings, stores, upkeep
 from mcr.cli.options import Group
 from mcr.cli.output import Output
 from mcr.errors import FailedError, McrError, OutOfSpaceError
@@ -74,6 +74,8 @@ for _command in (
     refs.rollback,
     metrics.report,
     cluster.cluster,
+    upkeep.repair,
+    upkeep.scrub,
     node.node,
     stores.doctor,
     misc.completion,

@@ -99,6 +99,9 @@ class ClusterChunks(LocalChunks):
         part = ids[:CHUNKS_AT_ONCE]
         silent = await self._fetch(part)
         frame, count, error = await super().get_frame(part)
+        if count:
+            # The one after may be damaged as well: it begins the next frame, and is healed then.
+            return frame, count, None
         return frame, count, _told_apart(error, silent) if isinstance(error, MissingChunkError) else error
 
     async def _fetch(self, ids: Sequence[ChunkId]) -> list[str]:
