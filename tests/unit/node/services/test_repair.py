@@ -1,0 +1,356 @@
+"""Repair counts the copies of all that versions need, and makes those that lack, most endangered first."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from google.protobuf.message import Message
+
+from mcr.errors import FailedError, UnavailableError
+from mcr.manifest import ManifestBuilder
+from mcr.model import Chunk, ChunkId, ChunkRef, LogIndex, RequestId
+from mcr.v1 import admin_pb2 as pb
+from mcr_node.core.members import Member
+from mcr_node.core.state.commands import CommitVersion
+from mcr_node.services import repair
+from mcr_node.services.cluster_chunks import ClusterChunks, _in_order
+from mcr_node.services.colleagues import Response
+from mcr_node.services.presence import Presence
+from mcr_node.services.repair import NEW_VERSIONS_S, REWALK_S, SILENCE_S, Repair
+from tests.conformance.memory_chunk_store import MemoryChunkStore
+from tests.support.holders import MemoryHolders
+from tests.support.memory_log import MemoryLog, SharedLog
+from tests.unit.client.manifest.samples import file_entry
+
+MODEL = "vision/net"
+CHUNK_BYTES = 1000
+B, C, D = "b:1", "c:1", "d:1"
+
+
+class Others(MemoryHolders):
+    """The other nodes: what they hold, and whether they answer."""
+
+    async def admin(
+        self,
+        address: str,
+        rpc: str,
+        request: Message,
+        kind: type[Response],
+        *,
+        timeout_s: float | None = None,
+    ) -> Response:
+        assert rpc == "Ping"
+        if address in self.silent:
+            raise UnavailableError(address, "it does not answer")
+        return kind()
+
+    async def store_status(self, address: str) -> pb.GetStoreStatusResponse:
+        return pb.GetStoreStatusResponse()
+
+
+def by_id(members: Sequence[Member], _: ChunkId) -> Sequence[Member]:
+    """This node, which is 1, before the others: so it looks after all models, and takes copies first."""
+    return sorted(members, key=lambda member: member.node_id)
+
+
+class Scene:
+    """Node 1 of four, and what they hold."""
+
+    def __init__(self, executor: ThreadPoolExecutor) -> None:
+        self.store = MemoryChunkStore()
+        self.others = Others(B, C, D)
+        self.members = [Member(1, "a", "a:1"), Member(2, "b", B), Member(3, "c", C), Member(4, "d", D)]
+        self.shared = SharedLog(self.members[0])
+        self.log: MemoryLog = self.shared.open(1)
+        self.chunks = ClusterChunks(self.store, executor, self.others, self.rest)
+        self.repair = self.repair_by(by_id)
+
+    def rest(self) -> list[Member]:
+        return self.members[1:]
+
+    def repair_by(self, order: repair.Order) -> Repair:
+        presence = Presence(self.others, self.rest, self.log.clock, silence_s=SILENCE_S)
+        return Repair(self.log, self.chunks, self.others, presence, self.log.clock, order)
+
+    @property
+    def stores(self) -> dict[str, MemoryChunkStore]:
+        return {"a:1": self.store, **self.others.stores}
+
+    def copies(self, chunk_id: ChunkId) -> list[str]:
+        return [
+            address
+            for address, store in self.stores.items()
+            if chunk_id in store.durable and address not in self.others.silent
+        ]
+
+    async def begin(self) -> None:
+        await self.log.wait_applied(LogIndex(1))
+        for member in self.members[1:]:
+            await self.log.members.add(member)
+
+    async def commit(self, seed: int, *on: str, model: str = MODEL, files: int = 1) -> list[Chunk]:
+        """Make a version of some files of one chunk each, and return all its chunks, those of files first."""
+        made: list[Chunk] = []
+        builder = ManifestBuilder(made.append)
+        content = [Chunk.of(b"%8d" % (seed * 1000 + number) * 125) for number in range(files)]
+        for number, chunk in enumerate(content):
+            entry = file_entry(f"file{number:03}", CHUNK_BYTES, content=number)
+            builder.add(entry, [ChunkRef(chunk.id, CHUNK_BYTES)])
+        root = builder.finish().root
+        for address in on:
+            self.stores[address].put(content + made)
+            self.stores[address].sync()
+        await self.log.propose(
+            CommitVersion(
+                request_id=RequestId(b"%d" % seed),
+                principal="somebody",
+                at_ms=1,
+                model=model,
+                branch="main",
+                expected_head=None,
+                parent=None,
+                description="",
+                parameters={},
+                manifest=root,
+                bytes_total=files * CHUNK_BYTES,
+                file_count=files,
+                chunk_count=files,
+                metrics={},
+            )
+        )
+        return content + made
+
+    async def run(self, *, asked: bool = False) -> None:
+        async for _ in self.repair.run(asked=asked):
+            pass
+
+    def wait(self, seconds: float) -> None:
+        self.log.clock.ms += round(seconds * 1000)
+
+
+def tell(story: Callable[[Scene], Coroutine[Any, Any, None]]) -> None:
+    async def told() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            scene = Scene(executor)
+            await scene.begin()
+            await story(scene)
+
+    asyncio.run(told())
+
+
+def test_what_has_one_copy_gets_a_second_and_what_has_two_is_left() -> None:
+    async def story(scene: Scene) -> None:
+        alone = await scene.commit(1, C, files=20)
+        paired = await scene.commit(2, B, D, files=20)
+        await scene.run()
+        assert all(scene.copies(chunk.id) == ["a:1", C] for chunk in alone)
+        assert all(scene.copies(chunk.id)[-2:] == [B, D] for chunk in paired)
+        counts = scene.repair.counts()
+        # Nodes of the manifest may be here by then: they were fetched to be walked.
+        assert 20 <= counts["chunks_copied"] <= len(alone)
+        assert counts["bytes_copied"] >= 20 * CHUNK_BYTES
+        assert counts["chunks_under_replicated"] == 0
+
+    tell(story)
+
+
+def test_the_most_endangered_chunks_are_copied_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repair, "COPIES", 3)
+
+    async def story(scene: Scene) -> None:
+        two = await scene.commit(1, "a:1", B, files=9)
+        one = await scene.commit(2, "a:1", files=9)
+        await scene.run()
+        order = scene.others.put_order
+        first_of_two = min(order.index(chunk.id) for chunk in two)
+        assert all(order.index(chunk.id) < first_of_two for chunk in one)
+        assert all(len(scene.copies(chunk.id)) == 3 for chunk in one + two)
+
+    tell(story)
+
+
+def test_a_silent_node_is_waited_for_and_replaced_once_it_is_gone() -> None:
+    async def story(scene: Scene) -> None:
+        chunks = await scene.commit(1, "a:1", B)
+        await scene.run()
+        scene.others.silent.append(B)
+        assert not await scene.repair.is_due()
+        scene.wait(SILENCE_S - 1)
+        assert not await scene.repair.is_due()
+        scene.wait(1)
+        assert await scene.repair.is_due()
+        await scene.run()
+        assert all(scene.copies(chunk.id) == ["a:1", C] for chunk in chunks)
+
+        # It comes back, with its copies: one more than needed does no harm.
+        scene.others.silent.clear()
+        assert await scene.repair.is_due()
+        await scene.run()
+        assert scene.repair.under_replicated == 0
+        assert not await scene.repair.is_due()
+
+    tell(story)
+
+
+def test_a_node_that_answers_again_in_time_is_not_replaced() -> None:
+    async def story(scene: Scene) -> None:
+        await scene.commit(1, "a:1", B)
+        await scene.run()
+        scene.others.silent.append(B)
+        assert not await scene.repair.is_due()
+        scene.others.silent.clear()
+        scene.wait(SILENCE_S / 2)
+        assert not await scene.repair.is_due()
+        scene.others.silent.append(B)
+        scene.wait(SILENCE_S / 2)
+        assert not await scene.repair.is_due()
+        assert scene.others.put_order == []
+
+    tell(story)
+
+
+def test_whoever_asks_does_not_wait_for_the_silent() -> None:
+    async def story(scene: Scene) -> None:
+        chunks = await scene.commit(1, "a:1", B)
+        scene.others.silent.append(B)
+        await scene.run(asked=True)
+        assert all(scene.copies(chunk.id) == ["a:1", C] for chunk in chunks)
+
+    tell(story)
+
+
+def test_an_unchanged_cluster_is_not_looked_through_again_before_its_time() -> None:
+    async def story(scene: Scene) -> None:
+        await scene.commit(1, "a:1", B, files=30)
+        assert await scene.repair.is_due()
+        await scene.run()
+        scene.wait(REWALK_S - 1)
+        assert not await scene.repair.is_due()
+        scene.wait(1)
+        assert await scene.repair.is_due()
+        before = scene.others.asked
+        await scene.run()
+        assert scene.others.asked > before
+
+    tell(story)
+
+
+def test_of_a_model_with_new_versions_only_these_are_looked_through() -> None:
+    async def story(scene: Scene) -> None:
+        await scene.commit(1, "a:1", B, files=50)
+        await scene.run()
+        before = scene.repair.counts()["chunks_counted"]
+        fresh = await scene.commit(2, "a:1", files=3)
+        assert not await scene.repair.is_due()
+        scene.wait(NEW_VERSIONS_S)
+        assert await scene.repair.is_due()
+        await scene.run()
+        assert scene.repair.counts()["chunks_counted"] - before == len(fresh)
+        assert all(len(scene.copies(chunk.id)) == 2 for chunk in fresh)
+
+    tell(story)
+
+
+def test_a_dry_run_says_what_a_run_does_and_copies_nothing() -> None:
+    async def story(scene: Scene) -> None:
+        chunks = await scene.commit(1, "a:1", files=12)
+        plan = await scene.repair.plan()
+        assert scene.others.put_order == []
+        assert scene.repair.counts()["chunks_under_replicated"] == 0
+        await scene.run()
+        counts = scene.repair.counts()
+        assert (plan.chunks, plan.bytes_total) == (len(chunks), counts["bytes_copied"])
+        assert counts["chunks_copied"] == len(chunks)
+
+    tell(story)
+
+
+def test_a_node_that_is_full_is_passed_over() -> None:
+    async def story(scene: Scene) -> None:
+        chunks = await scene.commit(1, "a:1", files=20)
+        scene.others.full.append(B)
+        await scene.run()
+        assert all(scene.copies(chunk.id) == ["a:1", C] for chunk in chunks)
+
+    tell(story)
+
+
+def test_when_nobody_can_take_a_copy_it_stays_counted_and_is_tried_again() -> None:
+    async def story(scene: Scene) -> None:
+        chunks = await scene.commit(1, "a:1", files=3)
+        scene.others.full += [B, C, D]
+        with pytest.raises(FailedError, match="tried again"):
+            await scene.run()
+        assert scene.repair.under_replicated == len(chunks)
+        assert not await scene.repair.is_due()
+        scene.others.full.clear()
+        scene.wait(repair.AGAIN_S)
+        assert await scene.repair.is_due()
+        await scene.run()
+        assert scene.repair.under_replicated == 0
+
+    tell(story)
+
+
+def test_a_copy_that_turns_out_damaged_is_no_source() -> None:
+    async def story(scene: Scene) -> None:
+        chunks = await scene.commit(1, C, files=3)
+        scene.others.stores[C].damage(chunks[0].id)
+        with pytest.raises(FailedError):
+            await scene.run()
+        with pytest.raises(FailedError, match=f"{chunks[0].id.hex()}, needed by file000 of {MODEL}@v1, is"):
+            await scene.run()
+        assert scene.repair.lost == 1
+        assert all(len(scene.copies(chunk.id)) == 2 for chunk in chunks[1:])
+
+    tell(story)
+
+
+@pytest.mark.parametrize("which", [0, -1], ids=["content", "manifest"])
+def test_a_chunk_that_nobody_has_is_named_with_all_versions_that_need_it(which: int) -> None:
+    async def story(scene: Scene) -> None:
+        chunks = await scene.commit(1, "a:1", B)
+        await scene.commit(1000, "a:1", B, model="other/net")
+        lost = chunks[which]
+        for store in scene.stores.values():
+            store.remove([lost.id])
+        with pytest.raises(FailedError, match=lost.id.hex()):
+            await scene.run()
+        (said,) = scene.repair.findings()
+        assert f"{MODEL}@v1" in said
+        assert ("file000" in said) == (which == 0)
+        assert (scene.repair.lost, scene.repair.under_replicated) == (1, 1)
+
+        scene.stores[D].put([lost])
+        await scene.run()
+        assert (scene.repair.lost, scene.repair.findings()) == (0, [])
+
+    tell(story)
+
+
+def test_each_model_is_looked_after_by_one_node() -> None:
+    async def story(scene: Scene) -> None:
+        names = [f"many/net{number}" for number in range(30)]
+        for number, name in enumerate(names):
+            await scene.commit(number, "a:1", B, model=name)
+        mine = scene.repair_by(_in_order)
+        async for _ in mine.run(asked=False):
+            pass
+        counted = mine.counts()["chunks_counted"]
+        # Two chunks each: of the file and of the manifest. A fair share of four nodes, and not all.
+        assert 0 < counted < 2 * len(names)
+
+    tell(story)
+
+
+def test_the_last_node_that_answers_counts_what_it_cannot_copy() -> None:
+    async def story(scene: Scene) -> None:
+        chunks = await scene.commit(1, "a:1", B)
+        scene.others.silent += [B, C, D]
+        with pytest.raises(FailedError, match="no other answers"):
+            await scene.run(asked=True)
+        assert scene.repair.under_replicated == len(chunks)
+
+    tell(story)
