@@ -49,15 +49,20 @@ class _Colleague:
         Raises:
             UnavailableError: it does not, or did not a moment ago.
         """
+        if asyncio.get_running_loop().time() - self._answered_at_s <= TRUST_S:
+            return self._chunks
         if self._asking is not None and not self._asking.done():
             raise UnavailableError(self._address, "it did not answer a moment ago")
-        if asyncio.get_running_loop().time() - self._answered_at_s > TRUST_S:
-            try:
-                await self._ask()
-            except TransientError as failure:
-                self._asking = asyncio.create_task(self._ask_again(), name="mcr-colleague")
-                raise failure.error from failure
+        try:
+            await self._ask()
+        except TransientError as failure:
+            self._asking = asyncio.create_task(self._ask_again(), name="mcr-colleague")
+            raise failure.error from failure
         return self._chunks
+
+    def answered(self) -> None:
+        """Note that it answered just now, whatever it was asked: it is back, if it was silent."""
+        self._answered_at_s = asyncio.get_running_loop().time()
 
     async def _ask(self) -> None:
         nodes = self.calls.nodes
@@ -69,7 +74,7 @@ class _Colleague:
             raise TransientError(
                 UnavailableError(self._address, error.details() or error.code().name)
             ) from error
-        self._answered_at_s = asyncio.get_running_loop().time()
+        self.answered()
 
     async def _ask_again(self) -> None:
         for _ in range(ASKS_MAX):
@@ -134,13 +139,16 @@ class GrpcColleagues:
 
     async def store_status(self, address: str) -> pb.GetStoreStatusResponse:
         """See `Colleagues`."""
-        calls = self._at(address).calls
+        colleague = self._at(address)
+        calls = colleague.calls
         way = calls.nodes.sole
         try:
             request = pb.GetStoreStatusRequest()
-            return await way.admin.GetStoreStatus(request, timeout=CALL_S, metadata=calls.metadata)
+            status = await way.admin.GetStoreStatus(request, timeout=CALL_S, metadata=calls.metadata)
         except grpc.aio.AioRpcError as error:
             raise UnavailableError(address, error.details() or error.code().name) from error
+        colleague.answered()
+        return status
 
     async def get(self, address: str, ids: Sequence[ChunkId]) -> list[bytes]:
         """See `Holders`."""
