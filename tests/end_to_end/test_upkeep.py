@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import mcr
+from mcr.errors import InvalidArgumentError
 from mcr.manifest import drain, walk_ids
 from mcr.model import ChunkId
 from mcr.testing import LocalCluster
@@ -177,6 +179,76 @@ def test_a_read_finds_flipped_bits_and_heals_them_from_a_peer(cluster: LocalClus
     after = scrubbed(cluster, 0)
     damaged = after["chunks_damaged"] - before["chunks_damaged"]
     assert damaged == after["chunks_healed"] - before["chunks_healed"] > 0
+
+
+def test_any_node_steers_the_work_of_all_of_them(cluster: LocalCluster) -> None:
+    def states(*node: str) -> dict[str, str]:
+        told = mcr_command("repair", "status", *node, "--json", cluster=cluster.nodes[2].address)
+        assert told.returncode == 0, told.stderr
+        lines = [json.loads(line) for line in told.stdout.splitlines()]
+        assert {line["worker"] for line in lines} == {"repair"}
+        return {line["member"]: line["state"] for line in lines}
+
+    paused = mcr_command("repair", "pause", "--json", cluster=cluster.nodes[0].address)
+    assert json.loads(paused.stdout) == {"paused": "repair", "members": ["n1", "n2", "n3"], "silent": []}
+    assert states() == {"n1": "paused", "n2": "paused", "n3": "paused"}
+
+    started = mcr_command("repair", "start", "--node", "n2", cluster=cluster.nodes[0].address)
+    assert started.stdout == "n2\n"
+    assert states("--node", "n2").keys() == {"n2"}
+    until(lambda: states("--node", "n2") == {"n2": "idle"}, PATIENCE_S)
+    assert states()["n1"] == "paused"
+    assert mcr_command("repair", "start", cluster=cluster.nodes[1].address).returncode == 0
+    until(lambda: "paused" not in states().values(), PATIENCE_S)
+
+
+def test_what_is_not_there_cannot_be_steered(cluster: LocalCluster, tmp_path: Path) -> None:
+    where = cluster.nodes[0].address
+    assert mcr_command("scrub", "status", "--node", "n9", cluster=where).returncode == 3
+    assert mcr_command("repair", cluster=where).returncode == 2
+    assert mcr_command("repair", "--dry-run", "status", cluster=where).returncode == 2
+    with cluster.connect(0) as client, pytest.raises(InvalidArgumentError, match="repair, scrub"):
+        client.start_worker("tea")
+    store = tmp_path / "store"
+    mcr.init(store)
+    embedded = mcr_command("scrub", "start", cluster=str(store))
+    assert embedded.returncode == 1
+    assert "mcr doctor" in embedded.stderr
+
+
+def test_a_dry_run_says_what_is_copied_later(tmp_path: Path) -> None:
+    with LocalCluster(3, heartbeat_ms=HEARTBEAT_MS, election_ms=ELECTION_MS) as trio:
+        # given
+        with trio.connect(0) as client:
+            made = client.model("plan/net").commit(write(tmp_path / "in", 21))
+            for name in ("repair", "scrub"):
+                client.pause_worker(name)
+        trio.kill(0)
+        trio.leader()
+
+        # when
+        told = mcr_command("repair", "--dry-run", "--json", cluster=trio.nodes[1].address)
+
+        # then
+        assert told.returncode == 0, told.stderr
+        plan = json.loads(told.stdout)
+        assert plan["silent"] == ["n1"]
+        assert plan["chunks"] > 0
+        assert plan["chunks_lost"] == 0
+        # All of the content and its manifest, but for nodes that were fetched to be read.
+        assert LENGTH_BYTES <= plan["bytes_total"] < LENGTH_BYTES * 1.1
+        with trio.connect(1) as client:
+            assert sum(one.counts["chunks_copied"] for one in client.workers("repair").workers) == 0
+            asked = client.start_worker("repair", at_full_speed=True)
+            assert (asked.members, asked.silent) == (("n2", "n3"), ("n1",))
+
+            def copied() -> tuple[int, int]:
+                counts = [one.counts for one in client.workers("repair").workers]
+                return sum(c["chunks_copied"] for c in counts), sum(c["bytes_copied"] for c in counts)
+
+            until(lambda: copied()[1] >= LENGTH_BYTES, PATIENCE_S)
+            until(lambda: client.cluster_status().chunks_under_replicated == 0, PATIENCE_S)
+            assert plan["chunks"] - 5 <= copied()[0] <= made.chunks_total + 5
 
 
 def damage(cluster: LocalCluster, i: int, payload: bytes) -> int:

@@ -15,6 +15,7 @@ from mcr.errors import (
 )
 from mcr_node import embedded, main
 from mcr_node.config import NodeSettings, Value, settle
+from mcr_node.services.upkeep import Pace
 from mcr_node.storage import node_folder, store_folder
 from mcr_node.transport.colleagues import GrpcColleagues
 
@@ -46,6 +47,15 @@ def test_flags_go_before_the_file_and_its_folder_is_where_paths_count_from(tmp_p
     )
 
 
+def test_the_file_says_how_eager_background_work_is(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text(
+        "repair_silence_s = 5\nrepair_bytes_per_s = 6\nscrub_period_s = 7\nscrub_bytes_per_s = 8\n"
+    )
+    found = settle({"name": "n1", "data": tmp_path}, bootstrap=False, config=file)
+    assert found.pace == Pace(5, 6, 7, 8)
+
+
 @pytest.mark.parametrize(
     ("flags", "text", "error"),
     [
@@ -58,6 +68,8 @@ def test_flags_go_before_the_file_and_its_folder_is_where_paths_count_from(tmp_p
         ({"name": "n1", "data": "d", "listen": "::1:7101"}, "", InvalidArgumentError),
         ({"name": "n1", "data": "d", "http": "x"}, "", InvalidArgumentError),
         ({"name": "n1", "data": "d", "capacity": 1}, "", InvalidArgumentError),
+        ({"name": "n1", "data": "d"}, "repair_silence_s = 0", InvalidArgumentError),
+        ({"name": "n1", "data": "d"}, "scrub_bytes_per_s = -1", InvalidArgumentError),
         ({"name": "n1", "data": "d"}, "nmae = 'x'", InvalidArgumentError),
         ({"name": "n1", "data": "d"}, "capacity = true", InvalidArgumentError),
         ({"name": "n1", "data": "d"}, "listen = 7101", InvalidArgumentError),
