@@ -9,10 +9,8 @@ forks workers (`torch.utils.data.DataLoader`, `multiprocessing`) does so before 
 method `spawn`. `close` has nothing to save: what a call returned was durable then.
 """
 
-import asyncio
 import io
-import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +20,8 @@ from mcr import aio
 from mcr.checkout import CheckoutProgress, CheckoutResult
 from mcr.committing import CommitProgress
 from mcr.comparing import Diff, DiffProgress
-from mcr.errors import DeadlineError
 from mcr.files import RangeFile
+from mcr.loop_thread import LoopThread
 from mcr.model import (
     CheckReport,
     ClusterStatus,
@@ -48,14 +46,10 @@ from mcr.reading import PAGE_MAX
 from mcr.references import DEFAULT_BRANCH
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from numpy.typing import NDArray
 
 Result = TypeVar("Result")
 _BUFFER_BYTES = 1024 * 1024
-# How late a signal may be noticed that another thread was interrupted by.
-SIGNAL_WAIT_S = 0.2
 
 
 def connect(where: str | Path, *, timeout_s: float | None = None, stale_ok: bool = False) -> "Client":
@@ -72,105 +66,13 @@ def connect(where: str | Path, *, timeout_s: float | None = None, stale_ok: bool
         StoreNotFoundError, StoreBusyError, StoreFormatError, CorruptStoreError: see `mcr.errors`.
         MissingExtraError: the node part is not installed, which an embedded store needs.
     """
-    loop = _LoopThread(timeout_s)
+    loop = LoopThread(timeout_s)
     try:
         opening = aio.connect(where, timeout_s=timeout_s, stale_ok=stale_ok)
         return Client(loop.run(opening, "connect"), loop)
     except BaseException:
         loop.close()
         raise
-
-
-class _LoopThread:
-    """An event loop on a thread of its own."""
-
-    def __init__(self, timeout_s: float | None) -> None:
-        self._timeout_s = timeout_s
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="mcr-loop", daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, Result], what: str, *, bounded: bool = True) -> Result:
-        """Run a coroutine to its end; interrupted, cancel it and wait until it has put things in order.
-
-        An interruption that comes too late, when the store had decided already, is none: the result is
-        returned, so that nobody repeats a commit that was made.
-
-        Raises:
-            DeadlineError: it took longer than the client's timeout.
-        """
-        timeout_s = self._timeout_s if bounded else None
-        results: list[Result] = []
-
-        async def kept() -> Result:
-            # A future that was cancelled forgets its result.
-            results.append(await _within(work, timeout_s, what))
-            return results[0]
-
-        coroutine = kept()
-        future: Future[Result] | None = None
-        try:
-            # Inside the guard: an interruption may come between the hand-over and the assignment.
-            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-            return _result(future)
-        except BaseException:
-            if future is not None and future.done():
-                raise
-            # Interrupted here, in the thread that waits. Cancelling only asks: wait for the end, so that no
-            # step of it runs on beside a closing store.
-            self._loop.call_soon_threadsafe(self._cancel, coroutine)
-            self._wait_idle()
-            # What never began is closed, or Python warns of a coroutine that nobody awaited.
-            coroutine.close()
-            work.close()
-            if results:
-                return results[0]
-            raise
-
-    def _cancel(self, coroutine: Coroutine[Any, Any, Result]) -> None:
-        for task in asyncio.all_tasks(self._loop):
-            if task.get_coro() is coroutine:
-                task.cancel()
-
-    def _wait_idle(self) -> None:
-        async def others_end() -> None:
-            me = asyncio.current_task()
-            work = [
-                task for task in asyncio.all_tasks() if task is not me and task.get_name() != "mcr-runner"
-            ]
-            if work:
-                await asyncio.wait(work)
-
-        _result(asyncio.run_coroutine_threadsafe(others_end(), self._loop))
-
-    def close(self) -> None:
-        """Stop the loop and its thread."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-
-
-def _result(future: "Future[Result]") -> Result:
-    """Wait for a result, looking up now and then.
-
-    The system may hand a signal to any thread. When it is not this one, nothing wakes it: Python's handler
-    runs here, but only once the wait is over (seen as a Ctrl-C without effect on a busy machine).
-    """
-    while True:
-        try:
-            return future.result(SIGNAL_WAIT_S)
-        except TimeoutError:
-            if future.done():
-                raise
-
-
-async def _within(work: Coroutine[Any, Any, Result], timeout_s: float | None, what: str) -> Result:
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await work
-    except TimeoutError as error:
-        raise DeadlineError(f"{timeout_s:g}", what) from error
 
 
 async def _next(events: AsyncGenerator[Event]) -> Event | None:
@@ -180,7 +82,7 @@ async def _next(events: AsyncGenerator[Event]) -> Event | None:
 class Client:
     """A connection to a store. Make one with `connect`; close it, or use it as a context manager."""
 
-    def __init__(self, client: aio.AsyncClient, loop: _LoopThread) -> None:
+    def __init__(self, client: aio.AsyncClient, loop: LoopThread) -> None:
         self._client = client
         self._loop = loop
         self._closed = False
@@ -288,7 +190,7 @@ class TensorMap(Mapping[str, "NDArray[Any]"]):
 class Model:
     """One model of a store."""
 
-    def __init__(self, model: aio.AsyncModel, loop: _LoopThread) -> None:
+    def __init__(self, model: aio.AsyncModel, loop: LoopThread) -> None:
         self._model = model
         self._loop = loop
 
@@ -474,7 +376,7 @@ class Model:
 class Channel:
     """One channel of a model: what a fleet should be running."""
 
-    def __init__(self, channel: aio.AsyncChannel, loop: _LoopThread) -> None:
+    def __init__(self, channel: aio.AsyncChannel, loop: LoopThread) -> None:
         self._channel = channel
         self._loop = loop
 

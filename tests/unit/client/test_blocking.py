@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mcr.blocking import decided
-from mcr.client import _LoopThread
+from mcr.loop_thread import LoopThread
 
 
 def test_a_request_that_was_sent_is_answered_although_its_caller_was_cancelled() -> None:
@@ -62,7 +62,7 @@ def test_a_request_that_fails_says_so_even_to_a_cancelled_caller() -> None:
 
 INTERRUPTED = """
 import asyncio, signal, threading
-from mcr.client import _LoopThread
+from mcr.loop_thread import LoopThread
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 begun = threading.Event()
@@ -81,7 +81,7 @@ async def request():
             return "made"
         raise
 
-loop = _LoopThread(None)
+loop = LoopThread(None)
 threading.Thread(target=interrupt).start()
 try:
     print(loop.run(request(), "the request"))
@@ -124,7 +124,7 @@ def test_an_interruption_during_the_hand_over_cancels_what_was_handed_over(
             begun.wait()
         raise KeyboardInterrupt
 
-    loop = _LoopThread(None)
+    loop = LoopThread(None)
     monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
     try:
         if begins:
