@@ -68,7 +68,7 @@ mutants: $(VENV)/.test  ## which seeded defects of the replicated log the tests 
 
 prove: simulate hostile power-loss laws flips  ## all of these, for a release: an hour or so, as root
 
-check: $(VENV)/.dev  ## format, lint, types, layers, protos
+check: $(VENV)/.dev  ## format, lint, types, layers, protos, the compose file
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -76,6 +76,7 @@ check: $(VENV)/.dev  ## format, lint, types, layers, protos
 	cd protos && PATH=$(abspath $(BIN)):$$PATH buf lint
 	cd protos && PATH=$(abspath $(BIN)):$$PATH $(abspath $(BIN))/python breaking.py
 	cd protos && PATH=$(abspath $(BIN)):$$PATH $(abspath $(BIN))/python generate.py --check
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -1,10 +1,10 @@
 """What clients of a real cluster saw, checked against what it holds in the end: linearizable, exactly once.
 
 Every answer of a node names its place in the log, and so does everything in the history of a ref. So the
-order that a search would have to find is known: it is the log. A history is linearizable when every write that
-was answered is in the log at the place it was told, when what a read returned was so at some place not before
-the one it was told, and when no operation has a place before one that was answered when it began (Herlihy and
-Wing, "Linearizability", 1990). Writes that were not answered are in the log or are not.
+order that a search would have to find is known: it is the log. A history is linearizable when every write
+that was answered is in the log where it was told, when what a read returned was so at some place not before
+the one it was told, and when no operation has a place before one that was answered when it began (Herlihy and Wing,
+"Linearizability", 1990). Writes that were not answered are in the log or are not.
 
 `check` is pure and knows no cluster; `test_history.py` shows that each law can be broken.
 """
@@ -94,7 +94,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What the healed cluster holds, all from the oldest: the histories of its branch and channel, its versions.
+    """What the healed cluster holds, from the oldest: the histories of its branch and channel, its versions.
 
     Attributes:
         versions: number, id and description of each.
