@@ -84,9 +84,11 @@ class _Check:
         return await self._check_batch(batch) and whole
 
     async def _check_batch(self, ids: Sequence[ChunkId]) -> bool:
-        bad = await self._chunks.missing(ids)
+        lacking = await self._chunks.missing(ids)
+        bad: set[ChunkId] = set()
         for chunk_id in dict.fromkeys(ids):
-            if self._deep and chunk_id not in bad:
+            # What the node asked lacks another one may hold: only what cannot be had from anywhere is gone.
+            if self._deep or chunk_id in lacking:
                 try:
                     await self._chunks.get([chunk_id])
                 except CorruptError:

@@ -256,3 +256,15 @@ def test_members_can_be_removed_down_to_one_and_not_further(tmp_path: Path) -> N
             # Who was removed held copies; what they held is here now.
             assert client.check().problems == ()
             assert client.model(MODEL).commit(write(tmp_path / "in", 71), expect="v1").number == 2
+
+
+def test_no_node_takes_content_for_lost_that_another_one_holds(
+    cluster: LocalCluster, model: str, tmp_path: Path
+) -> None:
+    """Two of three hold a version; `mcr doctor` may ask the third."""
+    with cluster.connect(0) as client:
+        client.model(model).commit(write(tmp_path / "in", 1))
+    for deep in (False, True):
+        for i in range(len(cluster.nodes)):
+            with cluster.connect(i) as client:
+                assert client.check(deep=deep).chunks_damaged == ()
