@@ -13,12 +13,17 @@ HOSTILE_SEED ?= 1
 # Of `make power-loss`: how often the power is cut.
 CYCLES ?= 20
 
+# Of `make chaos`: how long, how many nodes, and the seed; 0 = any.
+MINUTES ?= 10
+NODES ?= 3
+SEED ?= 0
+
 # Of `make simulate` and `make mutants`: how many run side by side.
 PROCESSES ?= 2
 # Scenario files of etcd's Raft library (its folder, or a copy of its `testdata` folders).
 DIR ?= ../shared/conformance/etcd-raft
 
-.PHONY: demo test simulate mutants hostile power-loss laws flips prove conformance check bench format coverage clean
+.PHONY: demo test simulate mutants hostile power-loss chaos laws flips prove conformance check bench format coverage clean
 
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -57,6 +62,9 @@ hostile: $(VENV)/.test  ## MESSAGES malformed and hostile messages of peers: no 
 power-loss: $(VENV)/.test  ## cut the power of real nodes CYCLES times under load (needs root)
 	$(BIN)/python -m tests.chaos.power_loss --cycles $(CYCLES) --seed $(FIRST)
 
+chaos: $(VENV)/.test  ## real nodes killed, paused, cut off and damaged for MINUTES, under load; all histories checked
+	$(BIN)/python -m tests.chaos.run --minutes $(MINUTES) --nodes $(NODES) --seed $(SEED)
+
 laws: $(VENV)/.test  ## what a cluster promises, at full size: kills, partitions, 10,000 entries missed, 512 MiB at once
 	LAWS_KILLS=10 LAWS_ENTRIES=10000 LAWS_UPLOAD_MIB=512 $(BIN)/python -m pytest -q -s tests/end_to_end/test_cluster_laws.py
 
@@ -66,7 +74,7 @@ flips: $(VENV)/.test  ## 200 single flipped bits in the files of a node: noticed
 mutants: $(VENV)/.test  ## which seeded defects of the replicated log the tests find; takes some 20 minutes
 	$(BIN)/python -m tests.mutation.run --processes $(PROCESSES) --conformance $(DIR)
 
-prove: simulate hostile power-loss laws flips  ## all of these, for a release: an hour or so, as root
+prove: simulate hostile power-loss chaos laws flips  ## all of these, for a release: an hour or so, as root
 
 check: $(VENV)/.dev  ## format, lint, types, layers, protos, the compose file
 	$(BIN)/ruff format --check .

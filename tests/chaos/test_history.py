@@ -50,6 +50,13 @@ def test_a_write_answered_at_another_place_is_lost() -> None:
     assert "lost: 'm1' was answered at 31" in violations(*with_one(SET, index=31))
 
 
+def test_a_channel_may_be_set_to_where_it_is_and_that_has_a_place_too() -> None:
+    same = Operation("c", Kind.MOVE, "m3", 10, 11, 50, Seen(1, 2), "id1")
+    assert violations(*GOOD, same) == ""
+    assert "lost: 'm3'" in violations(*GOOD, replace(same, seen=Seen(2, 1), version_id="id2"))
+    assert "back in time: 'm3' is at 35" in violations(*GOOD, replace(same, index=35, seen=Seen(2, 1)))
+
+
 def test_a_write_that_is_there_twice_is_doubled() -> None:
     doubled = replace(
         TRUTH,

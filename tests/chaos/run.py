@@ -1,0 +1,302 @@
+"""Real nodes under all kinds of failure: `python -m tests.chaos.run --minutes 10 --seed 7` (`make chaos`).
+
+Several clients commit, read, check out, move a channel and roll back, each node has one of its own; meanwhile
+a nemesis kills, pauses, cuts off, damages and restarts nodes. Then all is healed, and what clients were told
+is compared with what the nodes hold (`history.py`), with each other, and with the bytes that were committed.
+
+The seed gives the order of the faults and what each client does next; the moments are those of the machine,
+so a seed repeats a run only nearly.
+"""
+
+import argparse
+import asyncio
+import random
+import secrets
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+from mcr import aio
+from mcr.client import Client
+from mcr.errors import McrError
+from mcr.model import RefKind, StoreStatus
+from tests.chaos.clients import CALL_S, CALL_S_MAX, CHANNEL, MODEL, ChaosClient, Recorder
+from tests.chaos.history import Kind, Move, Operation, Seen, Truth, check
+from tests.chaos.nemeses import ChaosCluster, Fault, Nemesis, unsound
+from tests.support.load import PATIENCE_S
+from tests.support.waiting import until
+
+# Beside one client for each node.
+ROAMING_CLIENTS = 3
+HOLD_S = (1.0, 4.0)
+CALM_S = (0.5, 2.5)
+# Checked out at the end and compared, each by one node in turn; all others are hashed by the nodes.
+CHECKOUTS_MAX = 300
+MOVES_MAX = 10_000_000
+# Seeds are typed by people.
+SEED_LIMIT = 1_000_000
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run did and found.
+
+    Attributes:
+        violations: as sentences; empty when every law held.
+        checked: what was compared, with counts.
+    """
+
+    seed: int
+    operations: list[Operation] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    checked: dict[str, int] = field(default_factory=dict)
+
+    def recoveries_s(self) -> list[tuple[str, float]]:
+        """Return, of each fault, how long it took until a write that began under it was answered.
+
+        Where no majority was left it is counted from the moment that all was undone.
+        """
+        writes = sorted(
+            (one.begun_s, one.ended_s) for one in self.operations if one.kind.is_write and one.is_answered
+        )
+        found = []
+        for fault in self.faults:
+            since_s = fault.began_s if fault.keeps_majority else fault.ended_s
+            answered_s = [ended_s for begun_s, ended_s in writes if begun_s > since_s]
+            if answered_s:
+                found.append((fault.name, min(answered_s) - since_s))
+        return found
+
+    def told(self) -> str:
+        """Return the report for people."""
+        lines = []
+        kinds = Counter(one.kind for one in self.operations)
+        answered = Counter(one.kind for one in self.operations if one.is_answered)
+        refused = Counter(one.kind for one in self.operations if one.is_refused)
+        for kind, count in sorted(kinds.items()):
+            unknown = count - answered[kind] - refused[kind]
+            lines.append(
+                f"{count:8} {kind}s: {answered[kind]} answered, {refused[kind]} refused, {unknown} open"
+            )
+        recoveries = self.recoveries_s()
+        for name, count in sorted(Counter(fault.name for fault in self.faults).items()):
+            times_s = [elapsed_s for fault, elapsed_s in recoveries if fault == name]
+            when = (
+                f"next write after {statistics.median(times_s):.2f} s, at most {max(times_s):.2f} s"
+                if times_s
+                else ""
+            )
+            lines.append(f"{count:8} {name}: {when}")
+        if recoveries:
+            all_s = [elapsed_s for _, elapsed_s in recoveries]
+            lines.append(f"recovery p50 {statistics.median(all_s):.2f} s, max {max(all_s):.2f} s")
+        lines += [f"{count:8} {what}" for what, count in self.checked.items()]
+        lines += [f"VIOLATION {violation}" for violation in self.violations]
+        return "\n".join(lines)
+
+
+def run(seed: int, seconds: float, *, nodes: int = 3, program: tuple[str, ...] = ()) -> Outcome:
+    """Hurt a cluster for so long, and return what was found.
+
+    Args:
+        seed: see the module.
+        seconds: under load and faults; start, healing and checks come on top.
+        nodes: how many.
+        program: instead of `mcr`: arguments of the interpreter, for nodes that are broken on purpose.
+    """
+    outcome = Outcome(seed)
+    with ChaosCluster(nodes, program) as cluster:
+        try:
+            asyncio.run(_run(cluster, seconds, outcome))
+        except (McrError, AssertionError) as error:
+            outcome.violations.append(f"does not heal: {type(error).__name__}: {error}")
+        outcome.violations += _ended_by_themselves(cluster)
+    return outcome
+
+
+async def _run(cluster: ChaosCluster, seconds: float, outcome: Outcome) -> None:
+    recorder = Recorder(outcome.operations, outcome.violations)
+    nemesis = Nemesis(cluster, random.Random(outcome.seed), outcome.faults, outcome.violations)
+    async with AsyncExitStack() as stack:
+        pinned, roaming = await _clients(cluster, recorder, outcome.seed, stack)
+        # So that there is something to read, move to, and roll back to.
+        for kind in (Kind.COMMIT, Kind.COMMIT, Kind.MOVE):
+            assert (await roaming[0].act(kind)).is_answered, recorder.operations[-1]
+        ending = asyncio.Event()
+        tasks = [asyncio.create_task(client.run(ending)) for client in (*pinned, *roaming)]
+        try:
+            await asyncio.to_thread(_hurt, nemesis, time.perf_counter() + seconds)
+        finally:
+            ending.set()
+            done, hanging = await asyncio.wait(tasks, timeout=2 * CALL_S_MAX)
+        for task in hanging:
+            outcome.violations.append(f"hung: a client does not come to an end: {task}")
+            task.cancel()
+        for task in done:
+            task.result()
+        await asyncio.to_thread(cluster.heal)
+        await asyncio.to_thread(cluster.wait_ready, PATIENCE_S)
+        await _check_service(pinned, outcome)
+        truth = await asyncio.to_thread(_check_nodes, cluster, outcome)
+        await _check_bytes(pinned, recorder, random.Random(outcome.seed), outcome)
+    report = check(outcome.operations, truth, call_s_max=CALL_S_MAX)
+    outcome.violations += report.violations
+    outcome.checked["calls compared with the log"] = len(outcome.operations)
+    outcome.checked["reads that saw more than the place they name has"] = report.reads_ahead
+
+
+async def _clients(
+    cluster: ChaosCluster, recorder: Recorder, seed: int, stack: AsyncExitStack
+) -> tuple[list[ChaosClient], list[ChaosClient]]:
+    """Connect one client to each node, and some to all of them."""
+
+    async def client(name: str, where: str) -> ChaosClient:
+        way = await stack.enter_async_context(await aio.connect(where, timeout_s=CALL_S))
+        return ChaosClient(name, way, recorder, cluster.folder / "clients" / name, seed)
+
+    pinned = [await client(f"at-{node.name}", node.address) for node in cluster.nodes]
+    roaming = [await client(f"any-{number}", cluster.addresses) for number in range(1, 1 + ROAMING_CLIENTS)]
+    everyone = [*pinned, *roaming]
+    for number, one in enumerate(everyone):
+        one.other_way = everyone[(number + 1) % len(everyone)].way
+    return pinned, roaming
+
+
+def _hurt(nemesis: Nemesis, until_s: float) -> None:
+    """Strike with every kind of fault in turn until the time is up."""
+    nap = _Nap(nemesis.chance)
+    names: list[str] = []
+    while time.perf_counter() < until_s:
+        if not names:
+            names = nemesis.kinds()
+        nap(CALM_S)
+        nemesis.strike(names.pop(), lambda: nap(HOLD_S))
+
+
+class _Nap:
+    """Lets time pass, which is what the clients need to get into trouble."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+
+    def __call__(self, span_s: tuple[float, float]) -> None:
+        asyncio.run(asyncio.sleep(self._chance.uniform(*span_s)))
+
+
+async def _check_service(pinned: Sequence[ChaosClient], outcome: Outcome) -> None:
+    """Every node takes every kind of call again."""
+    for client in pinned:
+        for kind in Kind:
+            operation = await client.act(kind)
+            if not operation.is_answered and not operation.is_refused:
+                outcome.violations.append(f"no service: {kind} of {client.name}, healed: {operation.error}")
+
+
+def _check_nodes(cluster: ChaosCluster, outcome: Outcome) -> Truth:
+    """Every node holds one and the same state, and all of the content."""
+    clients = [cluster.connect(i) for i in range(len(cluster.nodes))]
+    try:
+        statuses: list[StoreStatus] = []
+
+        def level() -> bool:
+            statuses[:] = [client.status() for client in clients]
+            return len({status.applied_index for status in statuses}) == 1
+
+        until(level, PATIENCE_S)
+        if len({status.state_digest for status in statuses}) > 1:
+            outcome.violations.append(f"diverged: {[status.state_digest for status in statuses]}")
+        truths = [_truth(client) for client in clients]
+        if any(truth != truths[0] for truth in truths):
+            outcome.violations.append("diverged: the nodes tell different histories")
+        chunks = 0
+        for node, client in zip(cluster.nodes, clients, strict=True):
+            report = client.check()
+            chunks += report.chunks_checked
+            outcome.violations += unsound(node.name, report)
+    finally:
+        for client in clients:
+            client.close()
+    outcome.checked["nodes with equal digests and histories"] = len(clients)
+    outcome.checked["entries of the log"] = statuses[0].applied_index
+    outcome.checked["versions"] = len(truths[0].versions)
+    outcome.checked["moves of the channel"] = len(truths[0].channel)
+    outcome.checked["chunks read and hashed, over all nodes"] = chunks
+    return truths[0]
+
+
+def _truth(client: Client) -> Truth:
+    """Return what a node holds."""
+    model = client.model(MODEL)
+    versions = sorted((one.number, one.id, one.description) for one in model.all_versions())
+    described = {number: text for number, _, text in versions}
+    branch = client._loop.run(
+        client.model(MODEL)._model.history(RefKind.BRANCH, "main", limit=MOVES_MAX), "history"
+    )
+    channel = model.channel(CHANNEL).history(limit=MOVES_MAX)
+    return Truth(
+        branch=tuple(
+            Move(
+                move.log_index,
+                Seen(move.number, move.generation),
+                # A commit has no reason: its text is the description.
+                move.reason or described.get(move.number, ""),
+                move.version_id,
+            )
+            for move in reversed(branch)
+        ),
+        channel=tuple(
+            Move(move.log_index, Seen(move.number, move.generation), move.reason, move.version_id)
+            for move in reversed(channel)
+        ),
+        versions=tuple(versions),
+    )
+
+
+async def _check_bytes(
+    pinned: Sequence[ChaosClient], recorder: Recorder, chance: random.Random, outcome: Outcome
+) -> None:
+    """What was committed comes back bit for bit, from every node."""
+    sample = chance.sample(recorder.commits, min(CHECKOUTS_MAX, len(recorder.commits)))
+    for position, (number, seed) in enumerate(sample):
+        client = pinned[position % len(pinned)]
+        try:
+            await client.check_out(number, seed)
+        except McrError as error:
+            outcome.violations.append(f"not given: v{number} by {client.name}, healed: {error.message}")
+    outcome.checked["acknowledged commits"] = len(recorder.commits)
+    outcome.checked["of these checked out and compared in the end"] = len(sample)
+
+
+def _ended_by_themselves(cluster: ChaosCluster) -> list[str]:
+    return [
+        f"node ended: {node.name} by itself, with {node.process.returncode}: {node.talk()[-500:]}"
+        for node in cluster.nodes
+        if node.process is not None and node.process.poll() is not None
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0, help="0 = any")
+    options = parser.parse_args()
+    seed = options.seed or 1 + secrets.randbelow(SEED_LIMIT)
+    again = f"make chaos MINUTES={options.minutes:g} NODES={options.nodes} SEED={seed}"
+    sys.stdout.write(f"seed {seed}; again: {again}\n")
+    sys.stdout.flush()
+    began_s = time.perf_counter()
+    outcome = run(seed, options.minutes * 60, nodes=options.nodes)
+    sys.stdout.write(f"{outcome.told()}\n")
+    found = len(outcome.violations)
+    sys.stdout.write(f"{time.perf_counter() - began_s:.0f} s, {found or 'no'} violations (seed {seed})\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
