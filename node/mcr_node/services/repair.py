@@ -18,7 +18,7 @@ from mcr_node.ports import Clock
 from mcr_node.ports_log import ReplicatedLog
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.cluster_chunks import CHUNKS_AT_ONCE, COPIES, Holders
-from mcr_node.services.copies import Census, Copies, Known
+from mcr_node.services.census import Census, Copies, Known
 from mcr_node.services.presence import NS_PER_S, Presence, Present
 from mcr_node.services.workers import Step
 
