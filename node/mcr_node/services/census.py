@@ -16,6 +16,8 @@ from mcr_node.services.cluster_chunks import IDS_AT_ONCE, Holders
 ASK_BYTES = 48
 # Chunks known to have their copies, some 100 bytes each: versions of a model share most of them.
 KNOWN_MAX = 1 << 18
+# Chunks that lack copies, some 300 bytes each; what is beyond is counted, and copied by the run after.
+SHORT_MAX = 100_000
 
 Item = TypeVar("Item")
 
@@ -45,10 +47,44 @@ class Counted:
 
 @dataclass(slots=True)
 class Known:
-    """What a run knows of the chunks of one model."""
+    """What a run knows of the chunks of one model.
+
+    Attributes:
+        enough: those that have their copies, as far as they are kept in mind.
+        short: those that lack copies, SHORT_MAX at most.
+        more: how many more lack copies; one that several versions need may count for each.
+        lost: how many of all these nobody has.
+    """
 
     enough: dict[ChunkId, None] = field(default_factory=dict)
     short: dict[ChunkId, Copies] = field(default_factory=dict)
+    more: int = 0
+    lost: int = 0
+
+    def lacks(self, copies: Copies) -> None:
+        """Note a chunk that lacks copies."""
+        if copies.chunk_id in self.short:
+            return
+        self.lost += not copies.holders
+        if len(self.short) < SHORT_MAX:
+            self.short[copies.chunk_id] = copies
+        else:
+            self.more += 1
+
+    def has(self, chunk_id: ChunkId) -> None:
+        """Note that a chunk has its copies; of those that nobody had, none gets them within a run."""
+        self.short.pop(chunk_id, None)
+        self.enough[chunk_id] = None
+        while len(self.enough) > KNOWN_MAX:
+            self.enough.pop(next(iter(self.enough)))
+
+
+class _GapError(Exception):
+    """A node of a manifest cannot be had, so what is below it cannot be told."""
+
+    def __init__(self, chunk_id: ChunkId) -> None:
+        super().__init__(chunk_id.hex())
+        self.chunk_id = chunk_id
 
 
 class Census:
@@ -81,16 +117,10 @@ class Census:
             async for ids in self._walk(walk_ids(manifest)):
                 for start in range(0, len(ids), IDS_AT_ONCE):
                     yield await self._count(manifest, ids[start : start + IDS_AT_ONCE], known)
-        except (MissingChunkError, CorruptChunkError) as error:
-            # Part of the manifest itself: what is below it cannot be told.
-            yield self._lost(manifest, ChunkId(bytes.fromhex(error.chunk_id)), known)
-        except UnavailableError:
-            # With a member that is gone, which may come back after all.
-            yield self._lost(manifest, manifest, known)
-
-    def _lost(self, manifest: ChunkId, chunk_id: ChunkId, known: Known) -> Counted:
-        found = known.short[chunk_id] = Copies(chunk_id, manifest, ())
-        return Counted(0, (found,), 0)
+        except _GapError as gap:
+            found = Copies(gap.chunk_id, manifest, ())
+            known.lacks(found)
+            yield Counted(0, (found,), 0)
 
     async def _count(self, manifest: ChunkId, ids: Sequence[ChunkId], known: Known) -> Counted:
         lost = [known.short[one] for one in ids if one in known.short and not known.short[one].holders]
@@ -105,8 +135,6 @@ class Census:
         )
         nodes = (self._node_id, *(member.node_id for member in self._alive))
         found: list[Copies] = []
-        while len(known.enough) + len(asked) > KNOWN_MAX:
-            known.enough.pop(next(iter(known.enough)))
         for chunk_id in asked:
             holders = tuple(
                 node_id
@@ -114,10 +142,10 @@ class Census:
                 if chunk_id not in missing
             )
             if len(holders) >= self._wanted:
-                known.enough[chunk_id] = None
+                known.has(chunk_id)
             else:
                 found.append(Copies(chunk_id, manifest, holders))
-        known.short |= {one.chunk_id: one for one in found}
+                known.lacks(found[-1])
         cost_bytes = len(asked) * ASK_BYTES * max(1, len(self._alive))
         return Counted(len(asked), (*lost, *found), cost_bytes)
 
@@ -139,7 +167,7 @@ class Census:
             for chunk_id in wanted:
                 if chunk_id not in found:
                     found[chunk_id] = "", len((await self._chunks.get([chunk_id]))[0])
-        except (MissingChunkError, CorruptChunkError, UnavailableError):
+        except (_GapError, MissingChunkError, CorruptChunkError, UnavailableError):
             return found
         return found
 
@@ -148,10 +176,28 @@ class Census:
         run = self._chunks.run
         yield await run(walk.take)
         while ids := await run(walk.needs):
-            found = dict(zip(ids, await self._chunks.get(ids), strict=True))
+            try:
+                found = dict(zip(ids, await self._chunks.get(ids), strict=True))
 
-            def feed(found: dict[ChunkId, bytes] = found) -> list[Item]:
-                walk.feed(found)
-                return walk.take()
+                def feed(found: dict[ChunkId, bytes] = found) -> list[Item]:
+                    walk.feed(found)
+                    return walk.take()
 
-            yield await run(feed)
+                items = await run(feed)
+            except (MissingChunkError, CorruptChunkError) as error:
+                raise _GapError(ChunkId(bytes.fromhex(error.chunk_id))) from error
+            except UnavailableError as error:
+                # With a member that is gone, and may come back after all; or that fell silent just now.
+                raise _GapError(await self._missing_everywhere(ids)) from error
+            yield items
+
+    async def _missing_everywhere(self, ids: Sequence[ChunkId]) -> ChunkId:
+        """Return the first of `ids` that no node has.
+
+        Raises:
+            McrError: a node stopped answering, so it cannot be told.
+        """
+        missing = await self._chunks.missing(ids)
+        for member in self._alive:
+            missing &= await self._holders.missing(member.address, ids)
+        return next((one for one in ids if one in missing), ids[0])

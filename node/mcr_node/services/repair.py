@@ -145,14 +145,17 @@ class Repair:
         """See Task. Who asks knows that whoever is silent now will not come back: they count as gone."""
         found = await self._begin(asked=asked)
         if found is None:
-            raise FailedError("repair", "this node is no member of the cluster")
+            raise FailedError("repair", "this node is no member of the cluster, or out of service")
         again = asked or self._among(found) != self._last_among or self.under_replicated > 0
         applied = self._log.applied
         async for step in self._look_through(found, self._models, again=again):
             yield step
         async for step in self._copy_all(found):
             yield step
-        self._last_among, self._last_applied = self._among(found), applied
+        is_all = not any(model.known.more for model in self._models.values())
+        # What was too much for one run is due at once.
+        self._last_among = self._among(found) if is_all else None
+        self._last_applied = applied
         self._last_ns = self._clock.monotonic_ns()
         if self.under_replicated:
             raise FailedError("repair", self._why_not_all(found))
@@ -180,14 +183,12 @@ class Repair:
     @property
     def under_replicated(self) -> int:
         """How many chunks of the models looked after here have too few copies; lost ones too."""
-        return sum(len(model.known.short) for model in self._models.values())
+        return sum(len(model.known.short) + model.known.more for model in self._models.values())
 
     @property
     def lost(self) -> int:
         """How many of them no node has that answers."""
-        return sum(
-            not copies.holders for model in self._models.values() for copies in model.known.short.values()
-        )
+        return sum(model.known.lost for model in self._models.values())
 
     async def plan(self) -> Plan:
         """Return what a run asked for now would copy; nothing is changed.
@@ -203,7 +204,7 @@ class Repair:
         async for _ in self._look_through(found, models, again=True):
             pass
         short = [copies for model in models.values() for copies in model.known.short.values()]
-        plan.lost = sum(not copies.holders for copies in short)
+        plan.lost = sum(model.known.lost for model in models.values())
         todo = sorted(
             ((copies, len(self._targets(found, copies, {}))) for copies in short if copies.holders),
             key=lambda each: each[0].manifest,
@@ -223,7 +224,8 @@ class Repair:
         present = await self._presence.look()
         membership = self._log.membership
         myself = membership.get(self._log.node_id)
-        if myself is None or (present.silent and not asked):
+        is_out_of_service = self._log.failure is not None
+        if myself is None or is_out_of_service or (present.silent and not asked):
             return None
         members = len(present.alive) + len(present.silent) + len(present.gone) + 1
         return _Round(present, myself, min(COPIES, members))
@@ -331,8 +333,7 @@ class Repair:
                 done += len(part)
                 if cost_bytes:
                     for model, copies in part:
-                        del model.known.short[copies.chunk_id]
-                        model.known.enough[copies.chunk_id] = None
+                        model.known.has(copies.chunk_id)
                 yield Step("chunks copied", done, len(todo), cost_bytes)
 
     def _targets(self, found: _Round, copies: Copies, refused: Mapping[int, McrError]) -> list[Member]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from mcr.model import Chunk, ChunkId, ChunkRef, LogIndex, RequestId
 from mcr.v1 import admin_pb2 as pb
 from mcr_node.core.members import Member
 from mcr_node.core.state.commands import CommitVersion
-from mcr_node.services import repair
+from mcr_node.services import copies, repair
 from mcr_node.services.cluster_chunks import ClusterChunks, _in_order
 from mcr_node.services.colleagues import Response
 from mcr_node.services.presence import Presence
@@ -326,6 +327,45 @@ def test_a_chunk_that_nobody_has_is_named_with_all_versions_that_need_it(which: 
         scene.stores[D].put([lost])
         await scene.run()
         assert (scene.repair.lost, scene.repair.findings()) == (0, [])
+
+    tell(story)
+
+
+@pytest.mark.parametrize("step", range(1, 5))
+@pytest.mark.parametrize("on", [(C, D), (D,)], ids=["two", "one"])
+def test_a_node_that_falls_silent_during_a_run_ends_it_and_nothing_is_called_lost(
+    step: int, on: tuple[str, ...]
+) -> None:
+    async def story(scene: Scene) -> None:
+        await scene.commit(1, *on, files=9)
+        await scene.commit(2, *on, files=9)
+        steps = scene.repair.run(asked=False)
+        with pytest.raises((UnavailableError, FailedError)):  # noqa: PT012 - it may come at any step
+            for _ in range(step):
+                await anext(steps)
+            scene.others.silent.append(D)
+            async for _ in steps:
+                pass
+            # The last step may have been made before.
+            raise UnavailableError(D, "it was not needed any more")
+        assert (scene.repair.lost, scene.repair.findings()) == (0, [])
+
+    tell(story)
+
+
+def test_more_than_fits_in_mind_is_copied_by_the_run_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "SHORT_MAX", 10)
+
+    async def story(scene: Scene) -> None:
+        chunks = await scene.commit(1, "a:1", files=25)
+        with pytest.raises(FailedError):
+            await scene.run()
+        assert scene.repair.under_replicated == len(chunks) - 10
+        while await scene.repair.is_due():
+            with suppress(FailedError):
+                await scene.run()
+        assert scene.repair.under_replicated == 0
+        assert all(len(scene.copies(chunk.id)) == 2 for chunk in chunks)
 
     tell(story)
 
