@@ -35,6 +35,9 @@ NEW_VERSIONS_S = 60.0
 # What could not be copied is tried again so often.
 AGAIN_S = 60.0
 PAGE_MAX = 100
+# What is copied in one step, as far as the lengths of the chunks before tell; and at most so many.
+COPY_BYTES = 8 * MIB
+COPY_CHUNKS_MAX = 32
 # Lost chunks of which versions and files are named; whoever lost more needs a backup, not a list.
 LOST_NAMED_MAX = 100
 VERSIONS_NAMED_MAX = 20
@@ -324,13 +327,17 @@ class Repair:
         todo.sort(key=lambda each: (len(each[1].holders), each[1].holders, each[1].manifest))
         refused: dict[int, McrError] = {}
         done = 0
+        at_once = CHUNKS_AT_ONCE
         alike = groupby(todo, key=lambda each: (each[1].holders, each[1].manifest))
         for _, group in alike:
-            each = list(group)
-            for start in range(0, len(each), CHUNKS_AT_ONCE):
-                part = each[start : start + CHUNKS_AT_ONCE]
+            left = list(group)
+            while left:
+                part, left = left[:at_once], left[at_once:]
                 cost_bytes = await self._copy(found, [copies for _, copies in part], refused)
                 done += len(part)
+                # How long chunks are is not known before; each part takes a sync, so short ones go together.
+                room = COPY_BYTES // max(1, cost_bytes // len(part))
+                at_once = max(1, min(room, 2 * at_once, COPY_CHUNKS_MAX))
                 if cost_bytes:
                     for model, copies in part:
                         model.known.has(copies.chunk_id)
