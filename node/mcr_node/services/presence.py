@@ -45,7 +45,7 @@ class Presence:
         self._colleagues = colleagues
         self._others = others
         self._clock = clock
-        self._silence_s = silence_s
+        self.silence_s = silence_s
         # Since when a member has been silent. After a restart everybody has the whole time again.
         self._silent_since_ns: dict[int, int] = {}
 
@@ -63,7 +63,7 @@ class Presence:
                 alive.append(member)
                 continue
             since_ns = self._silent_since_ns[member.node_id] = before.get(member.node_id, now_ns)
-            is_gone = now_ns - since_ns >= self._silence_s * NS_PER_S
+            is_gone = now_ns - since_ns >= self.silence_s * NS_PER_S
             (gone if is_gone else silent).append(member)
         return Present(tuple(alive), tuple(silent), tuple(gone))
 

@@ -34,6 +34,10 @@ REWALK_S = 6 * 3600.0
 NEW_VERSIONS_S = 60.0
 # What could not be copied is tried again so often.
 AGAIN_S = 60.0
+# How often the members are asked whether they are there, which costs each node a few calls; oftener where
+# silence counts sooner.
+LOOK_S = 5.0
+LOOKS_IN_SILENCE = 4
 PAGE_MAX = 100
 # What is copied in one step, as far as the lengths of the chunks before tell; and at most so many.
 COPY_BYTES = 8 * MIB
@@ -122,6 +126,7 @@ class Repair:
         self._clock = clock
         self._order = order
         self.bytes_per_s = bytes_per_s
+        self.look_s = min(LOOK_S, presence.silence_s / LOOKS_IN_SILENCE)
         self._models: dict[str, _Model] = {}
         # Who took part in the last run, by id; what it left to do; how far the log was; and when it ended.
         self._last_among: tuple[tuple[int, ...], int] | None = None

@@ -24,6 +24,8 @@ BYTES_AT_ONCE = 4 * MIB
 # How often the place is noted down: so much is read again after a restart.
 NOTE_S = 60.0
 MS_PER_S = 1000
+# How often it is looked whether a run is due: against a period of days.
+LOOK_S = 10.0
 UNHEALED_SAID_MAX = 20
 # At the end of a run, what lacks yet is asked for once more, so much of it.
 HEALED_AT_END_MAX = 1000
@@ -33,6 +35,7 @@ class Scrub:
     """`services.workers.Task`: the scrub of one node."""
 
     name = "scrub"
+    look_s = LOOK_S
 
     def __init__(
         self,

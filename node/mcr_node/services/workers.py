@@ -14,9 +14,6 @@ from typing import Protocol
 from mcr.errors import McrError
 from mcr_node.ports import Clock
 
-# How often a worker looks whether its task is due. Whatever is due has been so for minutes, or may wait.
-LOOK_S = 1.0
-
 
 class State(Enum):
     """What a worker is doing."""
@@ -52,6 +49,10 @@ class Task(Protocol):
     @property
     def bytes_per_s(self) -> float:
         """How fast it may go."""
+
+    @property
+    def look_s(self) -> float:
+        """How often it is looked whether a run is due."""
 
     async def is_due(self) -> bool:
         """Return whether a run should begin now.
@@ -163,7 +164,7 @@ class Worker:
     async def _wait_due(self) -> bool:
         """Wait until there is something to do; True when somebody asked for it."""
         while True:
-            await self._wait(LOOK_S if not self._asked else 0)
+            await self._wait(self.task.look_s if not self._asked else 0)
             await self._while_paused()
             is_due = self._asked or await self.task.is_due()
             asked, self._asked = self._asked, False

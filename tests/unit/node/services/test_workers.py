@@ -4,12 +4,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from typing import Any
 
-import pytest
-
 from mcr.blocking import settle
 from mcr.errors import FailedError
 from mcr_node.runtime.clock import SystemClock
-from mcr_node.services import workers
 from mcr_node.services.workers import State, Step, Worker
 
 STEPS = 5
@@ -20,6 +17,7 @@ class Counting:
     """A task of some steps, each of which waits until it is allowed."""
 
     name = "counting"
+    look_s = 0.001
 
     def __init__(self) -> None:
         self.bytes_per_s = 1e12
@@ -74,11 +72,6 @@ def tell(story: Callable[[Scene], Coroutine[Any, Any, None]]) -> None:
             await settle([work])
 
     asyncio.run(told())
-
-
-@pytest.fixture(autouse=True)
-def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "LOOK_S", 0.001)
 
 
 def test_a_task_that_is_not_due_is_not_run_until_somebody_asks() -> None:
