@@ -216,6 +216,30 @@ def test_what_is_not_there_cannot_be_steered(cluster: LocalCluster, tmp_path: Pa
     assert "mcr doctor" in embedded.stderr
 
 
+def test_a_node_ends_well_in_the_middle_of_a_run(tmp_path: Path) -> None:
+    # One frame takes minutes at this rate.
+    with LocalCluster(1, settings={"scrub_bytes_per_s": 1}) as alone:
+        with alone.connect(0) as client:
+            client.model("end/net").commit(write(tmp_path / "in", 31))
+            client.start_worker("scrub")
+
+            def look() -> tuple[str, int]:
+                (worker,) = client.workers("scrub").workers
+                return worker.state, worker.done
+
+            until(lambda: look() > ("running", 0), PATIENCE_S)
+            (_, done) = look()
+            client.pause_worker("scrub")
+            assert look() == ("paused", done)
+            client.start_worker("scrub")
+            assert look() == ("running", done)
+
+        alone.stop(0)
+        alone.start(0)
+        with alone.connect(0) as client:
+            assert client.check().problems == ()
+
+
 def test_a_dry_run_says_what_is_copied_later(tmp_path: Path) -> None:
     with LocalCluster(3, heartbeat_ms=HEARTBEAT_MS, election_ms=ELECTION_MS) as trio:
         # given

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 
+from mcr import _frames
 from mcr.errors import FailedError, McrError
 from mcr.model import MIB, Chunk, ChunkId, ModelSummary, Version, digest
 from mcr_node.core.members import Member
@@ -395,7 +396,9 @@ class Repair:
 
     async def _write(self, member: Member, chunks: Sequence[Chunk]) -> None:
         if member.node_id == self._log.node_id:
-            await self._chunks.put(chunks)
+            for group in _frames.group(chunks):
+                # As from any other node: verified, and within what the operator gave this one.
+                await self._chunks.put_received(await self._chunks.run(partial(_frames.encode, group)))
             await self._chunks.sync()
         else:
             await self._holders.put(member.address, chunks)

@@ -60,6 +60,7 @@ class Scene:
     """Node 1 of four, and what they hold."""
 
     def __init__(self, executor: ThreadPoolExecutor) -> None:
+        self.executor = executor
         self.store = MemoryChunkStore()
         self.others = Others(B, C, D)
         self.members = [Member(1, "a", "a:1"), Member(2, "b", B), Member(3, "c", C), Member(4, "d", D)]
@@ -274,6 +275,21 @@ def test_a_node_that_is_full_is_passed_over() -> None:
         scene.others.full.append(B)
         await scene.run()
         assert all(scene.copies(chunk.id) == ["a:1", C] for chunk in chunks)
+
+    tell(story)
+
+
+def test_this_node_takes_no_more_than_it_was_given_either() -> None:
+    async def story(scene: Scene) -> None:
+        chunks = await scene.commit(1, C, files=20)
+        scene.chunks = ClusterChunks(
+            scene.store, scene.executor, scene.others, scene.rest, capacity_bytes=10 * CHUNK_BYTES
+        )
+        scene.repair = scene.repair_by(by_id)
+        await scene.run()
+        assert all(len(scene.copies(chunk.id)) >= 2 for chunk in chunks)
+        assert scene.store.stats().bytes_used <= 10 * CHUNK_BYTES
+        assert sum(scene.copies(chunk.id) == [B, C] for chunk in chunks) >= 10
 
     tell(story)
 
