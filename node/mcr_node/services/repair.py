@@ -212,15 +212,14 @@ class Repair:
         models: dict[str, _Model] = {}
         async for _ in self._look_through(found, models, again=True):
             pass
-        short = [copies for model in models.values() for copies in model.known.short.values()]
         plan.lost = sum(model.known.lost for model in models.values())
-        todo = sorted(
-            ((copies, len(self._targets(found, copies, {}))) for copies in short if copies.holders),
-            key=lambda each: each[0].manifest,
-        )
+        todo = await self._chunks.run(partial(_by_danger, list(models.values())))
+        times_of: dict[ChunkId, dict[ChunkId, int]] = {}
+        for _, copies in todo:
+            if missing := min(found.wanted, len(found.nodes)) - len(copies.holders):
+                times_of.setdefault(copies.manifest, {})[copies.chunk_id] = missing
         census = self._census(found)
-        for manifest, group in groupby(todo, key=lambda each: each[0].manifest):
-            times = {copies.chunk_id: count for copies, count in group if count}
+        for manifest, times in times_of.items():
             for chunk_id, (_, length_bytes) in (await census.measure(manifest, list(times))).items():
                 plan.bytes_total += length_bytes * times[chunk_id]
             plan.chunks += len(times)
@@ -324,13 +323,8 @@ class Repair:
 
     async def _copy_all(self, found: _Round) -> AsyncGenerator[Step]:
         """Copy what has too few copies, that with the fewest first."""
-        todo = [
-            (model, copies)
-            for model in self._models.values()
-            for copies in model.known.short.values()
-            if copies.holders
-        ]
-        todo.sort(key=lambda each: (len(each[1].holders), each[1].holders, each[1].manifest))
+        # Beside the event loop: there may be a hundred thousand. Nobody else changes them.
+        todo = await self._chunks.run(partial(_by_danger, list(self._models.values())))
         refused: dict[int, McrError] = {}
         done = 0
         at_once = CHUNKS_AT_ONCE
@@ -410,6 +404,13 @@ class Repair:
         if len(found.nodes) < found.wanted:
             return f"{self.under_replicated} chunks need another node, and no other answers"
         return f"{self.under_replicated} chunks could not be copied; it is tried again"
+
+
+def _by_danger(models: Sequence[_Model]) -> list[tuple[_Model, Copies]]:
+    """Return what lacks copies and can be copied: the fewest copies first, then by holders and manifest."""
+    found = [(model, copies) for model in models for copies in model.known.short.values() if copies.holders]
+    found.sort(key=lambda each: (len(each[1].holders), each[1].holders, each[1].manifest))
+    return found
 
 
 def _sentence(chunk_id: ChunkId, lost: Lost) -> str:
