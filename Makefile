@@ -23,7 +23,7 @@ PROCESSES ?= 2
 # Scenario files of etcd's Raft library (its folder, or a copy of its `testdata` folders).
 DIR ?= ../shared/conformance/etcd-raft
 
-.PHONY: demo test simulate mutants hostile power-loss chaos laws flips prove conformance check bench format coverage clean
+.PHONY: demo test simulate mutants hostile power-loss chaos chaos-broken laws flips prove conformance check bench format coverage clean
 
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -65,6 +65,9 @@ power-loss: $(VENV)/.test  ## cut the power of real nodes CYCLES times under loa
 chaos: $(VENV)/.test  ## real nodes killed, paused, cut off and damaged for MINUTES, under load; all histories checked
 	$(BIN)/python -m tests.chaos.run --minutes $(MINUTES) --nodes $(NODES) --seed $(SEED)
 
+chaos-broken: $(VENV)/.test  ## that `make chaos` finds nodes which are broken on purpose
+	CHAOS_BROKEN=1 $(BIN)/python -m pytest -q -s tests/chaos/test_broken.py
+
 laws: $(VENV)/.test  ## what a cluster promises, at full size: kills, partitions, 10,000 entries missed, 512 MiB at once
 	LAWS_KILLS=10 LAWS_ENTRIES=10000 LAWS_UPLOAD_MIB=512 $(BIN)/python -m pytest -q -s tests/end_to_end/test_cluster_laws.py
 
@@ -74,7 +77,7 @@ flips: $(VENV)/.test  ## 200 single flipped bits in the files of a node: noticed
 mutants: $(VENV)/.test  ## which seeded defects of the replicated log the tests find; takes some 20 minutes
 	$(BIN)/python -m tests.mutation.run --processes $(PROCESSES) --conformance $(DIR)
 
-prove: simulate hostile power-loss chaos laws flips  ## all of these, for a release: an hour or so, as root
+prove: simulate hostile power-loss chaos chaos-broken laws flips  ## all of these, for a release: an hour or so, as root
 
 check: $(VENV)/.dev  ## format, lint, types, layers, protos, the compose file
 	$(BIN)/ruff format --check .

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -34,6 +34,11 @@ _WEIGHTS = {
     Kind.READ_CHANNEL: 20,
     Kind.CHECKOUT: 15,
 }
+# Kinds of single-minded clients. Who does everything soon waits, at a node that is cut off, for a write or
+# for content, and asks no more. One that only reads goes on where a node answers what it must not; one that
+# only writes to the log is there in the second in which an old leader takes itself for one.
+READS = (Kind.READ_HEAD, Kind.READ_CHANNEL)
+LOG_WRITES = (Kind.MOVE, Kind.CHANNEL_ROLLBACK)
 # Of the commits: done again under the same request id, by another way into the cluster.
 REPEATED = 0.2
 
@@ -70,7 +75,16 @@ class Told:
 class ChaosClient:
     """One client, which does one thing after the other."""
 
-    def __init__(self, name: str, way: aio.AsyncClient, recorder: Recorder, folder: Path, seed: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        way: aio.AsyncClient,
+        recorder: Recorder,
+        folder: Path,
+        seed: int,
+        *,
+        kinds: Sequence[Kind] = tuple(Kind),
+    ) -> None:
         """Note who it is.
 
         Args:
@@ -79,6 +93,7 @@ class ChaosClient:
             recorder: of all clients.
             folder: scratch room of its own.
             seed: of what it does.
+            kinds: what it asks for.
         """
         self.name = name
         self.way = way
@@ -87,6 +102,7 @@ class ChaosClient:
         self.recorder = recorder
         self.folder = folder
         self.chance = random.Random(f"{seed} {name}")
+        self._kinds = kinds
         self._writes = 0
         # What it saw last of the channel.
         self._generation = 0
@@ -94,7 +110,8 @@ class ChaosClient:
     async def run(self, ending: asyncio.Event) -> None:
         """Go on until the end."""
         while not ending.is_set():
-            await self.act(self.chance.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0])
+            weights = [_WEIGHTS[kind] for kind in self._kinds]
+            await self.act(self.chance.choices(self._kinds, weights)[0])
             await asyncio.sleep(self.chance.uniform(0, THINK_S_MAX))
 
     async def act(self, kind: Kind) -> Operation:

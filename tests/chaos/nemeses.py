@@ -78,18 +78,20 @@ class Nemesis:
     """Hurts a cluster, one fault after the other.
 
     Attributes:
+        names: of what it does; empty = of all that can be done here.
         faults: what was done.
         wrong: what it saw of the nodes that may never be.
     """
 
     cluster: ChaosCluster
     chance: random.Random
+    names: Sequence[str] = ()
     faults: list[Fault] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
     def kinds(self) -> list[str]:
         """Return the names of all faults, in an order by chance."""
-        names = [name for name in FAULTS if name != FULL_DISK or not self.cluster.no_disk]
+        names = [name for name in self.names or FAULTS if name != FULL_DISK or not self.cluster.no_disk]
         self.chance.shuffle(names)
         return names
 

@@ -24,14 +24,14 @@ from mcr import aio
 from mcr.client import Client
 from mcr.errors import McrError
 from mcr.model import RefKind, StoreStatus
-from tests.chaos.clients import CALL_S, CALL_S_MAX, CHANNEL, MODEL, ChaosClient, Recorder
+from tests.chaos.clients import CALL_S, CALL_S_MAX, CHANNEL, LOG_WRITES, MODEL, READS, ChaosClient, Recorder
 from tests.chaos.history import Kind, Move, Operation, Seen, Truth, check
-from tests.chaos.nemeses import ChaosCluster, Fault, Nemesis, unsound
+from tests.chaos.nemeses import FULL_DISK, ChaosCluster, Fault, Nemesis, unsound
 from tests.support.load import PATIENCE_S
 from tests.support.waiting import until
 
-# Beside one client for each node.
-ROAMING_CLIENTS = 3
+# Beside three clients of each node: some that go to any.
+ROAMING_CLIENTS = 2
 HOLD_S = (1.0, 4.0)
 CALM_S = (0.5, 2.5)
 # Checked out at the end and compared, each by one node in turn; all others are hashed by the nodes.
@@ -48,6 +48,7 @@ class Outcome:
     Attributes:
         violations: as sentences; empty when every law held.
         checked: what was compared, with counts.
+        no_disk: why no disk could be filled; empty when one could.
     """
 
     seed: int
@@ -55,6 +56,7 @@ class Outcome:
     faults: list[Fault] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     checked: dict[str, int] = field(default_factory=dict)
+    no_disk: str = ""
 
     def recoveries_s(self) -> list[tuple[str, float]]:
         """Return, of each fault, how long it took until a write that began under it was answered.
@@ -96,11 +98,15 @@ class Outcome:
             all_s = [elapsed_s for _, elapsed_s in recoveries]
             lines.append(f"recovery p50 {statistics.median(all_s):.2f} s, max {max(all_s):.2f} s")
         lines += [f"{count:8} {what}" for what, count in self.checked.items()]
+        if self.no_disk:
+            lines.append(f"skipped: {FULL_DISK}, it {self.no_disk}")
         lines += [f"VIOLATION {violation}" for violation in self.violations]
         return "\n".join(lines)
 
 
-def run(seed: int, seconds: float, *, nodes: int = 3, program: tuple[str, ...] = ()) -> Outcome:
+def run(
+    seed: int, seconds: float, *, nodes: int = 3, program: tuple[str, ...] = (), faults: Sequence[str] = ()
+) -> Outcome:
     """Hurt a cluster for so long, and return what was found.
 
     Args:
@@ -108,20 +114,22 @@ def run(seed: int, seconds: float, *, nodes: int = 3, program: tuple[str, ...] =
         seconds: under load and faults; start, healing and checks come on top.
         nodes: how many.
         program: instead of `mcr`: arguments of the interpreter, for nodes that are broken on purpose.
+        faults: names of what is done to the nodes; empty = all kinds.
     """
     outcome = Outcome(seed)
     with ChaosCluster(nodes, program) as cluster:
+        outcome.no_disk = cluster.no_disk
         try:
-            asyncio.run(_run(cluster, seconds, outcome))
+            asyncio.run(_run(cluster, seconds, outcome, faults))
         except (McrError, AssertionError) as error:
             outcome.violations.append(f"does not heal: {type(error).__name__}: {error}")
         outcome.violations += _ended_by_themselves(cluster)
     return outcome
 
 
-async def _run(cluster: ChaosCluster, seconds: float, outcome: Outcome) -> None:
+async def _run(cluster: ChaosCluster, seconds: float, outcome: Outcome, faults: Sequence[str]) -> None:
     recorder = Recorder(outcome.operations, outcome.violations)
-    nemesis = Nemesis(cluster, random.Random(outcome.seed), outcome.faults, outcome.violations)
+    nemesis = Nemesis(cluster, random.Random(outcome.seed), faults, outcome.faults, outcome.violations)
     async with AsyncExitStack() as stack:
         pinned, roaming = await _clients(cluster, recorder, outcome.seed, stack)
         # So that there is something to read, move to, and roll back to.
@@ -153,13 +161,15 @@ async def _run(cluster: ChaosCluster, seconds: float, outcome: Outcome) -> None:
 async def _clients(
     cluster: ChaosCluster, recorder: Recorder, seed: int, stack: AsyncExitStack
 ) -> tuple[list[ChaosClient], list[ChaosClient]]:
-    """Connect one client to each node, and some to all of them."""
+    """Connect clients to each node, and some to all of them."""
 
-    async def client(name: str, where: str) -> ChaosClient:
+    async def client(name: str, where: str, kinds: Sequence[Kind] = tuple(Kind)) -> ChaosClient:
         way = await stack.enter_async_context(await aio.connect(where, timeout_s=CALL_S))
-        return ChaosClient(name, way, recorder, cluster.folder / "clients" / name, seed)
+        return ChaosClient(name, way, recorder, cluster.folder / "clients" / name, seed, kinds=kinds)
 
     pinned = [await client(f"at-{node.name}", node.address) for node in cluster.nodes]
+    pinned += [await client(f"reads-{node.name}", node.address, READS) for node in cluster.nodes]
+    pinned += [await client(f"moves-{node.name}", node.address, LOG_WRITES) for node in cluster.nodes]
     roaming = [await client(f"any-{number}", cluster.addresses) for number in range(1, 1 + ROAMING_CLIENTS)]
     everyone = [*pinned, *roaming]
     for number, one in enumerate(everyone):
