@@ -63,15 +63,19 @@ class Outcome:
     def recoveries_s(self) -> list[tuple[str, float]]:
         """Return, of each fault, how long it took until a write that began under it was answered.
 
-        Where no majority was left it is counted from the moment that all was undone.
+        Where no majority was left: from the moment that all was undone until any write was answered.
         """
-        writes = sorted(
+        writes = [
             (one.begun_s, one.ended_s) for one in self.operations if one.kind.is_write and one.is_answered
-        )
+        ]
         found = []
         for fault in self.faults:
-            since_s = fault.began_s if fault.keeps_majority else fault.ended_s
-            answered_s = [ended_s for begun_s, ended_s in writes if begun_s > since_s]
+            if fault.keeps_majority:
+                since_s = fault.began_s
+                answered_s = [ended_s for begun_s, ended_s in writes if begun_s > since_s]
+            else:
+                since_s = fault.ended_s
+                answered_s = [ended_s for _, ended_s in writes if ended_s > since_s]
             if answered_s:
                 found.append((fault.name, min(answered_s) - since_s))
         return found
