@@ -20,6 +20,9 @@ FRAME_CHUNKS_MAX = 4096
 # A frame that is nearly full and one more chunk, of which a reader learns only then that it is of the
 # greatest size; with the ids and lengths of all. Also what any other message may take.
 MESSAGE_BYTES_MAX = FRAME_BYTES + CHUNK_BYTES_MAX + 256 * KIB
+# Metadata of PutChunks, there when the chunks come from where they are made: what another node sends is not
+# forwarded.
+FORWARD_KEY = "mcr-forward"
 ELEMENT_BYTES = (0, 1, 2, 4, 8)
 
 # Field 1 of a message, then fields 1, 2 and 3 of a chunk (protobuf's encoding: number << 3 | wire type).

@@ -6,8 +6,7 @@ async with await mcr.aio.connect("node1:7101,node2:7101") as client:
 
 import asyncio
 import getpass
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -21,16 +20,14 @@ from mcr.blocking import decided, run_blocking
 from mcr.checking import check_versions
 from mcr.committing import WORKERS, CommitProgress, Uploaded, Uploader
 from mcr.connection import Connection
+from mcr.durability import check_possible, parse_durability
 from mcr.errors import (
-    DurabilityError,
-    InvalidArgumentError,
     MissingChunkError,
     NotFoundError,
     ReferenceNotFoundError,
 )
 from mcr.membership import MembershipCalls
 from mcr.model import (
-    REQUEST_ID_BYTES_MAX,
     CheckReport,
     ChunkId,
     ClusterStatus,
@@ -43,16 +40,17 @@ from mcr.model import (
     StoreStatus,
     Version,
 )
-from mcr.reading import PAGE_MAX, ModelReader, fields_of
+from mcr.reading import PAGE_MAX, fields_of
 from mcr.references import DEFAULT_BRANCH, check_model
+from mcr.reporting import ReportCalls, write_header
 from mcr.scanning import scan
 from mcr.upkeep import UpkeepCalls
 from mcr.v1 import admin_pb2 as admin
 from mcr.v1 import versions_pb2 as pb
 
 PREVIOUS, LAST_GOOD = "previous", "last-good"
-# Some dozen kilobytes, and a few batches of the log.
-REPORTS_PER_CALL = 256
+# Nodes may fail one after the other while a commit is made; but not for ever.
+UPLOADS_AGAIN_MAX = 3
 _TARGETS = {PREVIOUS: pb.ROLLBACK_TARGET_PREVIOUS, LAST_GOOD: pb.ROLLBACK_TARGET_LAST_GOOD}
 
 
@@ -180,7 +178,7 @@ class AsyncClient(MembershipCalls, UpkeepCalls):
         return await check_versions(self._connection.chunks, versions(), total, deep=deep, progress=progress)
 
 
-class AsyncModel(ModelReader):
+class AsyncModel(ReportCalls):
     """One model of a store. Reading methods are those of `mcr.reading.ModelReader`."""
 
     async def commit(
@@ -213,20 +211,19 @@ class AsyncModel(ModelReader):
             parent: reference of the parent; the head of the branch by default.
             request_id: 1 to 64 bytes of text; made up by default.
             allow_non_finite: accept NaN and infinities among the metrics.
-            durability: copies to wait for; an embedded store has one: None, `site` or 1.
+            durability: copies to wait for. `site` or None: on two nodes, where there are two; `cluster`: in
+                two sites; or a number of nodes.
             progress: called from the event loop.
 
         Raises:
             HeadMovedError: the branch is not at `expect`; nothing was committed.
             SourceNotFoundError, SourceUnreadableError, SourceChangedError: names the file.
             OutOfSpaceError: free space and repeat.
-            DurabilityError: more copies asked for than there are nodes.
+            DurabilityError: there are too few nodes or sites, or they do not answer; what was uploaded stays.
         """
-        if durability not in (None, "site", 1, "1"):
-            raise DurabilityError(str(durability), 1)
         started_s = asyncio.get_running_loop().time()
         request = pb.CommitVersionRequest(
-            header=_header(request_id),
+            header=write_header(request_id),
             model=self.name,
             branch=branch,
             description=message,
@@ -234,6 +231,7 @@ class AsyncModel(ModelReader):
             metrics=_wire.metrics_to_wire(metrics or {}),
             allow_non_finite=allow_non_finite,
         )
+        await self._ask_durability(request, durability)
         if expect is not None:
             request.expected_head = 0 if expect == "none" else await self._number(expect)
         if parent is not None:
@@ -251,20 +249,31 @@ class AsyncModel(ModelReader):
             seconds=asyncio.get_running_loop().time() - started_s,
         )
 
+    async def _ask_durability(self, request: pb.CommitVersionRequest, durability: str | int | None) -> None:
+        """Ask for copies, and refuse here, before anything is uploaded, what there are no nodes for."""
+        asked = parse_durability(durability)
+        if asked is None:
+            return
+        answer = await self._connection.admin.get_cluster_status(admin.GetClusterStatusRequest())
+        awaited = {alarm.member for alarm in answer.alarms if alarm.code == "member_awaited"}
+        check_possible(asked, [member.site for member in answer.members if member.name not in awaited])
+        request.durability.copies_min, request.durability.sites_min = asked.copies, asked.sites
+
     async def _seal(
         self, request: pb.CommitVersionRequest, upload: Callable[[], Awaitable[Uploaded]]
     ) -> tuple[Uploaded, pb.CommitVersionResponse]:
         uploaded = await upload()
+        for _ in range(UPLOADS_AGAIN_MAX):
+            request.manifest = uploaded.manifest.root
+            try:
+                return uploaded, await decided(self._connection.versions.commit_version(request))
+            except MissingChunkError:
+                # The node that took the chunks, or was said to hold them, lost power or is cut off by now.
+                # Once more, then: only what is missing is sent.
+                again = await upload()
+                uploaded = replace(again, stored=uploaded.stored + again.stored)
         request.manifest = uploaded.manifest.root
-        try:
-            return uploaded, await decided(self._connection.versions.commit_version(request))
-        except MissingChunkError:
-            # The node that took the chunks lost power before they were synced, or another one took its place.
-            # Once more, then: only what is missing is sent.
-            again = await upload()
-            request.manifest = again.manifest.root
-            uploaded = replace(again, stored=uploaded.stored + again.stored)
-            return uploaded, await decided(self._connection.versions.commit_version(request))
+        return uploaded, await decided(self._connection.versions.commit_version(request))
 
     async def _upload(
         self,
@@ -313,7 +322,7 @@ class AsyncModel(ModelReader):
         number = await self._number(at or DEFAULT_BRANCH)
         answer = await self._connection.versions.create_ref(
             pb.CreateRefRequest(
-                header=_header(None),
+                header=write_header(None),
                 model=self.name,
                 kind=_wire.kind_to_wire(kind),
                 name=name,
@@ -325,7 +334,7 @@ class AsyncModel(ModelReader):
     async def delete_branch(self, name: str, *, reason: str = "") -> None:
         """Delete a branch; versions and history stay."""
         await self._connection.versions.delete_branch(
-            pb.DeleteBranchRequest(header=_header(None), model=self.name, name=name, reason=reason)
+            pb.DeleteBranchRequest(header=write_header(None), model=self.name, name=name, reason=reason)
         )
 
     async def rollback(
@@ -339,7 +348,7 @@ class AsyncModel(ModelReader):
             reason: kept in the record.
         """
         request = pb.RollbackBranchRequest(
-            header=_header(None), model=self.name, branch=branch, reason=reason
+            header=write_header(None), model=self.name, branch=branch, reason=reason
         )
         await self._set_target(request, to)
         answer = await decided(self._connection.versions.rollback_branch(request))
@@ -352,65 +361,6 @@ class AsyncModel(ModelReader):
             request.target = _TARGETS[to]
         else:
             request.to = await self._number(to)
-
-    async def report(
-        self, ref: str, values: Mapping[str, float], *, channel: str = "", allow_non_finite: bool = False
-    ) -> None:
-        """Record metrics for a version.
-
-        Raises:
-            InvalidMetricError: NaN or infinite without `allow_non_finite`, or too many.
-        """
-        await self._connection.versions.report_metrics(
-            pb.ReportMetricsRequest(
-                header=_header(None),
-                model=self.name,
-                number=await self._number(ref),
-                metrics=_wire.metrics_to_wire(values),
-                channel=channel,
-                allow_non_finite=allow_non_finite,
-            )
-        )
-
-    async def report_many(
-        self,
-        ref: str,
-        reports: Sequence[Mapping[str, float]],
-        *,
-        channel: str = "",
-        allow_non_finite: bool = False,
-    ) -> None:
-        """Record many reports for a version, such as one a step of training; sooner than one by one.
-
-        Args:
-            ref: what they are about.
-            reports: in the order in which they count; the last value of a metric is the latest.
-            channel: see `report`.
-            allow_non_finite: see `report`.
-
-        Raises:
-            InvalidMetricError: as `report`, for the first that was refused; others are recorded all the same.
-        """
-        number = await self._number(ref)
-        for start in range(0, len(reports), REPORTS_PER_CALL):
-            answer = await self._connection.versions.batch_report_metrics(
-                pb.BatchReportMetricsRequest(
-                    reports=[
-                        pb.ReportMetricsRequest(
-                            header=_header(None),
-                            model=self.name,
-                            number=number,
-                            metrics=_wire.metrics_to_wire(values),
-                            channel=channel,
-                            allow_non_finite=allow_non_finite,
-                        )
-                        for values in reports[start : start + REPORTS_PER_CALL]
-                    ]
-                )
-            )
-            for result in answer.results:
-                if result.error:
-                    raise _wire.error_from_wire(result.error)
 
     def channel(self, name: str) -> "AsyncChannel":
         """Return a handle on a channel, whether or not it exists yet."""
@@ -444,7 +394,7 @@ class AsyncChannel:
             ProtectedError: a rule of the channel is not met.
         """
         request = pb.MoveChannelRequest(
-            header=_header(None),
+            header=write_header(None),
             model=self._model.name,
             channel=self.name,
             number=await self._model._number(ref),  # noqa: SLF001 - one module, one concept
@@ -458,7 +408,7 @@ class AsyncChannel:
     async def rollback(self, *, to: str = PREVIOUS, reason: str = "") -> Ref:
         """Move the channel back: to `previous`, `last-good` or a reference."""
         request = pb.RollbackChannelRequest(
-            header=_header(None), model=self._model.name, channel=self.name, reason=reason
+            header=write_header(None), model=self._model.name, channel=self.name, reason=reason
         )
         await self._model._set_target(request, to)  # noqa: SLF001 - one module, one concept
         answer = await decided(self._connection.versions.rollback_channel(request))
@@ -476,21 +426,10 @@ class AsyncChannel:
         """Replace the channel's protection rules; an empty mapping clears them."""
         answer = await self._connection.versions.protect_channel(
             pb.ProtectChannelRequest(
-                header=_header(None),
+                header=write_header(None),
                 model=self._model.name,
                 channel=self.name,
                 protection=_wire.mapping_to_wire(rules),
             )
         )
         return _wire.ref_from_wire(self._model.name, answer.ref)
-
-
-def _header(request_id: str | None) -> pb.WriteHeader:
-    if request_id is None:
-        return pb.WriteHeader(request_id=secrets.token_bytes(16))
-    data = request_id.encode()
-    if not 0 < len(data) <= REQUEST_ID_BYTES_MAX:
-        raise InvalidArgumentError(
-            "request_id", f"it has {len(data)} bytes, 1 to {REQUEST_ID_BYTES_MAX} allowed"
-        )
-    return pb.WriteHeader(request_id=data)

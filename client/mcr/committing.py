@@ -29,7 +29,7 @@ from mcr.manifest import (
     drain_async,
     walk_files,
 )
-from mcr.matching import match
+from mcr.matching import UNREADABLE, match
 from mcr.model import Chunk, ChunkId, ChunkRef, EntryKind, FileEntry, Tensor
 from mcr.scanning import Source, check_unchanged, open_source, read_exactly
 from mcr.transfer import ChunkTransport, Stored
@@ -141,7 +141,11 @@ class _Known:
     async def find(self, source: Source) -> FileRow | None:
         """Return the parent's row of the same path and size, if it is a file."""
         while self._rows is not None and (self._row is None or self._row.entry.path < source.path):
-            self._row = await anext(self._rows, None)
+            try:
+                self._row = await anext(self._rows, None)
+            except UNREADABLE:
+                # The parent is a short cut, and nothing that a new version needs.
+                self._row = None
             if self._row is None:
                 self._rows = None
         row = self._row

@@ -287,14 +287,16 @@ class RequestReusedError(ConflictError):
 
 @dataclass(eq=False)
 class DurabilityError(McrError):
-    """Fewer nodes are there than the durability asked for needs; nothing was committed."""
+    """Copies cannot be where they were asked for, now or at all; no version was made."""
 
     wanted: str
     available: int
+    reason: str
+    remedy: str
     code = "durability"
     exit_status = 11
-    template = "durability {wanted} needs more nodes than the {available} there are"
-    hint_template = "an embedded store keeps one copy: leave --durability out, or say --durability 1"
+    template = "{wanted} asked for, nodes that can hold them: {available}; {reason}"
+    hint_template = "{remedy}"
 
 
 @dataclass(eq=False)
@@ -488,10 +490,7 @@ def _by_code(base: type[McrError]) -> dict[str, type[McrError]]:
 
 
 def from_fields(code: str, values: Mapping[str, FieldValue]) -> McrError:
-    """Build the error a node described.
-
-    Unknown codes (a newer node) become `FailedError`, so that an old client still shows the message.
-    """
+    """Build the error a node described; one of a newer node becomes FailedError, which shows the message."""
     cls = _by_code(McrError).get(code)
     if cls is None or cls is McrError:
         return FailedError(what=code, reason=str(values.get("reason", dict(values))))

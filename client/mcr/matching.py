@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mcr.blocking import run_blocking, settle
+from mcr.errors import CorruptChunkError, MissingChunkError, UnavailableError
 from mcr.manifest import FileRow, Span, drain_async, walk_chunks
 from mcr.model import CHUNK_BYTES_MAX, MIB, ChunkId, digest
 from mcr.scanning import Source, read_exactly
@@ -23,6 +24,8 @@ from mcr.transfer import BATCH_CHUNKS_MAX, ChunkTransport
 # Small enough to stay in a cache between reading and hashing, large enough to hide the cost of a step.
 STRETCH_BYTES = 4 * MIB
 STRETCHES_IN_FLIGHT = 4
+# What becomes of a parent's manifest: parts that are damaged, lost, or on nodes that do not answer.
+UNREADABLE = (CorruptChunkError, MissingChunkError, UnavailableError)
 
 
 class _DiffersError(Exception):
@@ -110,7 +113,7 @@ async def match(
         while running:
             await finish_first()
         await check_held()
-    except _DiffersError:
+    except (_DiffersError, *UNREADABLE):
         return False
     finally:
         await settle(task for _, _, task in running)

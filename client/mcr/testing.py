@@ -119,6 +119,7 @@ class LocalCluster:
         options: tuple[str, ...] = (),
         partitions: bool = True,
         settings: Mapping[str, int] | None = None,
+        sites: tuple[str, ...] = (),
     ) -> None:
         """Note what to start; nothing runs before the block begins.
 
@@ -131,10 +132,13 @@ class LocalCluster:
             partitions: nodes reach each other through a proxy in this process, so that `partition` works.
                 False for measurements, which it would slow down.
             settings: further keys of their settings file, such as `repair_silence_s`.
+            sites: where each node stands; all in one site by default.
 
         Raises:
-            InvalidArgumentError: too few or too many nodes.
+            InvalidArgumentError: too few or too many nodes, or not one site for each.
         """
+        if sites and len(sites) != nodes:
+            raise InvalidArgumentError("sites", f"there are {len(sites)} for {nodes} nodes")
         if not 0 < nodes <= NODES_MAX:
             raise InvalidArgumentError("nodes", f"{nodes} is not between 1 and {NODES_MAX}")
         self._count = nodes
@@ -142,6 +146,7 @@ class LocalCluster:
         self._config = "".join(f"{key} = {value}\n" for key, value in keys.items())
         self._options = options
         self._has_partitions = partitions
+        self._sites = sites
         self._folder: TemporaryDirectory[str] | None = None
         self._network: LocalNetwork | None = None
         self.nodes: list[LocalNode] = []
@@ -372,6 +377,8 @@ class LocalCluster:
         command = [sys.executable, *self._program, "node", "start", "--json"]
         own = ["--name", node.name, "--data", str(node.data), "--listen", node.address]
         settings = ["--config", str(self.folder / "node.toml"), *self._options, *more]
+        if self._sites:
+            settings += ["--site", self._sites[self.nodes.index(node)]]
         with node.log.open("ab") as log:
             # In a session of its own: Ctrl-C is for the test, which then ends its nodes.
             node.process = subprocess.Popen(  # noqa: S603 - this very interpreter, arguments of ours

@@ -16,6 +16,7 @@ from mcr.blocking import run_blocking
 from mcr.errors import CorruptStoreError, StoreBusyError
 from mcr.model import Version
 from mcr_node.core.members import Member, Membership
+from mcr_node.core.placement.ring import ranked
 from mcr_node.core.raft.messages import ConfState
 from mcr_node.core.state import queries
 from mcr_node.ports import ChunkStore, Clock, LogStore, StateStore, StorageFailure
@@ -25,8 +26,9 @@ from mcr_node.runtime.reseeding import Reseeding
 from mcr_node.runtime.runner import Runner, Self, Timing
 from mcr_node.services.admin import AdminService, Myself
 from mcr_node.services.chunks import LocalChunks
-from mcr_node.services.cluster_chunks import ClusterChunks, Holders, _in_order
+from mcr_node.services.cluster_chunks import ClusterChunks
 from mcr_node.services.colleagues import Colleagues
+from mcr_node.services.copies import Holders
 from mcr_node.services.damage import WatchedStore
 from mcr_node.services.presence import Presence
 from mcr_node.services.repair import Repair
@@ -203,6 +205,7 @@ class Node:
                 store,
                 self._chunk_executor,
                 parts.others,
+                self._me,
                 self._others,
                 capacity_bytes=capacity_bytes,
             )
@@ -228,7 +231,7 @@ class Node:
             others,
             Presence(others, self._others, self.clock, silence_s=pace.silence_s),
             self.clock,
-            _in_order,
+            lambda members, key: ranked(key, members),
             bytes_per_s=pace.repair_bytes_per_s,
         )
         scrub = Scrub(
@@ -259,6 +262,10 @@ class Node:
     def _page(self, model: str, before: int | None) -> list[Version]:
         return queries.list_versions(self.log.view(), model, before=before, limit=PAGE_MAX)
 
+    def _me(self) -> Member:
+        known = self.log.membership.get(self.log.node_id)
+        return known or Member(self.log.node_id, self.admin.myself.name, site=self.admin.myself.site)
+
     def _others(self) -> list[Member]:
         return [
             one
@@ -281,6 +288,7 @@ class Node:
             return
         self._closed = True
         try:
+            await self.chunks.close()
             await self.runner.close()
             await run_blocking(self._executor, self._stores.close)
         finally:

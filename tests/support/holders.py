@@ -1,4 +1,4 @@
-"""The chunk stores of other nodes, in memory."""
+"""The chunk stores of other nodes in memory."""
 
 from collections.abc import Sequence
 
@@ -8,34 +8,68 @@ from tests.conformance.memory_chunk_store import MemoryChunkStore
 
 
 class MemoryHolders:
-    """`services.cluster_chunks.Holders` of nodes at some addresses, which may be silent."""
+    """`services.copies.Holders` over stores in memory.
+
+    Attributes:
+        stores: by address.
+        syncs: addresses, in the order they were synced.
+        sent: ids that were put, by address.
+        silent: addresses that do not answer.
+        returning: those of them that do once they are waited for.
+        loses_unsynced: those that return have lost power.
+        fails_after: how many more puts an address takes before it falls silent.
+        full: addresses without room.
+        put_order: chunks in the order in which they were put anywhere.
+        asked: how many chunks were asked for.
+    """
 
     def __init__(self, *addresses: str) -> None:
         self.stores = {address: MemoryChunkStore() for address in addresses}
+        self.syncs: list[str] = []
+        self.sent: dict[str, list[ChunkId]] = {address: [] for address in addresses}
         self.silent: list[str] = []
+        self.returning: list[str] = []
+        self.loses_unsynced = False
+        self.fails_after: dict[str, int] = {}
         self.full: list[str] = []
-        # Chunks in the order in which they were put, and how many were asked for.
         self.put_order: list[ChunkId] = []
         self.asked = 0
 
-    def _at(self, address: str) -> MemoryChunkStore:
+    def _of(self, address: str) -> MemoryChunkStore:
         if address in self.silent:
             raise UnavailableError(address, "it does not answer")
         return self.stores[address]
 
+    async def wait_reachable(self, address: str) -> None:
+        if address in self.returning:
+            self.returning.remove(address)
+            self.silent.remove(address)
+            self.fails_after.pop(address, None)
+            if self.loses_unsynced:
+                durable = self.stores[address].durable
+                self.stores[address] = MemoryChunkStore()
+                self.stores[address].put([Chunk.of(data) for data in durable.values()])
+        self._of(address)
+
     async def get(self, address: str, ids: Sequence[ChunkId]) -> list[bytes]:
-        return [self._at(address).get(each) for each in ids]
+        return [self._of(address).get(each) for each in ids]
 
     async def missing(self, address: str, ids: Sequence[ChunkId]) -> set[ChunkId]:
         self.asked += len(ids)
-        return self._at(address).missing(ids)
+        return self._of(address).missing(ids)
 
     async def put(self, address: str, chunks: Sequence[Chunk]) -> None:
-        store = self._at(address)
+        if address in self.fails_after:
+            if not self.fails_after[address]:
+                self.silent.append(address)
+            self.fails_after[address] -= 1
+        store = self._of(address)
         if address in self.full:
             raise OutOfSpaceError(address, "it is full")
-        self.put_order += [chunk.id for chunk in chunks]
         store.put(chunks)
+        self.put_order += [chunk.id for chunk in chunks]
+        self.sent[address] += [chunk.id for chunk in chunks]
 
     async def sync(self, address: str) -> None:
-        self._at(address).sync()
+        self._of(address).sync()
+        self.syncs.append(address)

@@ -10,12 +10,12 @@ import grpc
 import grpc.aio
 
 from mcr import _frames
-from mcr._remote.calls import LONG_CALL_S, Calls
+from mcr._remote.calls import CALL_S, LONG_CALL_S, Calls
 from mcr._remote.nodes import Way
 from mcr._remote.status import TransientError, raise_for
 from mcr.blocking import run_blocking
 from mcr.errors import CorruptChunkError, DeadlineError
-from mcr.model import Chunk, ChunkId
+from mcr.model import KIB, Chunk, ChunkId
 from mcr.transfer import Stored, verified
 from mcr.v1 import chunks_pb2 as pb
 
@@ -25,6 +25,8 @@ STREAMS_MAX = 2
 STALL_S = 20.0
 # Wrong bytes are asked for again, of another node if there is one; but not for ever where there is none.
 CORRUPT_TRIES_MAX = 3
+# Below, a put asks only the node it goes to.
+ANYWHERE_BYTES_MIN = 256 * KIB
 IDS_MAX = _frames.FRAME_CHUNKS_MAX
 # Joining and hashing, for two streams.
 WORKERS = 2
@@ -35,25 +37,50 @@ _SERVICE = "/mcr.v1.ChunksService"
 class RemoteChunks:
     """`mcr.transfer.ChunkTransport` to a node."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: Calls, *, anywhere: bool) -> None:
+        """Speak over `calls`.
+
+        Args:
+            calls: to the node, or the nodes of a cluster.
+            anywhere: what another node of the cluster holds is not missing, and what is put is forwarded; for
+                clients. Nodes mean each other's own chunks.
+        """
         self._calls = calls
+        self._anywhere = anywhere
+        self._put_metadata = (*calls.metadata, (_frames.FORWARD_KEY, "1")) if anywhere else calls.metadata
         self._streams = asyncio.Semaphore(STREAMS_MAX)
         self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="mcr-remote")
 
     async def put(self, chunks: Sequence[Chunk]) -> Stored:
         """See ChunkTransport. Asks first what is missing, and sends only that."""
-        missing = await self.missing([chunk.id for chunk in chunks])
+        # For a few bytes it takes longer to hear what other nodes hold than to send them.
+        is_worth_it = sum(len(chunk.data) for chunk in chunks) >= ANYWHERE_BYTES_MIN
+        missing = await self._missing([chunk.id for chunk in chunks], anywhere=self._anywhere and is_worth_it)
         # A chunk that stands in the batch twice is sent once.
         wanted = list({chunk.id: chunk for chunk in chunks if chunk.id in missing}.values())
-        if not wanted:
-            return Stored()
+        return await self.send(wanted) if wanted else Stored()
+
+    async def send(self, wanted: Sequence[Chunk]) -> Stored:
+        """Hand over chunks that are known to be missing."""
+        is_first = True
+
+        async def once(way: Way) -> Stored:
+            nonlocal is_first, wanted
+            if not is_first:
+                # Another node, perhaps, and it may have got much of what the first one took.
+                ids = [chunk.id for chunk in wanted]
+                missing = await self._missing_at(way, ids, anywhere=self._anywhere)
+                wanted = [chunk for chunk in wanted if chunk.id in missing]
+            is_first = False
+            return await self._put_once(wanted, way) if wanted else Stored()
+
         async with self._streams:
-            return await self._calls.run("PutChunks", partial(self._put_once, wanted))
+            return await self._calls.run("PutChunks", once)
 
     async def _put_once(self, chunks: Sequence[Chunk], way: Way) -> Stored:
         async with watched("PutChunks", way) as watch:
             call: grpc.aio.StreamUnaryCall[bytes, bytes] = way.channel.stream_unary(f"{_SERVICE}/PutChunks")(
-                timeout=LONG_CALL_S, metadata=self._calls.metadata
+                timeout=LONG_CALL_S, metadata=self._put_metadata
             )
             try:
                 for group in _frames.group(chunks):
@@ -116,12 +143,24 @@ class RemoteChunks:
 
     async def missing(self, ids: Sequence[ChunkId]) -> set[ChunkId]:
         """See ChunkTransport."""
+        return await self._missing(ids, anywhere=self._anywhere)
+
+    async def _missing(self, ids: Sequence[ChunkId], *, anywhere: bool) -> set[ChunkId]:
         found: set[ChunkId] = set()
         for start in range(0, len(ids), IDS_MAX):
-            request = pb.FindMissingRequest(ids=ids[start : start + IDS_MAX])
-            answer = await self._calls.unary(lambda way: way.chunks.FindMissing, request)
-            found.update(ChunkId(each) for each in answer.ids)
+            part = ids[start : start + IDS_MAX]
+            once = partial(self._missing_at, ids=part, anywhere=anywhere)
+            found |= await self._calls.run("FindMissing", once)
         return found
+
+    async def _missing_at(self, way: Way, ids: Sequence[ChunkId], *, anywhere: bool) -> set[ChunkId]:
+        request = pb.FindMissingRequest(ids=ids, anywhere=anywhere)
+        try:
+            answer = await way.chunks.FindMissing(request, timeout=CALL_S, metadata=self._calls.metadata)
+        except grpc.aio.AioRpcError as error:
+            raise_for(error, address=way.address, what="FindMissing", seconds=CALL_S)
+            raise
+        return {ChunkId(each) for each in answer.ids}
 
     def close(self) -> None:
         """Wait for what is being hashed, and release the threads."""

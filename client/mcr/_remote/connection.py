@@ -45,7 +45,7 @@ class RemoteConnection:
         self._closed = False
         self.versions = RemoteVersions(calls, stale_ok=stale_ok)
         self.admin = RemoteAdmin(calls)
-        self.chunks = RemoteChunks(calls)
+        self.chunks = RemoteChunks(calls, anywhere=True)
 
     @property
     def location(self) -> str:

@@ -21,7 +21,7 @@ from mcr.cli.graph import Graph
 from mcr.cli.options import ModelName, command, split_reference, with_session, within
 from mcr.cli.session import Session
 from mcr.cli.values import Tree, parameters_from, parse_metrics, parse_parameter_file
-from mcr.errors import InvalidArgumentError
+from mcr.durability import parse_durability
 from mcr.model import PARAMETERS_BYTES_MAX, Version
 from mcr.references import parse_reference
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 LOG_VERSIONS_DEFAULT = 20
 # What is fetched, and laid out in columns, at once.
 PAGE_VERSIONS = 1000
-_COPIES_MAX = 1000
 NO_BRANCH = "none"
 
 
@@ -54,6 +53,7 @@ class _CommitOptions(TypedDict):
     mcr commit vision/resnet50 ckpt/ -m "epoch 3" -p lr=1e-4 -p optimizer.name=adamw --metric loss=0.31
     mcr commit vision/resnet50 model.safetensors -m "tuned" -b experiment --parent v11
     mcr commit vision/resnet50 ckpt/ -m "epoch 4" --params config.yaml --expect v12
+    mcr commit vision/resnet50 ckpt/ -m "release" --durability cluster    # held in two sites when it returns
     """,
 )
 @click.argument("model", type=ModelName())
@@ -88,7 +88,9 @@ class _CommitOptions(TypedDict):
 @click.option("--metric", "metrics", multiple=True, metavar="KEY=VALUE", help="Metric to report with it.")
 @click.option("--allow-non-finite", is_flag=True, help="Accept nan and inf as metrics.")
 @click.option(
-    "--durability", metavar="site|cluster|N", help="Copies to wait for. An embedded store keeps one."
+    "--durability",
+    metavar="site|cluster|N",
+    help="Copies to wait for: two, in two sites, or N.  [default: site]",
 )
 @click.option(
     "--request-id", metavar="ID", help="Name of this request; repeated, it returns the version it made."
@@ -104,7 +106,8 @@ def commit(session: Session, model: str, path: Path, **given: Unpack[_CommitOpti
     allow_non_finite = given["allow_non_finite"]
     parameters = parameters_from(given["pairs"], _document(given["params"]))
     metrics = parse_metrics(given["metrics"], allow_non_finite=allow_non_finite, argument="--metric")
-    durability = parse_durability(given["durability"])
+    durability = given["durability"]
+    parse_durability(durability, "--durability")
     expect, parent = given["expect"], given["parent"]
     if expect is not None and expect != NO_BRANCH:
         expect = within(model, expect)
@@ -134,24 +137,6 @@ def _document(path: Path | None) -> Tree:
     # Four times what may be stored: JSON and YAML spell things out longer than the record does.
     data = settings.read_file(path, length_bytes_max=4 * PARAMETERS_BYTES_MAX)
     return parse_parameter_file(str(path), data)
-
-
-def parse_durability(text: str | None) -> str | int | None:
-    """Return `site`, `cluster` or a number of copies.
-
-    Raises:
-        InvalidArgumentError: it is none of them.
-    """
-    if text is None or text in ("site", "cluster"):
-        return text
-    if (
-        text.isascii()
-        and text.isdigit()
-        and len(text) <= len(str(_COPIES_MAX))
-        and 0 < int(text) <= _COPIES_MAX
-    ):
-        return int(text)
-    raise InvalidArgumentError("--durability", f"{text!r} is not site, cluster or a number of copies from 1")
 
 
 @command(

@@ -49,6 +49,11 @@ class FindMissingRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     IDS_FIELD_NUMBER: builtins.int
+    ANYWHERE_FIELD_NUMBER: builtins.int
+    anywhere: builtins.bool
+    """Also count as held what another member says it holds: the commit will bring it where it must be. Nodes ask
+    each other without this, for what a node has itself.
+    """
     @property
     def ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
         """Ids of 32 bytes, 0 to 4096 of them."""
@@ -57,8 +62,9 @@ class FindMissingRequest(google.protobuf.message.Message):
         self,
         *,
         ids: collections.abc.Iterable[builtins.bytes] | None = ...,
+        anywhere: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["ids", b"ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["anywhere", b"anywhere", "ids", b"ids"]) -> None: ...
 
 global___FindMissingRequest = FindMissingRequest
 

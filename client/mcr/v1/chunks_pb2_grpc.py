@@ -64,7 +64,7 @@ class ChunksServiceServicer(object):
     """
 
     def FindMissing(self, request, context):
-        """Say which of some chunks this node does not hold.
+        """Say which of some chunks this node does not hold, or no node that answers soon.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,7 +72,9 @@ class ChunksServiceServicer(object):
 
     def PutChunks(self, request_iterator, context):
         """Hand over chunks. They are readable when the response comes, and durable after SyncChunks. A chunk whose
-        bytes do not hash to its id ends the stream with `corrupt_chunk`; those before it may be stored.
+        bytes do not hash to its id ends the stream with `corrupt_chunk`; those before it may be stored. With the
+        metadata `mcr-forward` (any value) the node sends them on to another one while more arrive, if it can, so that
+        little is lost with it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -27,14 +27,16 @@ class ChunksServiceStub:
         mcr.v1.chunks_pb2.FindMissingRequest,
         mcr.v1.chunks_pb2.FindMissingResponse,
     ]
-    """Say which of some chunks this node does not hold."""
+    """Say which of some chunks this node does not hold, or no node that answers soon."""
 
     PutChunks: grpc.StreamUnaryMultiCallable[
         mcr.v1.chunks_pb2.PutChunksRequest,
         mcr.v1.chunks_pb2.PutChunksResponse,
     ]
     """Hand over chunks. They are readable when the response comes, and durable after SyncChunks. A chunk whose
-    bytes do not hash to its id ends the stream with `corrupt_chunk`; those before it may be stored.
+    bytes do not hash to its id ends the stream with `corrupt_chunk`; those before it may be stored. With the
+    metadata `mcr-forward` (any value) the node sends them on to another one while more arrive, if it can, so that
+    little is lost with it.
     """
 
     GetChunks: grpc.UnaryStreamMultiCallable[
@@ -60,14 +62,16 @@ class ChunksServiceAsyncStub:
         mcr.v1.chunks_pb2.FindMissingRequest,
         mcr.v1.chunks_pb2.FindMissingResponse,
     ]
-    """Say which of some chunks this node does not hold."""
+    """Say which of some chunks this node does not hold, or no node that answers soon."""
 
     PutChunks: grpc.aio.StreamUnaryMultiCallable[
         mcr.v1.chunks_pb2.PutChunksRequest,
         mcr.v1.chunks_pb2.PutChunksResponse,
     ]
     """Hand over chunks. They are readable when the response comes, and durable after SyncChunks. A chunk whose
-    bytes do not hash to its id ends the stream with `corrupt_chunk`; those before it may be stored.
+    bytes do not hash to its id ends the stream with `corrupt_chunk`; those before it may be stored. With the
+    metadata `mcr-forward` (any value) the node sends them on to another one while more arrive, if it can, so that
+    little is lost with it.
     """
 
     GetChunks: grpc.aio.UnaryStreamMultiCallable[
@@ -95,7 +99,7 @@ class ChunksServiceServicer(metaclass=abc.ABCMeta):
         request: mcr.v1.chunks_pb2.FindMissingRequest,
         context: _ServicerContext,
     ) -> typing.Union[mcr.v1.chunks_pb2.FindMissingResponse, collections.abc.Awaitable[mcr.v1.chunks_pb2.FindMissingResponse]]:
-        """Say which of some chunks this node does not hold."""
+        """Say which of some chunks this node does not hold, or no node that answers soon."""
 
     @abc.abstractmethod
     def PutChunks(
@@ -104,7 +108,9 @@ class ChunksServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[mcr.v1.chunks_pb2.PutChunksResponse, collections.abc.Awaitable[mcr.v1.chunks_pb2.PutChunksResponse]]:
         """Hand over chunks. They are readable when the response comes, and durable after SyncChunks. A chunk whose
-        bytes do not hash to its id ends the stream with `corrupt_chunk`; those before it may be stored.
+        bytes do not hash to its id ends the stream with `corrupt_chunk`; those before it may be stored. With the
+        metadata `mcr-forward` (any value) the node sends them on to another one while more arrive, if it can, so that
+        little is lost with it.
         """
 
     @abc.abstractmethod

@@ -266,6 +266,28 @@ class RefMove(google.protobuf.message.Message):
 global___RefMove = RefMove
 
 @typing.final
+class Durability(google.protobuf.message.Message):
+    """How widely the chunks of a version must be held, synced, before it becomes visible."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COPIES_MIN_FIELD_NUMBER: builtins.int
+    SITES_MIN_FIELD_NUMBER: builtins.int
+    copies_min: builtins.int
+    """Nodes that hold each chunk, 1 to 256."""
+    sites_min: builtins.int
+    """Sites that these nodes stand in at least, 1 to `copies_min`."""
+    def __init__(
+        self,
+        *,
+        copies_min: builtins.int = ...,
+        sites_min: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["copies_min", b"copies_min", "sites_min", b"sites_min"]) -> None: ...
+
+global___Durability = Durability
+
+@typing.final
 class CommitVersionRequest(google.protobuf.message.Message):
     """See VersionsService.CommitVersion."""
 
@@ -281,6 +303,7 @@ class CommitVersionRequest(google.protobuf.message.Message):
     METRICS_FIELD_NUMBER: builtins.int
     MANIFEST_FIELD_NUMBER: builtins.int
     ALLOW_NON_FINITE_FIELD_NUMBER: builtins.int
+    DURABILITY_FIELD_NUMBER: builtins.int
     model: builtins.str
     """`namespace/name`; made by its first version."""
     branch: builtins.str
@@ -305,6 +328,12 @@ class CommitVersionRequest(google.protobuf.message.Message):
     def metrics(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Metric]:
         """Metrics reported together with the version."""
 
+    @property
+    def durability(self) -> global___Durability:
+        """Absent = what the cluster does without being asked: two nodes of any sites, or its only one. What cannot be
+        had is refused with `durability`, and the chunks stay: the same request needs no upload again.
+        """
+
     def __init__(
         self,
         *,
@@ -318,9 +347,12 @@ class CommitVersionRequest(google.protobuf.message.Message):
         metrics: collections.abc.Iterable[global___Metric] | None = ...,
         manifest: builtins.bytes = ...,
         allow_non_finite: builtins.bool = ...,
+        durability: global___Durability | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_expected_head", b"_expected_head", "_parent", b"_parent", "expected_head", b"expected_head", "header", b"header", "parent", b"parent"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_expected_head", b"_expected_head", "_parent", b"_parent", "allow_non_finite", b"allow_non_finite", "branch", b"branch", "description", b"description", "expected_head", b"expected_head", "header", b"header", "manifest", b"manifest", "metrics", b"metrics", "model", b"model", "parameters", b"parameters", "parent", b"parent"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_durability", b"_durability", "_expected_head", b"_expected_head", "_parent", b"_parent", "durability", b"durability", "expected_head", b"expected_head", "header", b"header", "parent", b"parent"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_durability", b"_durability", "_expected_head", b"_expected_head", "_parent", b"_parent", "allow_non_finite", b"allow_non_finite", "branch", b"branch", "description", b"description", "durability", b"durability", "expected_head", b"expected_head", "header", b"header", "manifest", b"manifest", "metrics", b"metrics", "model", b"model", "parameters", b"parameters", "parent", b"parent"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_durability", b"_durability"]) -> typing.Literal["durability"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_expected_head", b"_expected_head"]) -> typing.Literal["expected_head"] | None: ...
     @typing.overload

@@ -10,7 +10,7 @@ from mcr.manifest import Steps, walk_chunks, walk_files, walk_ids
 from mcr.model import ChunkId
 from mcr_node.core.members import Member
 from mcr_node.services.chunks import LocalChunks
-from mcr_node.services.cluster_chunks import IDS_AT_ONCE, Holders
+from mcr_node.services.copies import IDS_AT_ONCE, Holders
 
 # What asking about one chunk costs on the network, for the rate: its id, and a share of the messages.
 ASK_BYTES = 48

@@ -8,7 +8,7 @@ from typing import TypeVar
 import grpc
 import grpc.aio
 
-from mcr._frames import FRAME_CHUNKS_MAX
+from mcr._frames import FORWARD_KEY, FRAME_CHUNKS_MAX
 from mcr.blocking import settle
 from mcr.errors import DeadlineError, InvalidArgumentError
 from mcr.model import DIGEST_BYTES, ChunkId
@@ -46,7 +46,8 @@ class ChunkEdge:
 
     async def find_missing(self, request: pb.FindMissingRequest) -> pb.FindMissingResponse:
         """Say which chunks are not held."""
-        missing = await self._chunks.missing(_ids(request.ids))
+        look = self._chunks.missing_anywhere if request.anywhere else self._chunks.missing
+        missing = await look(_ids(request.ids))
         return pb.FindMissingResponse(ids=sorted(missing))
 
     async def sync_chunks(self, request: pb.SyncChunksRequest) -> pb.SyncChunksResponse:
@@ -56,8 +57,9 @@ class ChunkEdge:
 
     async def _put_chunks(self, frames: AsyncIterator[bytes], context: Context) -> bytes | None:
         async with self._edge.call(context, "mcr.v1.ChunksService.PutChunks"):
+            forward = any(key == FORWARD_KEY for key, _ in context.invocation_metadata() or ())
             with self._uploads:
-                stored = await self._store(frames)
+                stored = await self._store(frames, forward=forward)
             response = pb.PutChunksResponse(
                 chunks_new=stored.chunks_new, bytes_new=stored.bytes_new, bytes_stored=stored.bytes_stored
             )
@@ -65,7 +67,7 @@ class ChunkEdge:
             return data
         return None
 
-    async def _store(self, frames: AsyncIterator[bytes]) -> Stored:
+    async def _store(self, frames: AsyncIterator[bytes], *, forward: bool) -> Stored:
         stored = Stored()
         running: deque[asyncio.Task[Stored]] = deque()
         try:
@@ -73,7 +75,7 @@ class ChunkEdge:
                 self._edge.telemetry.bytes_received.inc(len(frame))
                 if len(running) == FRAMES_IN_FLIGHT:
                     stored += await running.popleft()
-                running.append(asyncio.create_task(self._chunks.put_received(frame)))
+                running.append(asyncio.create_task(self._chunks.put_received(frame, forward=forward)))
             while running:
                 stored += await running.popleft()
         finally:

@@ -6,13 +6,16 @@ from typing import TypeVar
 
 from mcr import _frames
 from mcr.blocking import run_blocking
+from mcr.durability import Durability, check_possible
 from mcr.errors import FailedError, McrError, OutOfSpaceError
-from mcr.model import Chunk, ChunkId
+from mcr.model import KIB, Chunk, ChunkId
 from mcr.transfer import Stored, verified
 from mcr_node.ports import ChunkStore, StorageFailure
 from mcr_node.services.sealing import Content, check_held
 
 Result = TypeVar("Result")
+# A frame with less is not worth forwarding: it is soon sent again, and sealing soon follows.
+FORWARD_BYTES_MIN = 256 * KIB
 
 
 class LocalChunks:
@@ -52,8 +55,12 @@ class LocalChunks:
         """See ChunkTransport."""
         return await self._run(lambda: self._store.missing(ids))
 
-    async def put_received(self, frame: bytes) -> Stored:
+    async def put_received(self, frame: bytes, *, forward: bool) -> Stored:
         """Store the chunks of one frame that came over the network, each verified against its id first.
+
+        Args:
+            frame: see `mcr._frames`.
+            forward: send them on to another node as well, when there is one.
 
         Raises:
             InvalidArgumentError: it is no frame.
@@ -61,16 +68,25 @@ class LocalChunks:
             CorruptChunkError: the bytes of a chunk do not hash to its id; nothing of the frame was stored.
         """
 
-        def work() -> Stored:
+        def work() -> tuple[list[Chunk], Stored]:
             chunks = [
                 verified(chunk.id, chunk.data, element_bytes=chunk.element_bytes)
                 for chunk in _frames.decode(frame)
             ]
             self._check_room(len(frame))
             receipt = self._store.put(chunks)
-            return Stored(receipt.chunks_new, receipt.bytes_new, receipt.bytes_stored)
+            return chunks, Stored(receipt.chunks_new, receipt.bytes_new, receipt.bytes_stored)
 
-        return await self._run(work)
+        chunks, stored = await self._run(work)
+        if forward and len(frame) >= FORWARD_BYTES_MIN:
+            await self._forward(chunks)
+        return stored
+
+    async def _forward(self, chunks: Sequence[Chunk]) -> None:
+        """Send chunks on to another node: there is none."""
+
+    async def close(self) -> None:
+        """End what is done beside; the store stays open."""
 
     def _check_room(self, length_bytes: int) -> None:
         if self._capacity_bytes is None:
@@ -103,12 +119,26 @@ class LocalChunks:
         """See `services.sealing.check_held`."""
         return await self._run(lambda: check_held(self._store, manifest))
 
-    async def seal(self, manifest: ChunkId, *, without: int = 0) -> Content:
-        """Make sure that all a manifest names is held as often as it must be, and count it: here, once.
+    async def missing_anywhere(self, ids: Sequence[ChunkId]) -> set[ChunkId]:
+        """Return those ids that no node holds, as far as it is known; there is no other node here."""
+        return await self.missing(ids)
+
+    async def seal(
+        self, manifest: ChunkId, *, durability: Durability | None = None, without: int = 0
+    ) -> Content:
+        """Make sure that all a manifest names is held as widely as it must be, and count it: here, once.
+
+        Args:
+            manifest: its root.
+            durability: how widely; None = as usual.
+            without: id of a node that is about to leave, so that its copies do not count.
 
         Raises:
             MissingChunkError, CorruptChunkError: see `check_held`.
+            DurabilityError: more was asked for than one node can give.
         """
+        if durability is not None:
+            check_possible(durability, [""])
         return await self.check_held(manifest)
 
     async def run(self, work: Callable[[], Result]) -> Result:

@@ -5,54 +5,44 @@ other members, verifies what comes, keeps it, and serves it.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
-from typing import Protocol
 
-from mcr.errors import CorruptChunkError, DurabilityError, McrError, MissingChunkError, UnavailableError
-from mcr.manifest import drain, walk_ids
-from mcr.model import Chunk, ChunkId, digest
+from mcr.blocking import settle
+from mcr.durability import Durability
+from mcr.errors import CorruptChunkError, McrError, MissingChunkError, UnavailableError
+from mcr.manifest import drain, drain_async, walk_ids
+from mcr.model import Chunk, ChunkId
 from mcr_node.core.members import Member
+from mcr_node.core.placement.ring import added
 from mcr_node.ports import ChunkStore
-from mcr_node.services.chunks import LocalChunks
-from mcr_node.services.sealing import Content
+from mcr_node.services.chunks import LocalChunks, Result
+from mcr_node.services.copies import CHUNKS_AT_ONCE, Holders, Sealing, usual
+from mcr_node.services.forwarding import Forwarding
+from mcr_node.services.sealing import Content, content_of
 
-# Copies of each chunk before a version becomes visible; all nodes where there are fewer.
-COPIES = 2
-IDS_AT_ONCE = 1024
-# What is read here and sent there in one step.
-CHUNKS_AT_ONCE = 8
+# How long an upload waits to hear that other nodes have what this one lacks.
+ASK_S = 2.0
 # Manifests that were sealed a moment ago are not looked for again: a commit of the bytes of the version
 # before, with other parameters, would ask another node and sync its disk for nothing.
 SEALED_MAX = 1024
 SEALED_S_MAX = 10.0
 
 
-class Holders(Protocol):
-    """The chunk stores of other nodes, by address."""
-
-    async def get(self, address: str, ids: Sequence[ChunkId]) -> list[bytes]:
-        """Return verified bytes."""
-
-    async def missing(self, address: str, ids: Sequence[ChunkId]) -> set[ChunkId]:
-        """Return what that node lacks."""
-
-    async def put(self, address: str, chunks: Sequence[Chunk]) -> None:
-        """Store chunks there; durable after `sync`."""
-
-    async def sync(self, address: str) -> None:
-        """Make durable what was put."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Sealed:
-    """A manifest that enough nodes held: among which, until when that is believed, and what it holds."""
+    """A manifest that enough nodes held: among which, how widely, believed until when, and its content."""
 
     others: tuple[int, ...]
+    durability: Durability
     until_s: float
     content: Content
+
+    def is_for(self, others: tuple[int, ...], wanted: Durability) -> bool:
+        """Say whether this answers for a commit now."""
+        return self.others == others and self.durability == wanted
 
 
 class ClusterChunks(LocalChunks):
@@ -63,15 +53,37 @@ class ClusterChunks(LocalChunks):
         store: ChunkStore,
         executor: ThreadPoolExecutor,
         holders: Holders,
+        me: Callable[[], Member],
         others: Callable[[], Sequence[Member]],
         *,
         capacity_bytes: int | None = None,
     ) -> None:
-        """Look to `others()`, the members besides this node, as they are known at the moment."""
+        """Look to `me()` and `others()`, the members besides this node, as they are known at the moment."""
         super().__init__(store, executor, capacity_bytes=capacity_bytes)
         self._holders = holders
+        self._me = me
         self._others = others
         self._sealed: dict[ChunkId, _Sealed] = {}
+        self.forwarding = Forwarding(holders)
+
+    async def close(self) -> None:
+        """See LocalChunks."""
+        await self.forwarding.close()
+
+    async def _forward(self, chunks: Sequence[Chunk]) -> None:
+        """Send chunks on to those who would hold them if the commit were sealed now."""
+        me = self._me()
+        others = [one for one in self._others() if self.forwarding.is_trusted(one.address)]
+
+        def work() -> dict[str, list[Chunk]]:
+            parts: dict[str, list[Chunk]] = {}
+            for chunk in chunks:
+                for member in added(chunk.id, others, usual(1 + len(others)), held=[me], near=me.site):
+                    parts.setdefault(member.address, []).append(chunk)
+            return parts
+
+        for address, part in (await self._run(work)).items():
+            await self.forwarding.offer(address, part)
 
     async def get(self, ids: Sequence[ChunkId]) -> list[bytes]:
         """See ChunkTransport."""
@@ -136,11 +148,35 @@ class ClusterChunks(LocalChunks):
         missing = await self._holders.missing(member.address, ids)
         return [chunk_id for chunk_id in ids if chunk_id not in missing]
 
-    async def seal(self, manifest: ChunkId, *, without: int = 0) -> Content:
-        """Make sure that enough nodes hold all that a manifest names, and count it.
+    async def missing_anywhere(self, ids: Sequence[ChunkId]) -> set[ChunkId]:
+        """Return those ids that neither this node holds nor another that answers soon.
+
+        What another one holds need not be sent here: `seal` counts it, or fetches it.
+        """
+        lacking = await self.missing(ids)
+        wanted = [one for one in dict.fromkeys(ids) if one in lacking]
+
+        async def ask(member: Member) -> None:
+            with suppress(McrError):
+                lacking.intersection_update(await self._holders.missing(member.address, wanted))
+
+        tasks = [asyncio.create_task(ask(member)) for member in (self._others() if wanted else ())]
+        try:
+            if tasks:
+                # Whoever needs longer costs more to wait for than to do without.
+                await asyncio.wait(tasks, timeout=ASK_S)
+        finally:
+            await settle(tasks)
+        return lacking
+
+    async def seal(
+        self, manifest: ChunkId, *, durability: Durability | None = None, without: int = 0
+    ) -> Content:
+        """Make sure that enough nodes hold all that a manifest names, synced, and count it.
 
         Args:
             manifest: its root.
+            durability: how widely; None = as usual.
             without: id of a node that is about to leave, so that its copies do not count.
 
         Raises:
@@ -149,85 +185,52 @@ class ClusterChunks(LocalChunks):
         """
         others = [member for member in self._others() if member.node_id != without]
         among = tuple(sorted([member.node_id for member in others]))
+        wanted = durability or usual(1 + len(others))
         now_s = asyncio.get_running_loop().time()
         before = self._sealed.pop(manifest, None)
-        if before is not None and before.others == among and now_s < before.until_s:
+        if before is not None and before.is_for(among, wanted) and now_s < before.until_s:
             self._sealed[manifest] = before
             return before.content
-        content = await self._seal(manifest, others)
+        sealing = Sealing(self, self._holders, self._me(), others, wanted)
+        content = await self._content(manifest)
+        await self.forwarding.flush()
+        await sealing.run(lambda: self._walk(manifest))
         while len(self._sealed) >= SEALED_MAX:
             self._sealed.pop(next(iter(self._sealed)))
-        self._sealed[manifest] = _Sealed(among, now_s + SEALED_S_MAX, content)
+        self._sealed[manifest] = _Sealed(among, wanted, now_s + SEALED_S_MAX, content)
         return content
 
-    async def _seal(self, manifest: ChunkId, others: Sequence[Member]) -> Content:
-        await self._gather(manifest)
-        content = await self.check_held(manifest)
-        needed = min(COPIES, len(others) + 1) - 1
-        copies = 0
-        for member in _in_order(others, manifest):
-            if copies >= needed:
-                break
-            try:
-                await self._copy(manifest, member)
-            except (MissingChunkError, CorruptChunkError):
-                raise
-            except McrError:
-                # Not reached, or full: another one takes the copy.
-                continue
-            copies += 1
-        if copies < needed:
-            raise DurabilityError(f"of {needed + 1} copies", copies + 1)
-        return content
-
-    async def _gather(self, manifest: ChunkId) -> None:
-        """Bring here what a manifest names and others hold: a client may have met another node before.
+    async def _content(self, manifest: ChunkId) -> Content:
+        """Count what a manifest names, and see to it that its nodes are here.
 
         Raises:
-            MissingChunkError: a chunk is nowhere.
+            MissingChunkError: no member that answers has one of them; whoever made them has.
         """
-        before: list[ChunkId] = []
-        while ids := await self._missing_of(manifest):
-            if ids == before:
-                raise MissingChunkError(ids[0].hex())
-            await self._fetch(ids)
-            before = ids
+        try:
+            return await self._run(lambda: content_of(self._store, manifest))
+        except (MissingChunkError, CorruptChunkError):
+            # All levels of the tree, each in one go: a client may have met another node before.
+            async for _ in drain_async(walk_ids(manifest), self._get_or_missing):
+                continue
+            return await self._run(lambda: content_of(self._store, manifest))
 
-    async def _missing_of(self, manifest: ChunkId) -> list[ChunkId]:
-        """Return what is missing of a manifest here, as far as it can be walked."""
-        found: list[ChunkId] = []
+    async def _get_or_missing(self, ids: Sequence[ChunkId]) -> list[bytes]:
+        try:
+            return await self.get(ids)
+        except UnavailableError as error:
+            lacking = sorted(await self.missing(ids))
+            raise MissingChunkError((lacking or ids)[0].hex()) from error
 
-        def work() -> None:
-            try:
-                self._walk(manifest, found.extend)
-            except MissingChunkError as error:
-                found.append(ChunkId(bytes.fromhex(error.chunk_id)))
+    def _walk(self, manifest: ChunkId) -> Iterator[ChunkId]:
+        return drain(walk_ids(manifest), lambda ids: [self._store.get(one) for one in ids])
 
-        await self._run(work)
-        return found
+    async def aside(self, work: Callable[[], Result]) -> Result:
+        """See `services.copies.Here`."""
+        return await self._run(work)
 
-    def _walk(self, manifest: ChunkId, lacking: Callable[[Sequence[ChunkId]], None]) -> None:
-        walk = drain(walk_ids(manifest), lambda ids: [self._store.get(one) for one in ids])
-        while ids := list(islice(walk, IDS_AT_ONCE)):
-            missing = self._store.missing(ids)
-            if missing:
-                lacking([one for one in ids if one in missing])
-
-    async def _copy(self, manifest: ChunkId, member: Member) -> None:
-        walk = drain(walk_ids(manifest), lambda ids: [self._store.get(one) for one in ids])
-        while True:
-            ids = await self._run(lambda: list(islice(walk, IDS_AT_ONCE)))
-            if not ids:
-                break
-            missing = await self._holders.missing(member.address, ids)
-            send = [one for one in dict.fromkeys(ids) if one in missing]
-            for start in range(0, len(send), CHUNKS_AT_ONCE):
-                part = send[start : start + CHUNKS_AT_ONCE]
-                data = await super().get(part)
-                await self._holders.put(
-                    member.address, [Chunk(one, each) for one, each in zip(part, data, strict=True)]
-                )
-        await self._holders.sync(member.address)
+    async def bring(self, ids: Sequence[ChunkId]) -> None:
+        """See `services.copies.Here`."""
+        await self._fetch(ids)
 
 
 def _told_apart(error: MissingChunkError, silent: Sequence[str]) -> McrError:
@@ -235,10 +238,3 @@ def _told_apart(error: MissingChunkError, silent: Sequence[str]) -> McrError:
     if not silent:
         return error
     return UnavailableError(", ".join(silent), f"chunk {error.chunk_id} is not on the nodes that answer")
-
-
-def _in_order(members: Sequence[Member], manifest: ChunkId) -> Sequence[Member]:
-    """Return members by rendezvous (Thaler and Ravishankar, 1998): each manifest has an order of its own."""
-    return sorted(
-        members, key=lambda member: digest(manifest + member.node_id.to_bytes(8, "big")), reverse=True
-    )

@@ -17,9 +17,9 @@ from mcr_node.core.members import Member
 from mcr_node.core.state import queries
 from mcr_node.ports import Clock
 from mcr_node.ports_log import ReplicatedLog
-from mcr_node.services.chunks import LocalChunks
-from mcr_node.services.cluster_chunks import CHUNKS_AT_ONCE, COPIES, Holders
 from mcr_node.services.census import Census, Copies, Known
+from mcr_node.services.chunks import LocalChunks
+from mcr_node.services.copies import CHUNKS_AT_ONCE, COPIES, Holders
 from mcr_node.services.presence import NS_PER_S, Presence, Present
 from mcr_node.services.workers import Step
 
@@ -392,7 +392,8 @@ class Repair:
         if member.node_id == self._log.node_id:
             for group in _frames.group(chunks):
                 # As from any other node: verified, and within what the operator gave this one.
-                await self._chunks.put_received(await self._chunks.run(partial(_frames.encode, group)))
+                frame = await self._chunks.run(partial(_frames.encode, group))
+                await self._chunks.put_received(frame, forward=False)
             await self._chunks.sync()
         else:
             await self._holders.put(member.address, chunks)

@@ -37,6 +37,20 @@ def check_held(store: ChunkStore, manifest: ChunkId) -> Content:
         missing = store.missing(ids)
         if missing:
             raise MissingChunkError(min(missing).hex())
+    return content_of(store, manifest)
+
+
+def content_of(store: ChunkStore, manifest: ChunkId) -> Content:
+    """Return the totals of a manifest whose nodes are held; blocks for as long as reading them takes.
+
+    Raises:
+        MissingChunkError: a node is not held.
+        CorruptChunkError: a node is damaged or is no manifest.
+    """
+
+    def get(ids: Sequence[ChunkId]) -> list[bytes]:
+        return [store.get(chunk_id) for chunk_id in ids]
+
     bytes_total = file_count = chunk_count = 0
     for row in drain(walk_files(manifest), get):
         bytes_total += row.entry.size_bytes

@@ -7,6 +7,7 @@ from typing import TypedDict, TypeVar
 from google.protobuf.message import Message
 
 from mcr import _wire
+from mcr.durability import COPIES_MAX, Durability
 from mcr.errors import InvalidArgumentError, McrError
 from mcr.model import DIGEST_BYTES, MIB, REQUEST_ID_BYTES_MAX, ChunkId, LogIndex, RefKind, RequestId
 from mcr.references import Reference, Selector, check_model, parse_reference
@@ -74,7 +75,7 @@ class VersionsService:
             )
         manifest = ChunkId(request.manifest)
         # Sealed before visible: what the manifest names is looked for here, not believed.
-        content = await self._chunks.seal(manifest)
+        content = await self._chunks.seal(manifest, durability=_durability(request))
         accepted = await self._propose(
             CommitVersion(
                 **self._envelope(request.header),
@@ -429,6 +430,18 @@ def _target(request: pb.RollbackBranchRequest | pb.RollbackChannelRequest) -> Ta
             return LastGoodTarget()
         case _:
             return NumberTarget(request.to)
+
+
+def _durability(request: pb.CommitVersionRequest) -> Durability | None:
+    if not request.HasField("durability"):
+        return None
+    copies, sites = request.durability.copies_min, request.durability.sites_min
+    if not 0 < sites <= copies <= COPIES_MAX:
+        raise InvalidArgumentError(
+            "durability",
+            f"{copies} copies in {sites} sites: not 1 to {COPIES_MAX}, or more sites than copies",
+        )
+    return Durability(copies, sites)
 
 
 def _limit(limit: int) -> int:

@@ -39,7 +39,7 @@ class _Colleague:
     def __init__(self, address: str) -> None:
         self._address = address
         self.calls = Calls([parse_address("address", address)], timeout_s=CALL_S, patience_s=PATIENCE_S)
-        self._chunks = RemoteChunks(self.calls)
+        self._chunks = RemoteChunks(self.calls, anywhere=False)
         self._answered_at_s = -TRUST_S
         self._asking: asyncio.Task[None] | None = None
 
@@ -63,6 +63,16 @@ class _Colleague:
     def answered(self) -> None:
         """Note that it answered just now, whatever it was asked: it is back, if it was silent."""
         self._answered_at_s = asyncio.get_running_loop().time()
+
+    async def wait(self) -> None:
+        """Wait until it answers, also when it did not a moment ago.
+
+        Raises:
+            UnavailableError: it still does not.
+        """
+        if self._asking is not None:
+            await asyncio.wait([self._asking], timeout=PING_S)
+        await self.reach()
 
     async def _ask(self) -> None:
         nodes = self.calls.nodes
@@ -93,7 +103,7 @@ class _Colleague:
 
 
 class GrpcColleagues:
-    """`services.membership.Colleagues` and `services.cluster_chunks.Holders` over gRPC."""
+    """`services.membership.Colleagues` and `services.copies.Holders` over gRPC."""
 
     def __init__(self) -> None:
         self._known: dict[str, _Colleague] = {}
@@ -150,6 +160,10 @@ class GrpcColleagues:
         colleague.answered()
         return status
 
+    async def wait_reachable(self, address: str) -> None:
+        """See `Holders`."""
+        await self._at(address).wait()
+
     async def get(self, address: str, ids: Sequence[ChunkId]) -> list[bytes]:
         """See `Holders`."""
         return await (await self._at(address).reach()).get(ids)
@@ -160,7 +174,8 @@ class GrpcColleagues:
 
     async def put(self, address: str, chunks: Sequence[Chunk]) -> None:
         """See `Holders`."""
-        await (await self._at(address).reach()).put(chunks)
+        # Whoever puts has asked what is missing, or has just been sent what nobody held.
+        await (await self._at(address).reach()).send(chunks)
 
     async def sync(self, address: str) -> None:
         """See `Holders`."""

@@ -129,7 +129,7 @@ def test_when_no_node_is_ready_all_of_them_say_why() -> None:
 async def fetched(node: StrangeNode, wanted: Sequence[Chunk], *, timeout_s: float = 30) -> list[bytes]:
     async with serving(node) as addresses:
         calls = Calls(addresses, timeout_s=timeout_s)
-        transport = RemoteChunks(calls)
+        transport = RemoteChunks(calls, anywhere=True)
         try:
             return await transport.get([chunk.id for chunk in wanted])
         finally:

@@ -14,9 +14,10 @@ from mcr.manifest import ManifestBuilder
 from mcr.model import Chunk, ChunkId, ChunkRef, LogIndex, RequestId
 from mcr.v1 import admin_pb2 as pb
 from mcr_node.core.members import Member
+from mcr_node.core.placement.ring import ranked
 from mcr_node.core.state.commands import CommitVersion
-from mcr_node.services import copies, repair
-from mcr_node.services.cluster_chunks import ClusterChunks, _in_order
+from mcr_node.services import census, repair
+from mcr_node.services.cluster_chunks import ClusterChunks
 from mcr_node.services.colleagues import Response
 from mcr_node.services.presence import Presence
 from mcr_node.services.repair import NEW_VERSIONS_S, REWALK_S, SILENCE_S, Repair
@@ -66,8 +67,11 @@ class Scene:
         self.members = [Member(1, "a", "a:1"), Member(2, "b", B), Member(3, "c", C), Member(4, "d", D)]
         self.shared = SharedLog(self.members[0])
         self.log: MemoryLog = self.shared.open(1)
-        self.chunks = ClusterChunks(self.store, executor, self.others, self.rest)
+        self.chunks = ClusterChunks(self.store, executor, self.others, self.me, self.rest)
         self.repair = self.repair_by(by_id)
+
+    def me(self) -> Member:
+        return self.members[0]
 
     def rest(self) -> list[Member]:
         return self.members[1:]
@@ -283,7 +287,12 @@ def test_this_node_takes_no_more_than_it_was_given_either() -> None:
     async def story(scene: Scene) -> None:
         chunks = await scene.commit(1, C, files=20)
         scene.chunks = ClusterChunks(
-            scene.store, scene.executor, scene.others, scene.rest, capacity_bytes=10 * CHUNK_BYTES
+            scene.store,
+            scene.executor,
+            scene.others,
+            scene.me,
+            scene.rest,
+            capacity_bytes=10 * CHUNK_BYTES,
         )
         scene.repair = scene.repair_by(by_id)
         await scene.run()
@@ -370,7 +379,7 @@ def test_a_node_that_falls_silent_during_a_run_ends_it_and_nothing_is_called_los
 
 
 def test_more_than_fits_in_mind_is_copied_by_the_run_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "SHORT_MAX", 10)
+    monkeypatch.setattr(census, "SHORT_MAX", 10)
 
     async def story(scene: Scene) -> None:
         chunks = await scene.commit(1, "a:1", files=25)
@@ -391,7 +400,7 @@ def test_each_model_is_looked_after_by_one_node() -> None:
         names = [f"many/net{number}" for number in range(30)]
         for number, name in enumerate(names):
             await scene.commit(number, "a:1", B, model=name)
-        mine = scene.repair_by(_in_order)
+        mine = scene.repair_by(lambda members, key: ranked(key, members))
         async for _ in mine.run(asked=False):
             pass
         counted = mine.counts()["chunks_counted"]

@@ -50,7 +50,9 @@ class Scene:
         self.watched = WatchedStore(self.store)
         self.holders = MemoryHolders("b:1")
         others = [Member(2, "b", "b:1")]
-        self.chunks = ClusterChunks(self.watched, executor, self.holders, lambda: others)
+        self.chunks = ClusterChunks(
+            self.watched, executor, self.holders, lambda: Member(1, "a", "a:1"), lambda: others
+        )
         self.time, self.kept = Time(), Kept()
         self.scrub = self.opened()
         self.held = [Chunk.of(bytes([number]) * 1000) for number in range(200)]

@@ -1,47 +1,21 @@
 """What was sealed a moment ago among the same nodes is not asked for again; anything else is."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from mcr.errors import DurabilityError, UnavailableError
+from mcr.errors import DurabilityError
 from mcr.manifest import ManifestBuilder
 from mcr.model import Chunk, ChunkId
 from mcr_node.core.members import Member
 from mcr_node.services import cluster_chunks
 from mcr_node.services.cluster_chunks import ClusterChunks
 from tests.conformance.memory_chunk_store import MemoryChunkStore
+from tests.support.holders import MemoryHolders
 from tests.unit.client.manifest.samples import file_entry
-
-
-class Holders:
-    """The stores of other nodes in memory; counts their syncs."""
-
-    def __init__(self) -> None:
-        self.stores = {address: MemoryChunkStore() for address in ("b:1", "c:1")}
-        self.syncs: list[str] = []
-        self.silent: list[str] = []
-
-    def _of(self, address: str) -> MemoryChunkStore:
-        if address in self.silent:
-            raise UnavailableError(address, "it does not answer")
-        return self.stores[address]
-
-    async def get(self, address: str, ids: Sequence[ChunkId]) -> list[bytes]:
-        return [self._of(address).get(each) for each in ids]
-
-    async def missing(self, address: str, ids: Sequence[ChunkId]) -> set[ChunkId]:
-        return self._of(address).missing(ids)
-
-    async def put(self, address: str, chunks: Sequence[Chunk]) -> None:
-        self._of(address).put(chunks)
-
-    async def sync(self, address: str) -> None:
-        self._of(address).sync()
-        self.syncs.append(address)
 
 
 class Scene:
@@ -49,9 +23,11 @@ class Scene:
 
     def __init__(self, executor: ThreadPoolExecutor) -> None:
         self.store = MemoryChunkStore()
-        self.holders = Holders()
+        self.holders = MemoryHolders("b:1", "c:1")
         self.others = [Member(2, "b", "b:1"), Member(3, "c", "c:1")]
-        self.chunks = ClusterChunks(self.store, executor, self.holders, lambda: self.others)
+        self.chunks = ClusterChunks(
+            self.store, executor, self.holders, lambda: Member(1, "a", "a:1"), lambda: self.others
+        )
         self.manifest = self.manifest_of()
 
     def manifest_of(self, *paths: str) -> ChunkId:

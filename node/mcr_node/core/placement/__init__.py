@@ -1,0 +1,1 @@
+"""Which nodes hold which chunks: computed alike on every node from the member table, nothing is stored."""
