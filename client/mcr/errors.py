@@ -358,7 +358,7 @@ class MissingChunkError(CorruptError):
     chunk_id: str
     code = "missing_chunk"
     template = "chunk {chunk_id} is not in the store"
-    hint_template = "run mcr doctor; committing the same files again stores it"
+    hint_template = "mcr doctor or mcr repair status names who needs it; committing the files again stores it"
 
 
 @dataclass(eq=False)
