@@ -188,11 +188,15 @@ class Census:
                 raise _GapError(ChunkId(bytes.fromhex(error.chunk_id))) from error
             except UnavailableError as error:
                 # With a member that is gone, and may come back after all; or that fell silent just now.
-                raise _GapError(await self._missing_everywhere(ids)) from error
+                gap = await self._missing_everywhere(ids)
+                if gap is None:
+                    # Somebody has it, and it did not get here: this node may be full.
+                    raise
+                raise _GapError(gap) from error
             yield items
 
-    async def _missing_everywhere(self, ids: Sequence[ChunkId]) -> ChunkId:
-        """Return the first of `ids` that no node has.
+    async def _missing_everywhere(self, ids: Sequence[ChunkId]) -> ChunkId | None:
+        """Return the first of `ids` that no node has, if any.
 
         Raises:
             McrError: a node stopped answering, so it cannot be told.
@@ -200,4 +204,4 @@ class Census:
         missing = await self._chunks.missing(ids)
         for member in self._alive:
             missing &= await self._holders.missing(member.address, ids)
-        return next((one for one in ids if one in missing), ids[0])
+        return next((one for one in ids if one in missing), None)

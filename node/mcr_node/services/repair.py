@@ -47,6 +47,8 @@ COPY_CHUNKS_MAX = 32
 LOST_NAMED_MAX = 100
 VERSIONS_NAMED_MAX = 20
 
+# Who took part in a run, by id, and how many copies were wanted.
+_Among = tuple[tuple[int, ...], int]
 Order = Callable[[Sequence[Member], ChunkId], Sequence[Member]]
 
 
@@ -130,9 +132,11 @@ class Repair:
         self.look_s = min(LOOK_S, presence.silence_s / LOOKS_IN_SILENCE)
         self._models: dict[str, _Model] = {}
         # Who took part in the last run, by id; what it left to do; how far the log was; and when it ended.
-        self._last_among: tuple[tuple[int, ...], int] | None = None
+        self._last_among: _Among | None = None
         self._last_applied = 0
         self._last_ns = 0
+        # Among whom a run broke off, and when; None = the last one did not.
+        self._broke_off: tuple[_Among, int] | None = None
         self._copied = self._bytes_copied = self._counted = 0
 
     # ---- services.workers.Task ----
@@ -142,7 +146,11 @@ class Repair:
         found = await self._begin(asked=False)
         if found is None:
             return False
-        since_s = (self._clock.monotonic_ns() - self._last_ns) / NS_PER_S
+        now_ns = self._clock.monotonic_ns()
+        if self._broke_off is not None and self._broke_off[0] == self._among(found):
+            # What made it break off may well be there still.
+            return now_ns - self._broke_off[1] >= AGAIN_S * NS_PER_S
+        since_s = (now_ns - self._last_ns) / NS_PER_S
         return (
             self._among(found) != self._last_among
             or (self.under_replicated > 0 and since_s >= AGAIN_S)
@@ -157,10 +165,15 @@ class Repair:
             raise FailedError("repair", "this node is no member of the cluster, or out of service")
         again = asked or self._among(found) != self._last_among or self.under_replicated > 0
         applied = self._log.applied
-        async for step in self._look_through(found, self._models, again=again):
-            yield step
-        async for step in self._copy_all(found):
-            yield step
+        try:
+            async for step in self._look_through(found, self._models, again=again):
+                yield step
+            async for step in self._copy_all(found):
+                yield step
+        except McrError:
+            self._broke_off = self._among(found), self._clock.monotonic_ns()
+            raise
+        self._broke_off = None
         is_all = not any(model.known.more for model in self._models.values())
         # What was too much for one run is due at once.
         self._last_among = self._among(found) if is_all else None
@@ -238,7 +251,7 @@ class Repair:
         members = len(present.alive) + len(present.silent) + len(present.gone) + 1
         return _Round(present, myself, min(COPIES, members))
 
-    def _among(self, found: _Round) -> tuple[tuple[int, ...], int]:
+    def _among(self, found: _Round) -> _Among:
         return tuple(member.node_id for member in found.nodes), found.wanted
 
     def _census(self, found: _Round) -> Census:
