@@ -166,8 +166,34 @@ def _numbering(truth: Truth) -> Iterator[str]:
         yield f"disorder: the channel was at versions {strangers}, which are not there"
 
 
-def _moves(truth: Truth, operation: Operation) -> tuple[Move, ...]:
-    return truth.channel if operation.kind.is_of_channel else truth.branch
+class _Line:
+    """The history of one ref, asked by place and by what was seen; a run has tens of thousands of each."""
+
+    def __init__(self, moves: Sequence[Move], *, is_channel: bool) -> None:
+        self._moves = moves
+        self._indexes = [move.index for move in moves]
+        self._is_channel = is_channel
+        self._begins: dict[tuple[Seen, str], int] = {}
+        for move in moves:
+            self._begins.setdefault(self._key(move.seen, move.version_id), move.index)
+
+    def _key(self, seen: Seen, version_id: str) -> tuple[Seen, str]:
+        # A branch tells no generation.
+        return (seen, "") if self._is_channel else (Seen(seen.number), version_id)
+
+    def at(self, place: int) -> Move | None:
+        """Return the move in force at a place of the log; None before the first."""
+        position = bisect.bisect_right(self._indexes, place) - 1
+        return self._moves[position] if position >= 0 else None
+
+    def begin(self, operation: Operation) -> int:
+        """Return the place since which the ref was what an operation saw; 0 when it never was."""
+        return self._begins.get(self._key(operation.seen, operation.version_id), 0)
+
+    def fits(self, operation: Operation, move: Move) -> bool:
+        """Whether an operation saw the ref as this move left it."""
+        seen = self._key(operation.seen, operation.version_id)
+        return seen == self._key(move.seen, move.version_id)
 
 
 def _once(operations: Sequence[Operation], truth: Truth) -> Iterator[str]:
@@ -183,11 +209,13 @@ def _once(operations: Sequence[Operation], truth: Truth) -> Iterator[str]:
                 yield f"refused, yet done: {text!r} ({writes[text].error})"
     described = {(number, version_id): text for number, version_id, text in truth.versions}
     there = {(move.text, move.index): move for moves in (truth.branch, truth.channel) for move in moves}
+    channel = _Line(truth.channel, is_channel=True)
+    moved = {move.text for move in truth.channel}
     for operation in operations:
         if not operation.kind.is_write or not operation.is_answered:
             continue
         move = there.get((operation.text, operation.index))
-        if move is None and _changed_nothing(operation, truth):
+        if move is None and operation.text not in moved and _changed_nothing(operation, channel):
             continue
         if move is None:
             yield f"lost: {operation.text!r} was answered at {operation.index} and is not there"
@@ -199,12 +227,10 @@ def _once(operations: Sequence[Operation], truth: Truth) -> Iterator[str]:
             yield f"wrong record: {told} is described as {described.get(told)!r}, not {operation.text!r}"
 
 
-def _changed_nothing(operation: Operation, truth: Truth) -> bool:
+def _changed_nothing(operation: Operation, channel: _Line) -> bool:
     """Whether a channel was set to where it was: an entry of the log that is no move."""
-    if operation.kind is not Kind.MOVE or any(move.text == operation.text for move in truth.channel):
-        return False
-    before = [move for move in truth.channel if move.index < operation.index]
-    return bool(before) and before[-1].seen == operation.seen
+    now = channel.at(operation.index)
+    return operation.kind is Kind.MOVE and now is not None and channel.fits(operation, now)
 
 
 def _in_time(operations: Sequence[Operation], call_s_max: float) -> Iterator[str]:
@@ -223,6 +249,7 @@ def _in_order(operations: Sequence[Operation], truth: Truth) -> Iterator[str | N
     places: dict[str, int] = {
         move.text: move.index for moves in (truth.branch, truth.channel) for move in moves
     }
+    branch, channel = _Line(truth.branch, is_channel=False), _Line(truth.channel, is_channel=True)
     # Of those that began: when they ended, and their place.
     under_way: list[tuple[float, int]] = []
     floor = 0
@@ -237,40 +264,24 @@ def _in_order(operations: Sequence[Operation], truth: Truth) -> Iterator[str | N
         else:
             place = max(floor, operation.index)
             if operation.is_answered:
-                yield from _read_fits(operation, _moves(truth, operation), place, floor)
-                place = max(place, _begin_of(operation, _moves(truth, operation)))
+                line = channel if operation.kind.is_of_channel else branch
+                yield from _read_fits(operation, line, place, floor)
+                place = max(place, line.begin(operation))
         if operation.is_answered:
             heapq.heappush(under_way, (operation.ended_s, place))
 
 
-def _begin_of(operation: Operation, moves: Sequence[Move]) -> int:
-    """Return the index since which the ref was what a read saw; 0 when it never was."""
-    return next((move.index for move in moves if _is_what_was_seen(operation, move)), 0)
-
-
-def _is_what_was_seen(operation: Operation, move: Move) -> bool:
-    if operation.kind.is_of_channel:
-        return operation.seen == move.seen
-    return (operation.seen.number, operation.version_id) == (move.seen.number, move.version_id)
-
-
-def _read_fits(operation: Operation, moves: Sequence[Move], place: int, floor: int) -> Iterator[str | None]:
+def _read_fits(operation: Operation, line: _Line, place: int, floor: int) -> Iterator[str | None]:
     if operation.kind is Kind.CHECKOUT:
         # Of a version by its number, which never changes; its bytes were compared by the client.
         return
-    position = bisect.bisect_right([move.index for move in moves], place) - 1
-    now = moves[position] if position >= 0 else None
-    if now is None and operation.seen == Seen():
+    now = line.at(place)
+    if (now is None and operation.seen == Seen()) or (now is not None and line.fits(operation, now)):
         return
-    if now is not None and _is_what_was_seen(operation, now):
-        return
-    begin = _begin_of(operation, moves)
+    begin = line.begin(operation)
     what = f"{operation.kind} of {operation.client} saw {operation.seen}"
-    if not begin:
-        if operation.seen == Seen():
-            yield f"stale read: {what} at {operation.index}, begun after an answer at {floor}"
-        else:
-            yield f"wrong read: {what}, which never was"
+    if not begin and operation.seen != Seen():
+        yield f"wrong read: {what}, which never was"
     elif begin > place:
         yield None
     else:
