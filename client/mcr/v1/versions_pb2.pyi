@@ -490,7 +490,7 @@ class GetVersionResponse(google.protobuf.message.Message):
     LOG_INDEX_FIELD_NUMBER: builtins.int
     AGE_MAX_MS_FIELD_NUMBER: builtins.int
     log_index: builtins.int
-    """Log index the answer is true at."""
+    """The answer shows the log up to here at least."""
     age_max_ms: builtins.int
     """How old the answer may be, milliseconds; set when `stale_ok` was asked for and the node knows it."""
     @property
@@ -557,7 +557,7 @@ class ListVersionsResponse(google.protobuf.message.Message):
     LOG_INDEX_FIELD_NUMBER: builtins.int
     AGE_MAX_MS_FIELD_NUMBER: builtins.int
     log_index: builtins.int
-    """Log index the answer is true at."""
+    """The answer shows the log up to here at least."""
     age_max_ms: builtins.int
     """How old the answer may be, milliseconds; set when `stale_ok` was asked for and the node knows it."""
     @property
@@ -646,7 +646,7 @@ class ListModelsResponse(google.protobuf.message.Message):
     LOG_INDEX_FIELD_NUMBER: builtins.int
     AGE_MAX_MS_FIELD_NUMBER: builtins.int
     log_index: builtins.int
-    """Log index the answer is true at."""
+    """The answer shows the log up to here at least."""
     age_max_ms: builtins.int
     """How old the answer may be, milliseconds; set when `stale_ok` was asked for and the node knows it."""
     @property
@@ -714,7 +714,7 @@ class ListRefsResponse(google.protobuf.message.Message):
     MORE_FIELD_NUMBER: builtins.int
     AGE_MAX_MS_FIELD_NUMBER: builtins.int
     log_index: builtins.int
-    """Log index the answer is true at."""
+    """The answer shows the log up to here at least."""
     more: builtins.bool
     """True when there may be more after the last name."""
     age_max_ms: builtins.int
@@ -793,7 +793,7 @@ class ListRefMovesResponse(google.protobuf.message.Message):
     LOG_INDEX_FIELD_NUMBER: builtins.int
     AGE_MAX_MS_FIELD_NUMBER: builtins.int
     log_index: builtins.int
-    """Log index the answer is true at."""
+    """The answer shows the log up to here at least."""
     age_max_ms: builtins.int
     """How old the answer may be, milliseconds; set when `stale_ok` was asked for and the node knows it."""
     @property
@@ -1321,7 +1321,7 @@ class ListMetricReportsResponse(google.protobuf.message.Message):
     LOG_INDEX_FIELD_NUMBER: builtins.int
     AGE_MAX_MS_FIELD_NUMBER: builtins.int
     log_index: builtins.int
-    """Log index the answer is true at."""
+    """The answer shows the log up to here at least."""
     age_max_ms: builtins.int
     """How old the answer may be, milliseconds; set when `stale_ok` was asked for and the node knows it."""
     @property
