@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mcr.blocking import settle
 from mcr.durability import Durability
@@ -29,6 +29,8 @@ ASK_S = 2.0
 # before, with other parameters, would ask another node and sync its disk for nothing.
 SEALED_MAX = 1024
 SEALED_S_MAX = 10.0
+# How long whoever looks again may take, while others still believe what was.
+SEALING_S_MAX = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +193,18 @@ class ClusterChunks(LocalChunks):
         if before is not None and before.is_for(among, wanted) and now_s < before.until_s:
             self._sealed[manifest] = before
             return before.content
+        if before is not None and before.is_for(among, wanted) and now_s < before.until_s + SEALING_S_MAX:
+            # One looks again, and those who come meanwhile rely on what was a moment ago: else all of them
+            # would look at once.
+            self._sealed[manifest] = replace(before, until_s=now_s + SEALING_S_MAX)
         sealing = Sealing(self, self._holders, self._me(), others, wanted)
-        content = await self._content(manifest)
-        await self.forwarding.flush()
-        await sealing.run(lambda: self._walk(manifest))
+        try:
+            content = await self._content(manifest)
+            await self.forwarding.flush()
+            await sealing.run(lambda: self._walk(manifest))
+        except BaseException:
+            self._sealed.pop(manifest, None)
+            raise
         while len(self._sealed) >= SEALED_MAX:
             self._sealed.pop(next(iter(self._sealed)))
         self._sealed[manifest] = _Sealed(among, wanted, now_s + SEALED_S_MAX, content)

@@ -88,6 +88,31 @@ def test_it_is_believed_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> Non
     tell(story)
 
 
+def test_when_its_time_is_over_one_looks_again_and_not_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_chunks, "SEALED_S_MAX", 0.0)
+
+    async def story(scene: Scene) -> None:
+        first = await scene.chunks.seal(scene.manifest)
+        found = await asyncio.gather(*(scene.chunks.seal(scene.manifest) for _ in range(20)))
+        assert found == [first] * 20
+        assert len(scene.holders.syncs) == 2
+
+    tell(story)
+
+
+def test_a_refusal_of_a_second_look_is_not_hidden_by_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_chunks, "SEALED_S_MAX", 0.0)
+
+    async def story(scene: Scene) -> None:
+        await scene.chunks.seal(scene.manifest)
+        scene.holders.silent = ["b:1", "c:1"]
+        for _ in range(2):
+            with pytest.raises(DurabilityError):
+                await scene.chunks.seal(scene.manifest)
+
+    tell(story)
+
+
 def test_a_refusal_is_not_remembered() -> None:
     async def story(scene: Scene) -> None:
         scene.holders.silent = ["b:1", "c:1"]
