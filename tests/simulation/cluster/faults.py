@@ -193,8 +193,9 @@ class Faults:
             leader.decide(lambda replica: replica.transfer_leader(target))
 
     def _change_members(self) -> None:
-        leaders = self._leaders()
+        # Before the leaders are looked up: one of them may be switched off here.
         self._retire_removed()
+        leaders = self._leaders()
         if not leaders:
             return
         leader = self._world.pick(leaders)

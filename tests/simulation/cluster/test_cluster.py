@@ -20,6 +20,8 @@ FAILED_ONCE = (
     (1, 5, 4),  # a node that read the log from its beginning took itself for the only voter
     (3, 5, 20),  # a read that came back to who had asked tripped the node
     (7, 5, 20),  # a leader tripped over its own answer, having been removed meanwhile
+    (101523, 5, 60),  # the simulator asked a leader for a change that it had switched off in the same breath
+    (101994, 3, 60),  # the same
 )
 
 
