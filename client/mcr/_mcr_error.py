@@ -1,4 +1,4 @@
-"""The base of every error of `mcr.errors`, which is where to import it from."""
+"""The bases of the errors of `mcr.errors`, which is where to import them from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -48,3 +48,33 @@ class McrError(Exception):
 
 def _again(cls: type[McrError], values: Mapping[str, FieldValue]) -> McrError:
     return cls(**values)
+
+
+class UsageError(McrError):
+    """The call itself is wrong; it would fail anywhere, at any time."""
+
+    exit_status = 2
+
+
+class NotFoundError(McrError):
+    """The thing named does not exist, or the name fits several."""
+
+    exit_status = 3
+
+
+class ConflictError(McrError):
+    """Somebody was there first; look again, then decide."""
+
+    exit_status = 10
+
+
+class NotAllowedError(McrError):
+    """A rule forbids it."""
+
+    exit_status = 12
+
+
+class CorruptError(McrError):
+    """Bytes are damaged or gone; nothing wrong was served. An operator must look."""
+
+    exit_status = 13

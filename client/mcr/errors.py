@@ -50,38 +50,13 @@ builds the same error again.
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from mcr._mcr_error import ConflictError as ConflictError
+from mcr._mcr_error import CorruptError as CorruptError
 from mcr._mcr_error import FieldValue as FieldValue
 from mcr._mcr_error import McrError as McrError
-
-
-class UsageError(McrError):
-    """The call itself is wrong; it would fail anywhere, at any time."""
-
-    exit_status = 2
-
-
-class NotFoundError(McrError):
-    """The thing named does not exist, or the name fits several."""
-
-    exit_status = 3
-
-
-class ConflictError(McrError):
-    """Somebody was there first; look again, then decide."""
-
-    exit_status = 10
-
-
-class NotAllowedError(McrError):
-    """A rule forbids it."""
-
-    exit_status = 12
-
-
-class CorruptError(McrError):
-    """Bytes are damaged or gone; nothing wrong was served. An operator must look."""
-
-    exit_status = 13
+from mcr._mcr_error import NotAllowedError as NotAllowedError
+from mcr._mcr_error import NotFoundError as NotFoundError
+from mcr._mcr_error import UsageError as UsageError
 
 
 @dataclass(eq=False)
