@@ -60,6 +60,18 @@ def encode_ordered(value: CanonicalValue) -> bytes:
         raise CanonicalError("text is not valid Unicode") from error
 
 
+def ordered(value: CanonicalValue) -> CanonicalValue:
+    """Return a value in the form that `encode_ordered` takes.
+
+    Raises:
+        CanonicalError: as `encode`; or a float is not finite.
+    """
+    try:
+        return _ordered(value, DEPTH_MAX)
+    except _NonFiniteError as error:
+        raise CanonicalError("a number is not finite") from error
+
+
 _PLAIN = frozenset((str, bytes, bool, type(None)))
 
 

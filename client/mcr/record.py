@@ -9,7 +9,7 @@ from typing import cast
 
 import blake3
 
-from mcr.canonical import CanonicalError, CanonicalValue, decode, encode
+from mcr.canonical import CanonicalError, CanonicalValue, decode, encode_ordered, ordered
 from mcr.model import ChunkId, Parameters, ParameterValue, VersionId, VersionKind
 
 RECORD_FORMAT = 1
@@ -45,26 +45,27 @@ def encode_record(record: Record) -> bytes:
     """Return the canonical bytes of a record.
 
     Raises:
-        CanonicalError: a parameter has no canonical form.
+        CanonicalError: a parameter has no canonical form, or is not finite.
     """
-    return encode(
+    # In canonical order: the shorter name first. Every commit passes through here, on every node.
+    return encode_ordered(
         {
-            "format": RECORD_FORMAT,
+            "kind": record.kind.value,
             "model": record.model,
-            "number": record.number,
-            "created_at_ms": record.created_at_ms,
-            "creator": record.creator,
-            "description": record.description,
-            "parameters": record.parameters,
             "branch": record.branch,
-            "kind": str(record.kind),
+            "format": RECORD_FORMAT,
+            "number": record.number,
+            "creator": record.creator,
             "parents": record.parents,
-            "parent_ids": record.parent_ids,
-            "target_number": record.target_number,
             "manifest": record.manifest,
-            "bytes_total": record.bytes_total,
             "file_count": record.file_count,
+            "parameters": ordered(record.parameters) if record.parameters else {},
+            "parent_ids": record.parent_ids,
+            "bytes_total": record.bytes_total,
             "chunk_count": record.chunk_count,
+            "description": record.description,
+            "created_at_ms": record.created_at_ms,
+            "target_number": record.target_number,
         }
     )
 

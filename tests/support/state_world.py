@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from mcr import canonical
 from mcr.errors import FieldValue
 from mcr.model import ChunkId, LogIndex, Parameters, ParameterValue, Ref, RequestId
 from mcr_node.core.state.apply import apply
@@ -39,6 +40,9 @@ MODEL = "vision/resnet50"
 START_MS = 1_700_000_000_000
 PREVIOUS = PreviousTarget()
 
+# Families of `keys` whose values are plain bytes.
+_PLAIN_FAMILIES = (b"a",)
+
 SomeResult = TypeVar("SomeResult", bound=Result)
 
 
@@ -63,6 +67,10 @@ class StateWorld:
     def apply(self, command: Command) -> Outcome:
         self.index += 1
         outcome, self.changes = apply(self.view, LogIndex(self.index), command)
+        for key, value in self.changes:
+            if value is not None and key[:1] not in _PLAIN_FAMILIES:
+                # Refuses what is not in canonical form, however it was written.
+                canonical.decode(value)
         self.view.write(self.changes)
         self.digest = next_digest(self.digest, LogIndex(self.index), self.changes)
         return outcome

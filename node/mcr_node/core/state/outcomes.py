@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
+from mcr import canonical
 from mcr.canonical import CanonicalValue
 from mcr.errors import CorruptStoreError, FieldValue, McrError, from_fields
 from mcr.model import LogIndex, Ref, RefKind, VersionId
@@ -93,13 +94,14 @@ _REF_FIELDS = tuple(each.name for each in fields(Ref))
 
 
 def pack_result(result: Result) -> dict[str, CanonicalValue]:
-    """Return a result as a canonical mapping."""
+    """Return a result as a mapping in canonical order, which saves sorting each time."""
     match result:
         case VersionResult():
-            return {"type": "version", "number": result.number, "id": result.id}
+            return {"id": result.id, "type": "version", "number": result.number}
         case RefResult():
             ref = {name: getattr(result.ref, name) for name in _REF_FIELDS}
-            return {"type": "ref", "ref": ref, "already": result.already}
+            # Rules as whoever set them wrote them.
+            return {"ref": canonical.ordered(ref), "type": "ref", "already": result.already}
         case ReportResult():
             return {"type": "report", "number": result.number, "metric_count": result.metric_count}
 

@@ -7,6 +7,7 @@ records are the exception: they are stored as `mcr.record` made them, so that th
 A field that a later release adds gets a new format number for its family; `_read` keeps reading the old ones.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -37,6 +38,11 @@ def _fields_of(row: Any, form: int) -> frozenset[str]:  # noqa: ANN401 (as above
     return frozenset(name for name in _names(row) if row.SINCE.get(name, 1) <= form)
 
 
+def _is_in_order(value: CanonicalValue) -> bool:
+    # Rules, of which there are mostly none, and the values of metrics.
+    return value == {} or (type(value) is float and math.isfinite(value))
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """Shared form of all rows.
@@ -44,10 +50,12 @@ class Row:
     Class attributes:
         FORMAT: format number this release writes.
         SINCE: the format that brought a field, of those that the first did not have. They have defaults.
+        ORDERED: fields that whoever makes the row puts into canonical order, finite and plain.
     """
 
     FORMAT: ClassVar[int] = 1
     SINCE: ClassVar[Mapping[str, int]] = {}
+    ORDERED: ClassVar[frozenset[str]] = frozenset()
 
     def pack(self) -> bytes:
         """Return the canonical bytes."""
@@ -55,7 +63,7 @@ class Row:
         is_plain = True
         for name in _names(cast("Any", type(self))):
             values[name] = value = getattr(self, name)
-            is_plain = is_plain and type(value) in _PLAIN
+            is_plain = is_plain and (type(value) in _PLAIN or name in self.ORDERED or _is_in_order(value))
         # Rows are what applying a command writes: nearly all are of plain fields, named in order.
         return canonical.encode_ordered(values) if is_plain else canonical.encode(values)
 
@@ -235,6 +243,8 @@ class RequestRow(Row):
         index, at_ms: when it was applied.
         result: as `outcomes.pack_result` gives it.
     """
+
+    ORDERED = frozenset(("result",))
 
     fingerprint: bytes
     index: int

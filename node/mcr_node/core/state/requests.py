@@ -6,6 +6,8 @@ many came later.
 """
 
 from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from typing import Any
 
 import blake3
 
@@ -22,6 +24,7 @@ from mcr_node.core.state.view import View
 
 DAY_MS = 24 * 60 * 60 * 1000
 _CONTEXT = b"mcr request fingerprint 1\x00"
+_COMMAND = "command"
 _ENVELOPE_FIELDS = ("request_id", "at_ms")
 
 
@@ -50,21 +53,35 @@ def fingerprint(command: Command) -> bytes:
     A field at its default is left out. So a field that a later release adds does not change the fingerprints
     of commands without it, and a retry across an upgrade is still known.
     """
-    content: dict[str, CanonicalValue] = {"command": type(command).__name__}
-    for each in fields(command):
-        value = getattr(command, each.name)
-        if each.name in _ENVELOPE_FIELDS or (each.default is not MISSING and value == each.default):
+    kind: Any = type(command)
+    content: dict[str, CanonicalValue] = {}
+    is_plain = True
+    for name, default in _asked(kind):
+        value = kind.__name__ if name == _COMMAND else getattr(command, name)
+        if value == default and default is not MISSING:
             continue
         match value:
+            case str() | bytes() | int() | None:
+                pass
             case PreviousTarget():
-                content[each.name] = "previous"
+                value = "previous"
             case LastGoodTarget():
-                content[each.name] = "last-good"
+                value = "last-good"
             case NumberTarget(number):
-                content[each.name] = number
+                value = number
             case _:
-                content[each.name] = value
-    return blake3.blake3(_CONTEXT + canonical.encode(content)).digest()
+                # Parameters, metrics, rules: mostly there are none.
+                is_plain = is_plain and not value
+        content[name] = value
+    encode = canonical.encode_ordered if is_plain else canonical.encode
+    return blake3.blake3(_CONTEXT + encode(content)).digest()
+
+
+@cache
+def _asked(kind: Any) -> tuple[tuple[str, object], ...]:  # noqa: ANN401 (a class of commands)
+    """Return name and default of what a command asks for, in canonical order: the shorter name first."""
+    found = [(each.name, each.default) for each in fields(kind) if each.name not in _ENVELOPE_FIELDS]
+    return tuple(sorted([(_COMMAND, MISSING), *found], key=lambda one: (len(one[0]), one[0])))
 
 
 def recall(view: View, request_id: RequestId, content: bytes) -> Accepted | None:

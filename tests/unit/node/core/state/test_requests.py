@@ -1,13 +1,22 @@
 """The memory of requests: retries, reuse, forgetting."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from mcr.errors import CorruptStoreError
-from mcr.model import LogIndex, RequestId, VersionId
+from mcr.model import ChunkId, LogIndex, RequestId, VersionId
 from mcr_node.core.state import keys, queries, requests
-from mcr_node.core.state.commands import Command, LastGoodTarget, MoveChannel, NumberTarget
+from mcr_node.core.state.commands import (
+    Command,
+    CommitVersion,
+    Envelope,
+    LastGoodTarget,
+    MoveChannel,
+    NumberTarget,
+    ProtectChannel,
+    RollbackChannel,
+)
 from mcr_node.core.state.outcomes import (
     Accepted,
     RefResult,
@@ -188,6 +197,62 @@ def test_the_fingerprint_leaves_out_the_time_and_the_id_and_tells_everything_els
 
     assert requests.fingerprint(same) == requests.fingerprint(command)
     assert len(prints | {requests.fingerprint(command)}) == len(others) + 1
+
+
+ENVELOPE = Envelope(request_id=RequestId(b"r"), principal="alice", at_ms=1)
+FINGERPRINTS: list[tuple[Command, str]] = [
+    (
+        CommitVersion(
+            **asdict(ENVELOPE),
+            model="a/b",
+            branch="main",
+            expected_head=0,
+            parent=None,
+            description="x",
+            parameters={"lr": 0.5, "layers": [1, {"b": 1, "a": None}]},
+            manifest=ChunkId(b"m" * 32),
+            bytes_total=10,
+            file_count=1,
+            chunk_count=2,
+            metrics={"loss": 1.5, "acc": float("nan")},
+            allow_non_finite=True,
+        ),
+        "5ef11096977fe89e6946e5647fc1caa08e4ac9c4f3c1b6b9f742fb992006e9ea",
+    ),
+    (
+        RollbackChannel(
+            **asdict(ENVELOPE), model="a/b", channel="production", target=LastGoodTarget(), reason="bad"
+        ),
+        "3541edb79e7cd48b7d515584c36205756ab95bde2be79f05dab0db3ccea7debb",
+    ),
+    (
+        ProtectChannel(
+            **asdict(ENVELOPE),
+            model="a/b",
+            channel="production",
+            protection={"branch": "main", "actors": ["bob"]},
+        ),
+        "15b05e95796b6eed7bfd7fa31d1749f528eadbcef402f0adb36be2a75ba5f41f",
+    ),
+    (
+        MoveChannel(
+            **asdict(ENVELOPE),
+            model="a/b",
+            channel="production",
+            number=3,
+            expected_generation=None,
+            reason="",
+        ),
+        "61611981031fe38925324b89a10a0960b743bc401ced5107d7cbf679d7f12e08",
+    ),
+]
+
+
+@pytest.mark.parametrize(("command", "expected"), FINGERPRINTS)
+def test_a_fingerprint_never_changes_for_it_is_compared_across_releases(
+    command: Command, expected: str
+) -> None:
+    assert requests.fingerprint(command).hex() == expected
 
 
 def test_a_field_at_its_default_is_not_in_the_fingerprint() -> None:
