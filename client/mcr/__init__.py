@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         VersionId,
         VersionKind,
     )
+    from mcr.serving import Receipt, Served, Serving
 
 __version__ = "0.1.0"
 
@@ -50,9 +51,12 @@ __all__ = [
     "Event",
     "FileEntry",
     "Model",
+    "Receipt",
     "Ref",
     "RefKind",
     "RefMove",
+    "Served",
+    "Serving",
     "Tensor",
     "Version",
     "VersionId",
@@ -86,6 +90,7 @@ _HOMES = {
         "VersionId",
         "VersionKind",
     ),
+    "mcr.serving": ("Receipt", "Served", "Serving"),
 }
 
 

@@ -41,6 +41,7 @@ from mcr.model import (
     Version,
 )
 from mcr.reading import PAGE_MAX, fields_of
+from mcr.receipts import ReceiptCalls
 from mcr.references import DEFAULT_BRANCH, check_model
 from mcr.reporting import ReportCalls, write_header
 from mcr.scanning import scan
@@ -178,7 +179,7 @@ class AsyncClient(MembershipCalls, UpkeepCalls):
         return await check_versions(self._connection.chunks, versions(), total, deep=deep, progress=progress)
 
 
-class AsyncModel(ReportCalls):
+class AsyncModel(ReportCalls, ReceiptCalls):
     """One model of a store. Reading methods are those of `mcr.reading.ModelReader`."""
 
     async def commit(

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from mcr import aio
+from mcr._client_receipts import BlockingReceipts
 from mcr.checkout import CheckoutProgress, CheckoutResult
 from mcr.committing import CommitProgress
 from mcr.comparing import Diff, DiffProgress
@@ -187,7 +188,7 @@ class TensorMap(Mapping[str, "NDArray[Any]"]):
         return len(self._names)
 
 
-class Model:
+class Model(BlockingReceipts):
     """One model of a store."""
 
     def __init__(self, model: aio.AsyncModel, loop: LoopThread) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from mcr.transfer import ChunkTransport
 from mcr.v1 import admin_pb2 as admin
+from mcr.v1 import receipts_pb2 as receipts
 from mcr.v1 import versions_pb2 as pb
 
 
@@ -66,6 +67,19 @@ class VersionsApi(Protocol):
         """Follow what happens to refs and versions; ends only with an error, or when it is closed."""
 
 
+class ReceiptsApi(Protocol):
+    """mcr.v1.ReceiptsService; see protos/mcr/v1/receipts.proto."""
+
+    async def acknowledge(self, request: receipts.AcknowledgeRequest) -> receipts.AcknowledgeResponse:
+        """Note what a consumer has loaded."""
+
+    async def list_served(self, request: receipts.ListServedRequest) -> receipts.ListServedResponse:
+        """List what consumers have loaded."""
+
+    async def list_receipts(self, request: receipts.ListReceiptsRequest) -> receipts.ListReceiptsResponse:
+        """List the receipts of a consumer."""
+
+
 class AdminApi(Protocol):
     """mcr.v1.AdminService; see protos/mcr/v1/admin.proto."""
 
@@ -117,6 +131,10 @@ class Connection(Protocol):
     @property
     def versions(self) -> VersionsApi:
         """Records and refs."""
+
+    @property
+    def receipts(self) -> ReceiptsApi:
+        """What is loaded where."""
 
     @property
     def admin(self) -> AdminApi:

@@ -31,6 +31,7 @@ from mcr_node.services.colleagues import Colleagues
 from mcr_node.services.copies import Holders
 from mcr_node.services.damage import WatchedStore
 from mcr_node.services.presence import Presence
+from mcr_node.services.receipts import ReceiptsService
 from mcr_node.services.repair import Repair
 from mcr_node.services.scrub import Scrub
 from mcr_node.services.upkeep import Pace, Upkeep
@@ -281,6 +282,10 @@ class Node:
     def versions(self, principal: str) -> VersionsService:
         """Return the service for somebody."""
         return VersionsService(self.log, self.chunks, principal)
+
+    def receipts(self, principal: str) -> ReceiptsService:
+        """Return the service for somebody."""
+        return ReceiptsService(self.log, principal)
 
     async def close(self) -> None:
         """Sync and release everything; may be called twice."""

@@ -58,6 +58,7 @@ class EmbeddedNode:
         self._node = node
         self.runner = node.runner
         self.versions = node.versions(principal)
+        self.receipts = node.receipts(principal)
         self.chunks: LocalChunks = node.chunks
         self.admin: AdminService = node.admin
 

@@ -104,6 +104,7 @@ async def _serve_as(
         server = PublicServer(
             Edge(node.clock, telemetry),
             versions=node.versions,
+            receipts=node.receipts,
             chunks=node.chunks,
             admin=node.admin,
             register=raft.register,

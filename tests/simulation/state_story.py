@@ -25,7 +25,14 @@ from mcr.model import ParameterValue, RefKind, RefMove, Version
 from mcr.references import parse_reference
 from mcr_node.core.state import queries
 from mcr_node.core.state.commands import Command, LastGoodTarget, NumberTarget, PreviousTarget, Target
-from mcr_node.core.state.outcomes import DigestResult, RefResult, Rejected, ReportResult, VersionResult
+from mcr_node.core.state.outcomes import (
+    DigestResult,
+    ReceiptResult,
+    RefResult,
+    Rejected,
+    ReportResult,
+    VersionResult,
+)
 from tests.support.state_world import MODEL, START_MS, StateWorld
 
 
@@ -120,6 +127,8 @@ class StateStory:
                 said = f"{ref.kind}:{ref.name} {at} generation {ref.generation}" + " already" * already
             case ReportResult(number, metric_count):
                 said = f"v{number} has {metric_count} metrics"
+            case ReceiptResult(number, channel, generation):
+                said = f"v{number}" + (f" of channel:{channel} generation {generation}" if channel else "")
             case DigestResult():
                 said = "a digest was noted"
         return f"accepted{retried} index {outcome.index}: {said}"

@@ -1,5 +1,6 @@
 """Random command sequences over few names, so that they meet each other, and what holds in every state."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -8,8 +9,9 @@ from hypothesis import strategies as st
 
 from mcr.model import ChunkId, RequestId
 from mcr.record import decode_record, version_id
-from mcr_node.core.state import keys
+from mcr_node.core.state import keys, receipt_keys, receipts
 from mcr_node.core.state.commands import (
+    Acknowledge,
     Command,
     CommitVersion,
     CreateBranch,
@@ -24,6 +26,7 @@ from mcr_node.core.state.commands import (
     RollbackBranch,
     RollbackChannel,
 )
+from mcr_node.core.state.receipts import AgeRow, ConsumerRow, ReceiptRow, ReceiptsRow, UseRow
 from mcr_node.core.state.records import (
     EventRow,
     EventsRow,
@@ -115,6 +118,16 @@ others: st.SearchStrategy[Command] = st.one_of(
         allow_non_finite=st.booleans(),
         **_envelope,
     ),
+    st.builds(
+        Acknowledge,
+        number=_numbers,
+        channel=st.just("") | _channels,
+        generation=st.integers(0, 4),
+        consumer=st.sampled_from(["gpu-1", "gpu-2"]),
+        rank=st.integers(0, 1),
+        state=st.sampled_from(["loaded", "loaded", "failed", "gone"]),
+        **_envelope,
+    ),
 )
 any_command: st.SearchStrategy[Command] = st.one_of(plain_commits, plain_commits, commits, others, others)
 
@@ -154,6 +167,7 @@ def check_invariants(view: View) -> None:
     _check_refs(view)
     _check_requests(view)
     _check_events(view)
+    _check_receipts(view)
     for key, value in _rows(view, b"c"):
         assert MetricCountRow.unpack(value).count == len(_rows(view, b"l" + key[1:]))
 
@@ -238,3 +252,31 @@ def _check_events(view: View) -> None:
     moves = {MoveRow.unpack(value).index: keys.number_in(key) for key, value in _rows(view, b"h")}
     events = {keys.number_in(key): EventRow.unpack(value).generation for key, value in rows}
     assert events == {index: generation for index, generation in moves.items() if index > state.gone_through}
+
+
+def _check_receipts(view: View) -> None:
+    """Counts are those of the rows, and a version is in use exactly while somebody has it loaded."""
+    for model_key, _ in view.scan(*keys.models_after("")):
+        model = keys.model_in(model_key)
+        loaded: Counter[int] = Counter()
+        consumers = list(view.scan(*receipt_keys.consumers_after(model, "", 0)))
+        for key, value in consumers:
+            name, rank = receipt_keys.consumer_in(model, key)
+            row = ConsumerRow.unpack(value)
+            kept = [
+                ReceiptRow.unpack(data) for _, data in view.scan(*receipt_keys.receipts(model, name, rank))
+            ]
+            assert row.receipt_count == len(kept)
+            assert receipts.receipt_row(view, name, rank, row, model) == kept[-1]
+            loaded[kept[-1].loaded_number] += 1
+        ages = [AgeRow.unpack(value) for _, value in view.scan(*receipt_keys.ages(model))]
+        assert sorted((age.name, age.rank) for age in ages) == sorted(
+            receipt_keys.consumer_in(model, key) for key, _ in consumers
+        )
+        totals = read(view, receipt_keys.totals(model), ReceiptsRow) or ReceiptsRow()
+        assert totals.consumer_count == len(consumers)
+        uses = {
+            keys.number_in(key): UseRow.unpack(value).count
+            for key, value in view.scan(*receipt_keys.uses(model))
+        }
+        assert uses == {number: count for number, count in loaded.items() if number}

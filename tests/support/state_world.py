@@ -9,6 +9,7 @@ from mcr.errors import FieldValue
 from mcr.model import ChunkId, LogIndex, Parameters, ParameterValue, Ref, RequestId
 from mcr_node.core.state.apply import apply
 from mcr_node.core.state.commands import (
+    Acknowledge,
     Command,
     CommitVersion,
     CreateBranch,
@@ -231,6 +232,29 @@ class StateWorld:
             values=values,
             channel=channel,
             allow_non_finite=allow_non_finite,
+        )
+
+    def acknowledge(
+        self,
+        number: int,
+        consumer: str = "gpu-1",
+        state: str = "loaded",
+        *,
+        rank: int = 0,
+        channel: str = "",
+        generation: int = 0,
+    ) -> Acknowledge:
+        return Acknowledge(
+            request_id=self.request_id(),
+            principal=self.principal,
+            at_ms=self.at_ms,
+            model=self.model,
+            number=number,
+            channel=channel,
+            generation=generation,
+            consumer=consumer,
+            rank=rank,
+            state=state,
         )
 
     # Commands that must be accepted.

@@ -6,6 +6,7 @@ from typing import TypeVar
 from mcr._remote.calls import LONG_CALL_S, Calls
 from mcr._remote.chunks import RemoteChunks, watched
 from mcr._remote.nodes import Way
+from mcr._remote.receipts import RemoteReceipts
 from mcr._remote.status import TransientError
 from mcr.addresses import Address
 from mcr.errors import UnavailableError
@@ -44,6 +45,7 @@ class RemoteConnection:
         self._calls = calls
         self._closed = False
         self.versions = RemoteVersions(calls, stale_ok=stale_ok)
+        self.receipts = RemoteReceipts(calls, stale_ok=stale_ok)
         self.admin = RemoteAdmin(calls)
         self.chunks = RemoteChunks(calls, anywhere=True)
 

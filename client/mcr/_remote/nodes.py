@@ -16,12 +16,14 @@ from mcr.errors import McrError, UnavailableError
 from mcr.v1 import admin_pb2 as admin
 from mcr.v1.admin_pb2_grpc import AdminServiceStub
 from mcr.v1.chunks_pb2_grpc import ChunksServiceStub
+from mcr.v1.receipts_pb2_grpc import ReceiptsServiceStub
 from mcr.v1.versions_pb2_grpc import VersionsServiceStub
 
 if TYPE_CHECKING:
     # One class serves both kinds of channel; type checkers know them by two names.
     from mcr.v1.admin_pb2_grpc import AdminServiceAsyncStub
     from mcr.v1.chunks_pb2_grpc import ChunksServiceAsyncStub
+    from mcr.v1.receipts_pb2_grpc import ReceiptsServiceAsyncStub
     from mcr.v1.versions_pb2_grpc import VersionsServiceAsyncStub
 
 # A node that does not answer so soon is passed over, even across an ocean and with a busy disk.
@@ -62,6 +64,7 @@ class Way:
     versions: "VersionsServiceAsyncStub"
     chunks: "ChunksServiceAsyncStub"
     admin: "AdminServiceAsyncStub"
+    receipts: "ReceiptsServiceAsyncStub"
     latency_s: float = 0.0
     failed_at_s: float | None = None
 
@@ -75,6 +78,7 @@ class Way:
             VersionsServiceStub(channel),  # type: ignore[arg-type]
             ChunksServiceStub(channel),  # type: ignore[arg-type]
             AdminServiceStub(channel),  # type: ignore[arg-type]
+            ReceiptsServiceStub(channel),  # type: ignore[arg-type]
         )
 
 

@@ -9,7 +9,20 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import shell_complete
 
-from mcr.cli import cluster, commits, files, metrics, misc, node, output, refs, settings, stores, upkeep
+from mcr.cli import (
+    cluster,
+    commits,
+    files,
+    metrics,
+    misc,
+    node,
+    output,
+    receipts,
+    refs,
+    settings,
+    stores,
+    upkeep,
+)
 from mcr.cli.options import Group
 from mcr.cli.output import Output
 from mcr.errors import FailedError, McrError, OutOfSpaceError
@@ -73,6 +86,8 @@ for _command in (
     refs.channel,
     refs.rollback,
     metrics.report,
+    receipts.ack,
+    receipts.served,
     cluster.cluster,
     upkeep.repair,
     upkeep.scrub,

@@ -13,17 +13,19 @@ from grpc_reflection.v1alpha import reflection
 from mcr._frames import MESSAGE_BYTES_MAX
 from mcr.blocking import settle
 from mcr.errors import UnavailableError
-from mcr.v1 import admin_pb2, versions_pb2
+from mcr.v1 import admin_pb2, receipts_pb2, versions_pb2
 from mcr_node.services import chunk_streams
 from mcr_node.services.admin import AdminService
 from mcr_node.services.chunk_streams import ChunkEdge
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.edge import Context, Edge, Handler, Limit, parsed, principal_of, unary_handlers
+from mcr_node.services.receipts import ReceiptsService
 from mcr_node.services.versions import VersionsService
 
 Item = TypeVar("Item")
 
 VERSIONS = versions_pb2.DESCRIPTOR.services_by_name["VersionsService"]
+RECEIPTS = receipts_pb2.DESCRIPTOR.services_by_name["ReceiptsService"]
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
 # Calls under way; beyond it gRPC itself refuses. Far above what two cores can work on at once.
 CALLS_MAX = 4096
@@ -49,6 +51,7 @@ class PublicServer:
         edge: Edge,
         *,
         versions: Callable[[str], VersionsService],
+        receipts: Callable[[str], ReceiptsService],
         chunks: LocalChunks,
         admin: AdminService,
         register: Callable[[grpc.aio.Server], None],
@@ -68,6 +71,9 @@ class PublicServer:
         )
         services: dict[str, dict[str, Handler]] = {
             VERSIONS.full_name: unary_handlers(edge, VERSIONS, self._versions_for) | {"WatchEvents": watch},
+            RECEIPTS.full_name: unary_handlers(
+                edge, RECEIPTS, lambda context: receipts(principal_of(context))
+            ),
             ADMIN.full_name: unary_handlers(edge, ADMIN, lambda _: admin),
             chunk_streams.SERVICE.full_name: ChunkEdge(chunks, edge).handlers(),
         }

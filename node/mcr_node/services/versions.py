@@ -1,20 +1,19 @@
 """mcr.v1.VersionsService: check, translate, delegate. Decisions are made in core/state."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
-from typing import TypedDict, TypeVar
+from collections.abc import AsyncGenerator, Iterable
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
 from mcr import _wire
 from mcr.durability import COPIES_MAX, Durability
 from mcr.errors import InvalidArgumentError, McrError
-from mcr.model import DIGEST_BYTES, MIB, REQUEST_ID_BYTES_MAX, ChunkId, LogIndex, RefKind, RequestId
+from mcr.model import DIGEST_BYTES, MIB, ChunkId, LogIndex, RefKind
 from mcr.references import Reference, Selector, check_model, parse_reference
 from mcr.v1 import versions_pb2 as pb
 from mcr_node.core.state import queries
 from mcr_node.core.state.commands import (
-    Command,
     CommitVersion,
     CreateBranch,
     CreateTag,
@@ -29,14 +28,14 @@ from mcr_node.core.state.commands import (
     RollbackChannel,
     Target,
 )
-from mcr_node.core.state.outcomes import Accepted, RefResult, Rejected, VersionResult
+from mcr_node.core.state.outcomes import Accepted, RefResult, VersionResult
 from mcr_node.core.state.view import View
 from mcr_node.ports_log import ReplicatedLog
 from mcr_node.services import errors
 from mcr_node.services.chunks import LocalChunks
+from mcr_node.services.log_calls import LogCalls
 
 PAGE_MAX = 1000
-NS_PER_MS = 1_000_000
 # A page ends early before it would not fit into a message; its first item always does.
 PAGE_BYTES_MAX = 2 * MIB
 EVENTS_MAX = 256
@@ -45,25 +44,15 @@ REPORTS_MAX = 1000
 # How long a watcher hears nothing at most: half of what a client takes for a dead connection.
 WATCH_SILENCE_S = 5.0
 
-Result = TypeVar("Result")
 Item = TypeVar("Item", bound=Message)
 
 
-class _Envelope(TypedDict):
-    """What every command carries."""
-
-    request_id: RequestId
-    principal: str
-    at_ms: int
-
-
-class VersionsService:
+class VersionsService(LogCalls):
     """The service for one principal, as authenticated at the edge."""
 
     def __init__(self, log: ReplicatedLog, chunks: LocalChunks, principal: str) -> None:
-        self._log = log
+        super().__init__(log, principal)
         self._chunks = chunks
-        self._principal = principal
 
     # ---- writes ----
 
@@ -216,21 +205,6 @@ class VersionsService:
                     raise outcome
         return response
 
-    def _envelope(self, header: pb.WriteHeader) -> _Envelope:
-        return _Envelope(
-            request_id=_request_id(header),
-            principal=self._principal,
-            at_ms=self._log.clock.now_ms(),
-        )
-
-    async def _propose(self, command: Command) -> Accepted:
-        outcome = await self._log.propose(command)
-        match outcome:
-            case Rejected():
-                raise outcome.error()
-            case Accepted():
-                return outcome
-
     async def _made(self, model: str, accepted: Accepted) -> pb.Version:
         result = accepted.result
         assert isinstance(result, VersionResult)
@@ -373,25 +347,6 @@ class VersionsService:
 
         return await self._read(read)
 
-    async def _fresh(self, options: pb.ReadOptions) -> LogIndex:
-        at_least = LogIndex(options.at_least_index) if options.HasField("at_least_index") else None
-        return await self._log.read_index(at_least=at_least, stale_ok=options.stale_ok)
-
-    def _age(self, options: pb.ReadOptions) -> int | None:
-        """Return how old a stale answer can be, None when nobody asked or nobody knows."""
-        log = self._log
-        if not options.stale_ok:
-            return None
-        if log.membership.decides_alone(log.node_id):
-            # A node that decides alone is never behind.
-            return 0
-        if log.confirmed_ns is None:
-            return None
-        return (log.clock.monotonic_ns() - log.confirmed_ns) // NS_PER_MS
-
-    async def _read(self, work: Callable[[View], Result]) -> Result:
-        return await self._log.run(lambda: work(self._log.view()))
-
 
 def _fitting(items: Iterable[Item]) -> list[Item]:
     """Return as many items as fit into one message, the first one in any case; a next page has the rest."""
@@ -412,14 +367,6 @@ def _version(view: View, model: str, number: int) -> pb.Version:
         refs=queries.refs_at(view, model, number),
         metrics=_wire.metrics_to_wire(queries.metrics_of(view, model, number)),
     )
-
-
-def _request_id(header: pb.WriteHeader) -> RequestId:
-    if not 0 < len(header.request_id) <= REQUEST_ID_BYTES_MAX:
-        raise InvalidArgumentError(
-            "request_id", f"it has {len(header.request_id)} bytes, 1 to {REQUEST_ID_BYTES_MAX} allowed"
-        )
-    return RequestId(header.request_id)
 
 
 def _target(request: pb.RollbackBranchRequest | pb.RollbackChannelRequest) -> Target:

@@ -13,8 +13,9 @@ from typing import assert_never
 
 from mcr.errors import CorruptError, McrError, StoreFormatError
 from mcr.model import LogIndex
-from mcr_node.core.state import channels, checks, keys, metrics, refs, requests, versions
+from mcr_node.core.state import channels, checks, keys, metrics, receipts, refs, requests, versions
 from mcr_node.core.state.commands import (
+    Acknowledge,
     Change,
     CheckDigest,
     Command,
@@ -99,5 +100,7 @@ def _carry_out(step: Step, command: Change) -> Result:
             return channels.protect_channel(step, command)
         case ReportMetrics():
             return metrics.report(step, command)
+        case Acknowledge():
+            return receipts.acknowledge(step, command)
         case other:
             assert_never(other)

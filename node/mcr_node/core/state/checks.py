@@ -21,8 +21,9 @@ from mcr.model import (
     ParameterValue,
 )
 from mcr.references import check_model, check_name
-from mcr_node.core.state import protection
+from mcr_node.core.state import protection, receipts
 from mcr_node.core.state.commands import (
+    Acknowledge,
     CheckDigest,
     Command,
     CommitVersion,
@@ -94,6 +95,8 @@ def check(command: Command) -> None:
             protection.check_rules(command.protection)
         case ReportMetrics():
             _check_report(command)
+        case Acknowledge():
+            receipts.check(command)
         case other:
             assert_never(other)
 

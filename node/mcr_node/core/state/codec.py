@@ -13,8 +13,9 @@ from mcr import canonical
 from mcr.canonical import CanonicalError
 from mcr.errors import CorruptStoreError, StoreFormatError
 from mcr.model import ChunkId, LogIndex, ParameterValue, RequestId
-from mcr_node.core.state import checks
+from mcr_node.core.state import checks, watching_codec
 from mcr_node.core.state.commands import (
+    Acknowledge,
     CheckDigest,
     Command,
     CommitVersion,
@@ -97,6 +98,8 @@ def encode(command: Command) -> bytes:
                     allow_non_finite=command.allow_non_finite,
                 )
             )
+        case Acknowledge():
+            message.acknowledge.CopyFrom(watching_codec.acknowledge_to_wire(command))
         case CheckDigest(index=index, digest=digest):
             message.check_digest.CopyFrom(pb.CheckDigest(index=index, digest=digest))
         case other:
@@ -183,6 +186,8 @@ def decode(data: bytes) -> Command:
                 channel=report.channel,
                 allow_non_finite=report.allow_non_finite,
             )
+        case "acknowledge":
+            return watching_codec.acknowledge_from_wire(message)
         case "check_digest":
             found = message.check_digest
             return CheckDigest(

@@ -169,6 +169,27 @@ class ReportMetrics(Envelope):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledge(Envelope):
+    """Note what a consumer has loaded, or failed to load; see `core.state.receipts`.
+
+    Attributes:
+        number: the version.
+        channel: that told the consumer to load it, or "".
+        generation: at which the channel was there; 0 = the latest such.
+        consumer: name of the process, or of the job whose `rank` it is.
+        state: `loaded`, `failed` or `gone`.
+    """
+
+    model: str
+    number: int
+    channel: str
+    generation: int
+    consumer: str
+    rank: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckDigest(Envelope):
     """Let every node compare its state with that of most voters; changes nothing.
 
@@ -194,5 +215,6 @@ Change = (
     | RollbackChannel
     | ProtectChannel
     | ReportMetrics
+    | Acknowledge
 )
 Command = Change | CheckDigest

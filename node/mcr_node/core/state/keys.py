@@ -18,6 +18,8 @@
     v       model NUL number                     bytes of a record version
     w       index                                EventRow          move of a ref, the newest of all models
 
+`B` and `C`, what is loaded where, are laid out in `receipt_keys`.
+
 A value is a row of `records`, but for the two that are plain bytes.
 
 Numbers, generations and log indexes are 8 bytes, big-endian, so that key order is their order. A name cannot

@@ -50,11 +50,25 @@ class ReportResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ReceiptResult:
+    """A receipt was noted.
+
+    Attributes:
+        number: the version.
+        channel, generation: that it speaks of; "" and 0 without one.
+    """
+
+    number: int
+    channel: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class DigestResult:
     """A digest was noted for comparison; nothing changed, so no retry ever asks for this."""
 
 
-Result = VersionResult | RefResult | ReportResult
+Result = VersionResult | RefResult | ReportResult | ReceiptResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +118,8 @@ def pack_result(result: Result) -> dict[str, CanonicalValue]:
             return {"ref": canonical.ordered(ref), "type": "ref", "already": result.already}
         case ReportResult():
             return {"type": "report", "number": result.number, "metric_count": result.metric_count}
+        case ReceiptResult(number, channel, generation):
+            return {"type": "receipt", "number": number, "channel": channel, "generation": generation}
 
 
 def unpack_result(packed: Mapping[str, CanonicalValue]) -> Result:
@@ -123,6 +139,12 @@ def unpack_result(packed: Mapping[str, CanonicalValue]) -> Result:
                 return RefResult(Ref(kind=kind, **cast("dict[str, Any]", ref)), values["already"] is True)
             case "report":
                 return ReportResult(cast("int", values["number"]), cast("int", values["metric_count"]))
+            case "receipt":
+                return ReceiptResult(
+                    cast("int", values["number"]),
+                    cast("str", values["channel"]),
+                    cast("int", values["generation"]),
+                )
             case other:
                 raise CorruptStoreError(PLACE, f"a remembered result is of type {other!r}")
     except (KeyError, TypeError, ValueError) as error:

@@ -37,6 +37,7 @@ class Command(google.protobuf.message.Message):
     PROTECT_CHANNEL_FIELD_NUMBER: builtins.int
     REPORT_METRICS_FIELD_NUMBER: builtins.int
     CHECK_DIGEST_FIELD_NUMBER: builtins.int
+    ACKNOWLEDGE_FIELD_NUMBER: builtins.int
     format: builtins.int
     """Format of the command, 1. A greater number was written by a newer release."""
     request_id: builtins.bytes
@@ -85,6 +86,10 @@ class Command(google.protobuf.message.Message):
     def check_digest(self) -> global___CheckDigest:
         """See CheckDigest."""
 
+    @property
+    def acknowledge(self) -> global___Acknowledge:
+        """See Acknowledge."""
+
     def __init__(
         self,
         *,
@@ -102,10 +107,11 @@ class Command(google.protobuf.message.Message):
         protect_channel: global___ProtectChannel | None = ...,
         report_metrics: global___ReportMetrics | None = ...,
         check_digest: global___CheckDigest | None = ...,
+        acknowledge: global___Acknowledge | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "move_channel", b"move_channel", "protect_channel", b"protect_channel", "report_metrics", b"report_metrics", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["at_ms", b"at_ms", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "format", b"format", "move_channel", b"move_channel", "principal", b"principal", "protect_channel", b"protect_channel", "report_metrics", b"report_metrics", "request_id", b"request_id", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["commit_version", "rollback_branch", "create_branch", "delete_branch", "create_tag", "move_channel", "rollback_channel", "protect_channel", "report_metrics", "check_digest"] | None: ...
+    def HasField(self, field_name: typing.Literal["acknowledge", b"acknowledge", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "move_channel", b"move_channel", "protect_channel", b"protect_channel", "report_metrics", b"report_metrics", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acknowledge", b"acknowledge", "at_ms", b"at_ms", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "format", b"format", "move_channel", b"move_channel", "principal", b"principal", "protect_channel", b"protect_channel", "report_metrics", b"report_metrics", "request_id", b"request_id", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["commit_version", "rollback_branch", "create_branch", "delete_branch", "create_tag", "move_channel", "rollback_channel", "protect_channel", "report_metrics", "check_digest", "acknowledge"] | None: ...
 
 global___Command = Command
 
@@ -497,3 +503,45 @@ class CheckDigest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["digest", b"digest", "index", b"index"]) -> None: ...
 
 global___CheckDigest = CheckDigest
+
+@typing.final
+class Acknowledge(google.protobuf.message.Message):
+    """Note what a consumer has loaded, or failed to load."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    NUMBER_FIELD_NUMBER: builtins.int
+    CHANNEL_FIELD_NUMBER: builtins.int
+    GENERATION_FIELD_NUMBER: builtins.int
+    CONSUMER_FIELD_NUMBER: builtins.int
+    RANK_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Model."""
+    number: builtins.int
+    """Version, from 1."""
+    channel: builtins.str
+    """Channel that told the consumer to load it; may be empty."""
+    generation: builtins.int
+    """Generation at which the channel was at that version, from 1; 0 = the latest such, or no channel."""
+    consumer: builtins.str
+    """Name of the consumer, 1 to 256 characters."""
+    rank: builtins.int
+    """Which of the consumer's processes it is, 0 to 2^32 - 1."""
+    state: builtins.str
+    """`loaded`, `failed` or `gone`."""
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        number: builtins.int = ...,
+        channel: builtins.str = ...,
+        generation: builtins.int = ...,
+        consumer: builtins.str = ...,
+        rank: builtins.int = ...,
+        state: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["channel", b"channel", "consumer", b"consumer", "generation", b"generation", "model", b"model", "number", b"number", "rank", b"rank", "state", b"state"]) -> None: ...
+
+global___Acknowledge = Acknowledge

@@ -1,0 +1,74 @@
+"""What services of the replicated log share: proposing for somebody, and reading as fresh as was asked."""
+
+from collections.abc import Callable
+from typing import TypedDict, TypeVar
+
+from mcr.errors import InvalidArgumentError
+from mcr.model import REQUEST_ID_BYTES_MAX, LogIndex, RequestId
+from mcr.v1 import versions_pb2 as pb
+from mcr_node.core.state.commands import Command
+from mcr_node.core.state.outcomes import Accepted, Rejected
+from mcr_node.core.state.view import View
+from mcr_node.ports_log import ReplicatedLog
+
+NS_PER_MS = 1_000_000
+
+Result = TypeVar("Result")
+
+
+class Envelope(TypedDict):
+    """What every command carries."""
+
+    request_id: RequestId
+    principal: str
+    at_ms: int
+
+
+class LogCalls:
+    """The base of a service for one principal, as authenticated at the edge."""
+
+    def __init__(self, log: ReplicatedLog, principal: str) -> None:
+        self._log = log
+        self._principal = principal
+
+    def _envelope(self, header: pb.WriteHeader) -> Envelope:
+        return Envelope(
+            request_id=_request_id(header),
+            principal=self._principal,
+            at_ms=self._log.clock.now_ms(),
+        )
+
+    async def _propose(self, command: Command) -> Accepted:
+        outcome = await self._log.propose(command)
+        match outcome:
+            case Rejected():
+                raise outcome.error()
+            case Accepted():
+                return outcome
+
+    async def _fresh(self, options: pb.ReadOptions) -> LogIndex:
+        at_least = LogIndex(options.at_least_index) if options.HasField("at_least_index") else None
+        return await self._log.read_index(at_least=at_least, stale_ok=options.stale_ok)
+
+    def _age(self, options: pb.ReadOptions) -> int | None:
+        """Return how old a stale answer can be, None when nobody asked or nobody knows."""
+        log = self._log
+        if not options.stale_ok:
+            return None
+        if log.membership.decides_alone(log.node_id):
+            # A node that decides alone is never behind.
+            return 0
+        if log.confirmed_ns is None:
+            return None
+        return (log.clock.monotonic_ns() - log.confirmed_ns) // NS_PER_MS
+
+    async def _read(self, work: Callable[[View], Result]) -> Result:
+        return await self._log.run(lambda: work(self._log.view()))
+
+
+def _request_id(header: pb.WriteHeader) -> RequestId:
+    if not 0 < len(header.request_id) <= REQUEST_ID_BYTES_MAX:
+        raise InvalidArgumentError(
+            "request_id", f"it has {len(header.request_id)} bytes, 1 to {REQUEST_ID_BYTES_MAX} allowed"
+        )
+    return RequestId(header.request_id)
