@@ -88,6 +88,8 @@ def _ordered(value: CanonicalValue, depth: int) -> CanonicalValue:
         if not INTEGER_MIN <= cast("int", value) <= INTEGER_MAX:
             raise CanonicalError("an integer needs more than 64 bits")
         return value
+    if kind is float and math.isfinite(cast("float", value)):
+        return value
     if kind is list or kind is tuple:
         return [_ordered(item, depth - 1) for item in cast("Sequence[CanonicalValue]", value)]
     if kind is dict:
@@ -124,6 +126,28 @@ def _ordered_rest(value: CanonicalValue, depth: int) -> CanonicalValue:
             raise CanonicalError(f"{type(value).__name__} has no canonical form")
 
 
+def encode_pairs(pairs: Sequence[tuple[bytes, bytes | None]]) -> bytes:
+    """Return what `encode` gives for a list of pairs of byte strings, the second of which may be None.
+
+    For what each command changes: put together here, it takes a third of the time of the library's way.
+    """
+    pieces = [_head(4, len(pairs))]
+    for first, second in pairs:
+        if second is None:
+            pieces += (_PAIR, _bytes_head(len(first)), first, _NONE)
+        else:
+            pieces += (_PAIR, _bytes_head(len(first)), first, _bytes_head(len(second)), second)
+    return b"".join(pieces)
+
+
+_PAIR, _NONE = b"\x82", b"\xf6"
+
+
+@lru_cache(maxsize=1024)
+def _bytes_head(length: int) -> bytes:
+    return _head(2, length)
+
+
 class _NonFiniteError(Exception):
     """A value holds a float that the library would write in two bytes."""
 
@@ -148,7 +172,7 @@ def _encode_in_pieces(value: CanonicalValue, depth: int) -> bytes:
 
 
 def _head(major: int, value: int) -> bytes:
-    """Return the head of a container: the same shortest form as that of an integer."""
+    """Return the head of a container or string: the same shortest form as that of an integer."""
     first, *rest = cbor2.dumps(value)
     return bytes((major << 5 | first, *rest))
 

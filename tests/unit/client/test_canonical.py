@@ -143,3 +143,17 @@ def test_own_bytes_that_were_cut_are_refused() -> None:
     for length in range(len(data)):
         with pytest.raises(CanonicalError):
             canonical.decode_own(data[:length])
+
+
+@given(st.lists(st.tuples(st.binary(max_size=300), st.none() | st.binary(max_size=300)), max_size=30))
+def test_pairs_have_the_bytes_that_any_list_of_them_has(pairs: list[tuple[bytes, bytes | None]]) -> None:
+    assert canonical.encode_pairs(pairs) == canonical.encode(pairs)
+
+
+@given(values)
+def test_what_was_put_in_order_has_the_same_bytes(value: CanonicalValue) -> None:
+    try:
+        ordered = canonical.ordered(value)
+    except CanonicalError:
+        return
+    assert canonical.encode_ordered(ordered) == canonical.encode(value)

@@ -35,7 +35,9 @@ def next_digest(previous: bytes, index: LogIndex, changes: Sequence[tuple[bytes,
         changes: as `apply` gives them, in key order; empty for a rejected command.
     """
     assert len(previous) == DIGEST_BYTES
-    return blake3.blake3(_CONTEXT + canonical.encode_ordered([previous, index, changes])).digest()
+    # The canonical form of [previous, index, changes].
+    said = canonical.encode_ordered([previous, index, None])[:-1] + canonical.encode_pairs(changes)
+    return blake3.blake3(_CONTEXT + said).digest()
 
 
 @dataclass(frozen=True, slots=True)

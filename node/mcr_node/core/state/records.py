@@ -8,7 +8,7 @@ A field that a later release adds gets a new format number for its family; `_rea
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, ClassVar, Self, TypeVar, cast
@@ -33,14 +33,43 @@ def _names(row: Any) -> tuple[str, ...]:  # noqa: ANN401 (a class of rows; types
 
 
 @cache
-def _fields_of(row: Any, form: int) -> frozenset[str]:  # noqa: ANN401 (as above)
-    """Return the fields that a row of a format has."""
-    return frozenset(name for name in _names(row) if row.SINCE.get(name, 1) <= form)
+def _names_of(row: Any, form: int) -> tuple[str, ...]:  # noqa: ANN401 (as above)
+    """Return the fields that a row of a format has, in canonical order."""
+    return tuple(name for name in _names(row) if row.SINCE.get(name, 1) <= form)
+
+
+@cache
+def _mapper(row: Any) -> "Callable[[Any], dict[str, CanonicalValue]]":  # noqa: ANN401 (as above)
+    """Return what makes a mapping in canonical order of a row.
+
+    Made of source text, as dataclasses make their methods: a dozen rows are written for each command, and a
+    loop over the names of their fields takes as long as encoding them.
+    """
+    named = "".join(f", {name!r}: row.{name}" for name in _names(row))
+    mapper: Callable[[Any], dict[str, CanonicalValue]] = eval(  # noqa: S307 (of names of this module alone)
+        f"lambda row: {{{_FORMAT_KEY!r}: {row.FORMAT}{named}}}", {}
+    )
+    return mapper
+
+
+# Rows of the commands a moment ago by their bytes, so that they need not be read again. It is no state: the
+# same bytes are the same row. Of plain fields alone, whose types are those that reading them would give.
+_HOT: "dict[bytes, Row]" = {}
+_HOT_MAX = 4096
+
+
+def _remember(data: bytes, row: "Row") -> None:
+    if len(_HOT) >= _HOT_MAX:
+        # All at once; those that are still hot are back after one reading.
+        _HOT.clear()
+    _HOT[data] = row
 
 
 def _is_in_order(value: CanonicalValue) -> bool:
-    # Rules, of which there are mostly none, and the values of metrics.
-    return value == {} or (type(value) is float and math.isfinite(value))
+    # The value of a metric, and the metrics of a report of one.
+    if type(value) is dict and len(value) == 1:
+        return all(type(item) is float and math.isfinite(item) for item in value.values())
+    return type(value) is float and math.isfinite(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +80,30 @@ class Row:
         FORMAT: format number this release writes.
         SINCE: the format that brought a field, of those that the first did not have. They have defaults.
         ORDERED: fields that whoever makes the row puts into canonical order, finite and plain.
+        IS_HOT: what one command writes the next one reads; of plain fields.
     """
 
     FORMAT: ClassVar[int] = 1
     SINCE: ClassVar[Mapping[str, int]] = {}
     ORDERED: ClassVar[frozenset[str]] = frozenset()
+    IS_HOT: ClassVar[bool] = False
 
     def pack(self) -> bytes:
         """Return the canonical bytes."""
-        values: dict[str, CanonicalValue] = {_FORMAT_KEY: self.FORMAT}
-        is_plain = True
-        for name in _names(cast("Any", type(self))):
-            values[name] = value = getattr(self, name)
-            is_plain = is_plain and (type(value) in _PLAIN or name in self.ORDERED or _is_in_order(value))
-        # Rows are what applying a command writes: nearly all are of plain fields, named in order.
-        return canonical.encode_ordered(values) if is_plain else canonical.encode(values)
+        kind = cast("Any", type(self))
+        values = _mapper(kind)(self)
+        is_hot = kind.IS_HOT
+        if not _PLAIN.issuperset(map(type, values.values())):
+            for name, value in values.items():
+                if type(value) in _PLAIN or value == {}:
+                    continue
+                is_hot = False
+                if not (name in kind.ORDERED or _is_in_order(value)):
+                    return canonical.encode(values)
+        data = canonical.encode_ordered(values)
+        if is_hot:
+            _remember(data, self)
+        return data
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
@@ -75,6 +113,9 @@ class Row:
             CorruptStoreError: the bytes are no row of this family.
             StoreFormatError: a newer release wrote it.
         """
+        known = _HOT.get(data)
+        if type(known) is cls:
+            return known
         try:
             values = canonical.decode_own(data)
         except CanonicalError as error:
@@ -85,7 +126,8 @@ class Row:
         if isinstance(found, int) and found > cls.FORMAT:
             raise StoreFormatError(PLACE, found, cls.FORMAT)
         is_format = isinstance(found, int) and found > 0
-        if not is_format or values.keys() != _fields_of(cast("Any", cls), cast("int", found)):
+        # What is stored is in canonical order, so the names are too.
+        if not is_format or tuple(values) != _names_of(cast("Any", cls), cast("int", found)):
             raise CorruptStoreError(
                 PLACE, f"a {cls.__name__} has format {found!r} and fields {sorted(values)}"
             )
@@ -118,6 +160,8 @@ class StateRow(Row):
             anything to forget, without a look.
     """
 
+    IS_HOT = True
+
     FORMAT = 2
     SINCE = {"oldest_request_at_ms": 2}  # noqa: RUF012 (see Row)
 
@@ -134,6 +178,8 @@ class ModelRow(Row):
     Attributes:
         version_count: versions are numbered from 1 to this, without gaps.
     """
+
+    IS_HOT = True
 
     version_count: int
     created_at_ms: int
@@ -159,6 +205,8 @@ class RefRow(Row):
         protection: rules; empty when unprotected.
         protected_by: principal that set them last; "" when never set.
     """
+
+    IS_HOT = True
 
     number: int
     version_id: bytes
@@ -221,6 +269,8 @@ class MetricRow(Row):
 class MetricCountRow(Row):
     """How many different metrics a version has."""
 
+    IS_HOT = True
+
     count: int
 
 
@@ -261,6 +311,8 @@ class EventsRow(Row):
         gone_through: those up to this log index are no longer kept. A scan for the oldest starts behind it,
             as for requests.
     """
+
+    IS_HOT = True
 
     count: int = 0
     gone_through: int = 0

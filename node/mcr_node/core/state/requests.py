@@ -12,7 +12,7 @@ from typing import Any
 import blake3
 
 from mcr import canonical
-from mcr.canonical import CanonicalValue
+from mcr.canonical import CanonicalError, CanonicalValue
 from mcr.errors import CorruptStoreError, RequestReusedError
 from mcr.model import LogIndex, RequestId
 from mcr_node.core.state import keys
@@ -55,7 +55,7 @@ def fingerprint(command: Command) -> bytes:
     """
     kind: Any = type(command)
     content: dict[str, CanonicalValue] = {}
-    is_plain = True
+    is_ordered = True
     for name, default in _asked(kind):
         value = kind.__name__ if name == _COMMAND else getattr(command, name)
         if value == default and default is not MISSING:
@@ -70,10 +70,13 @@ def fingerprint(command: Command) -> bytes:
             case NumberTarget(number):
                 value = number
             case _:
-                # Parameters, metrics, rules: mostly there are none.
-                is_plain = is_plain and not value
+                # Parameters, metrics, rules.
+                try:
+                    value = canonical.ordered(value)
+                except CanonicalError:
+                    is_ordered = False
         content[name] = value
-    encode = canonical.encode_ordered if is_plain else canonical.encode
+    encode = canonical.encode_ordered if is_ordered else canonical.encode
     return blake3.blake3(_CONTEXT + encode(content)).digest()
 
 

@@ -1,5 +1,7 @@
 """Keys and values of the view, the view in memory, and the digest."""
 
+from dataclasses import dataclass
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from mcr_node.core.state import keys
 from mcr_node.core.state.digest import DIGEST_START, next_digest
 from mcr_node.core.state.keys import NUMBER_MAX, RefName
 from mcr_node.core.state.memory import MemoryView
-from mcr_node.core.state.records import IdRow, PointerRow, RefRow, Row, StateRow, read
+from mcr_node.core.state.records import IdRow, MetricCountRow, PointerRow, RefRow, Row, StateRow, read
 from mcr_node.core.state.view import Overlay, prefix_end
 from tests.support.state_world import MODEL, StateWorld
 
@@ -20,6 +22,15 @@ models = st.builds(lambda namespace, name: f"{namespace}/{name}", names, names)
 refs = st.builds(RefName, models, st.sampled_from(RefKind), names)
 numbers = st.integers(0, NUMBER_MAX)
 byte_keys = st.binary(min_size=1, max_size=3).filter(lambda key: key.strip(b"\xff") != b"")
+
+
+@dataclass(frozen=True, slots=True)
+class TwinRow(Row):
+    """Has the bytes of a MetricCountRow."""
+
+    IS_HOT = True
+
+    count: int
 
 
 @given(st.lists(refs, min_size=2, max_size=2, unique=True), numbers, numbers)
@@ -121,6 +132,32 @@ def test_a_row_survives_the_way_to_bytes_and_back() -> None:
     assert RefRow.unpack(row.pack()) == row
     assert PointerRow.unpack(PointerRow().pack()) == PointerRow()
     assert canonical.decode(IdRow(number=7).pack()) == {"f": 1, "number": 7}
+
+
+@given(st.integers(0, 3))
+def test_rows_that_share_their_bytes_are_not_taken_for_each_other(number: int) -> None:
+    hot, twin = MetricCountRow(count=number), TwinRow(count=number)
+
+    assert hot.pack() == twin.pack()
+    assert type(TwinRow.unpack(hot.pack())) is TwinRow
+    assert type(MetricCountRow.unpack(twin.pack())) is MetricCountRow
+
+
+def test_what_is_remembered_of_a_row_is_what_its_bytes_say() -> None:
+    rules = {"actors": ("ci", "bob")}
+    row = RefRow(
+        number=3,
+        version_id=b"\x01" * 32,
+        generation=2,
+        below=1,
+        actor="alice",
+        reason="",
+        at_ms=5,
+        protection=rules,
+    )
+
+    # Whoever compares it later must see the same on every node, wherever the row was written.
+    assert RefRow.unpack(row.pack()).protection == {"actors": ["ci", "bob"]}
 
 
 @pytest.mark.parametrize(
