@@ -26,6 +26,7 @@ from mcr.errors import (
     NotFoundError,
     ReferenceNotFoundError,
 )
+from mcr.following import FollowCalls
 from mcr.membership import MembershipCalls
 from mcr.model import (
     CheckReport,
@@ -41,9 +42,8 @@ from mcr.model import (
     Version,
 )
 from mcr.reading import PAGE_MAX, fields_of
-from mcr.receipts import ReceiptCalls
 from mcr.references import DEFAULT_BRANCH, check_model
-from mcr.reporting import ReportCalls, write_header
+from mcr.reporting import write_header
 from mcr.scanning import scan
 from mcr.upkeep import UpkeepCalls
 from mcr.v1 import admin_pb2 as admin
@@ -179,7 +179,7 @@ class AsyncClient(MembershipCalls, UpkeepCalls):
         return await check_versions(self._connection.chunks, versions(), total, deep=deep, progress=progress)
 
 
-class AsyncModel(ReportCalls, ReceiptCalls):
+class AsyncModel(FollowCalls):
     """One model of a store. Reading methods are those of `mcr.reading.ModelReader`."""
 
     async def commit(

@@ -10,7 +10,7 @@ method `spawn`. `close` has nothing to save: what a call returned was durable th
 """
 
 import io
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from mcr.checkout import CheckoutProgress, CheckoutResult
 from mcr.committing import CommitProgress
 from mcr.comparing import Diff, DiffProgress
 from mcr.files import RangeFile
+from mcr.following import KEEP_DEFAULT, FollowEvent, Loading, Switch
 from mcr.loop_thread import LoopThread
 from mcr.model import (
     CheckReport,
@@ -239,6 +240,35 @@ class Model(BlockingReceipts):
                 yield event
         finally:
             self._loop.run(events.aclose(), "watch", bounded=False)
+
+    def follow(
+        self,
+        channel: str,
+        destination: str | Path,
+        *,
+        load: Callable[[Loading], Awaitable[None] | None] | None = None,
+        told: Callable[[FollowEvent], None] | None = None,
+        keep: int = KEEP_DEFAULT,
+        switch: str = Switch.SYMLINK,
+        once: bool = False,
+        retry: bool = False,
+        consumer: str | None = None,
+        rank: int = 0,
+    ) -> None:
+        """See `AsyncModel.follow`; ends by an interruption. `load` and `told` run in other threads."""
+        work = self._model.follow(
+            channel,
+            destination,
+            load=load,
+            told=told,
+            keep=keep,
+            switch=switch,
+            once=once,
+            retry=retry,
+            consumer=consumer,
+            rank=rank,
+        )
+        self._loop.run(work, "follow", bounded=once)
 
     def create_branch(self, name: str, *, at: str | None = None) -> Ref:
         """See `AsyncModel.create_branch`."""

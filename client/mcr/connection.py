@@ -4,7 +4,7 @@ The embedded store implements it by calls in the same process, `mcr._remote` ove
 responses are those of mcr.v1; refusals are raised as `mcr.errors`.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from mcr.transfer import ChunkTransport
@@ -63,7 +63,7 @@ class VersionsApi(Protocol):
     async def list_metric_reports(self, request: pb.ListMetricReportsRequest) -> pb.ListMetricReportsResponse:
         """List metric reports of a version."""
 
-    def watch_events(self, request: pb.WatchEventsRequest) -> AsyncIterator[pb.WatchEventsResponse]:
+    def watch_events(self, request: pb.WatchEventsRequest) -> AsyncGenerator[pb.WatchEventsResponse]:
         """Follow what happens to refs and versions; ends only with an error, or when it is closed."""
 
 
