@@ -41,8 +41,8 @@ from mcr.reading import ModelReader
 LOAD_TRIES_MAX = 3
 # A fetch that failed is tried again: soon at first, as a node may just be restarting, then rarely.
 AGAIN_S_MIN, AGAIN_S_MAX = 1.0, 30.0
-# A follower that is silent for longer than some of these is gone, for whoever looks at `mcr served`. Each is an
-# entry of the log: a fleet of a thousand makes three a second.
+# A follower that is silent for longer than some of these is gone, for whoever looks at `mcr served`. Each is
+# one entry of the log: a fleet of a thousand makes three a second.
 SIGN_OF_LIFE_S = 300.0
 REASON_CHARACTERS_MAX = 1000
 _MAY_PASS = (*PASSING, MissingChunkError, OutOfSpaceError)
