@@ -1,6 +1,7 @@
 """mcr.v1 messages to model values and back: the only file that knows both."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 from google.protobuf.message import DecodeError
@@ -113,7 +114,11 @@ def version_to_wire(version: Version) -> pb.Version:
     record_bytes = encode_record(record)
     assert version_id(record_bytes).hex() == version.id, "a version's record does not give its id"
     return pb.Version(
-        record=record_bytes, refs=version.refs or (), metrics=metrics_to_wire(version.metrics or {})
+        record=record_bytes,
+        refs=version.refs or (),
+        metrics=metrics_to_wire(version.metrics or {}),
+        deleted_at_ms=version.deleted_at_ms,
+        is_purged=version.is_purged,
     )
 
 
@@ -150,7 +155,10 @@ def version_of(
 def version_from_wire(version: pb.Version, *, with_metrics: bool) -> Version:
     """Read a version; lists do not carry metrics."""
     metrics = {metric.name: metric.value for metric in version.metrics} if with_metrics else None
-    return version_of(version.record, metrics=metrics, refs=tuple(version.refs))
+    found = version_of(version.record, metrics=metrics, refs=tuple(version.refs))
+    if not version.deleted_at_ms:
+        return found
+    return replace(found, deleted_at_ms=version.deleted_at_ms, is_purged=version.is_purged)
 
 
 def ref_to_wire(ref: Ref) -> pb.Ref:

@@ -20,7 +20,7 @@ async def check_versions(
 ) -> CheckReport:
     """Verify that every version has all its chunks and, with `deep`, that each one's bytes are right.
 
-    A chunk that several versions share is read once.
+    A chunk that several versions share is read once. Of what was deleted for good nothing is looked for.
 
     Args:
         chunks: where they are.
@@ -32,7 +32,8 @@ async def check_versions(
     check = _Check(chunks, deep=deep)
     done = 0
     async for version in versions:
-        await check.add(version)
+        if not version.is_purged:
+            await check.add(version)
         done += 1
         if progress is not None:
             progress(done, total)

@@ -17,11 +17,14 @@
     │   ├── AmbiguousReferenceError   names more than one thing
     │   ├── PathNotFoundError         no such file in the version
     │   ├── SourceNotFoundError       no such file or folder to commit
-    │   └── HistoryGoneError          events that are no longer kept
+    │   ├── HistoryGoneError          events that are no longer kept
+    │   └── VersionDeletedError       in the trash, or gone for good
     ├── ConflictError            10   somebody was there first; look again
     │   ├── HeadMovedError            the branch is not where the caller expected
     │   ├── AlreadyExistsError
-    │   └── RequestReusedError        a request id used for another request
+    │   ├── RequestReusedError        a request id used for another request
+    │   ├── VersionInUseError         a version that something needs is not deleted
+    │   └── SealOutdatedError         garbage was marked since the chunks were looked for
     ├── DurabilityError          11   not enough nodes for the copies asked for
     ├── UnavailableError         11   no node can be reached
     │   └── DivergedError             a node whose state is wrong serves nothing
@@ -57,6 +60,9 @@ from mcr._mcr_error import McrError as McrError
 from mcr._mcr_error import NotAllowedError as NotAllowedError
 from mcr._mcr_error import NotFoundError as NotFoundError
 from mcr._mcr_error import UsageError as UsageError
+from mcr._trash_errors import SealOutdatedError as SealOutdatedError
+from mcr._trash_errors import VersionDeletedError as VersionDeletedError
+from mcr._trash_errors import VersionInUseError as VersionInUseError
 
 
 @dataclass(eq=False)

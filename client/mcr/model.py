@@ -248,6 +248,7 @@ class Version:
         metrics: the latest reported value of each metric; None where reports were not read.
         refs: names that point here, as `branch:main`; None where they were not read.
         target_number: for a rollback, the version whose content it restored, else 0.
+        deleted_at_ms: when it was deleted, 0 when it was not; is_purged: for good, its bytes are gone or go.
     """
 
     model: str
@@ -269,6 +270,8 @@ class Version:
     files: tuple[FileEntry, ...] | None = None
     metrics: Mapping[str, float] | None = None
     refs: tuple[str, ...] | None = None
+    deleted_at_ms: int = 0
+    is_purged: bool = False
 
     @property
     def name(self) -> str:

@@ -18,7 +18,7 @@ from mcr.model import Version
 from mcr_node.core.members import Member, Membership
 from mcr_node.core.placement.ring import ranked
 from mcr_node.core.raft.messages import ConfState
-from mcr_node.core.state import queries
+from mcr_node.core.state import trash_queries
 from mcr_node.ports import ChunkStore, Clock, LogStore, StateStore, StorageFailure
 from mcr_node.ports_log import ReplicatedLog
 from mcr_node.runtime.clock import SystemClock
@@ -251,17 +251,16 @@ class Node:
         while models := await self.log.run(partial(self._models, after)):
             for after in models:
                 before: int | None = None
-                while page := await self.log.run(partial(self._page, after, before)):
+                while before != 0:
+                    page, before = await self.log.run(partial(self._page, after, before))
                     for version in page:
                         await self.chunks.seal(version.manifest, without=leaving)
-                    before = page[-1].number
 
     def _models(self, after: str) -> list[str]:
-        found = queries.list_models(self.log.view(), after=after, limit=PAGE_MAX)
-        return [summary.name for summary in found]
+        return [name for name, _ in trash_queries.all_models(self.log.view(), after=after, limit=PAGE_MAX)]
 
-    def _page(self, model: str, before: int | None) -> list[Version]:
-        return queries.list_versions(self.log.view(), model, before=before, limit=PAGE_MAX)
+    def _page(self, model: str, before: int | None) -> tuple[list[Version], int]:
+        return trash_queries.versions_kept(self.log.view(), model, before=before, limit=PAGE_MAX)
 
     def _me(self) -> Member:
         known = self.log.membership.get(self.log.node_id)

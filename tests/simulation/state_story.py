@@ -7,6 +7,11 @@
     rollback branch NAME | channel NAME [to previous|last-good|VERSION] [because REASON]
     branch NAME at VERSION       tag NAME at VERSION       delete branch NAME
     set CHANNEL VERSION [at generation N]
+    remove VERSION ...           into the trash, for a day
+    remove KIND NAME             a tag, channel or branch
+    restore VERSION ...          pin VERSION               unpin VERSION
+    mark                         the next round of garbage collection
+    roots                        versions whose bytes are kept
     protect CHANNEL [actors A,B] [branch NAME] [metrics M,N]
     report VERSION METRIC=VALUE ...
     log                          versions, newest first
@@ -26,13 +31,17 @@ from mcr.references import parse_reference
 from mcr_node.core.state import queries
 from mcr_node.core.state.commands import Command, LastGoodTarget, NumberTarget, PreviousTarget, Target
 from mcr_node.core.state.outcomes import (
+    CountResult,
+    DeletedResult,
     DigestResult,
     ReceiptResult,
     RefResult,
     Rejected,
     ReportResult,
+    RoundResult,
     VersionResult,
 )
+from tests.support import state_trash as trash
 from tests.support.state_world import MODEL, START_MS, StateWorld
 
 
@@ -110,6 +119,26 @@ class StateStory:
         }
         return self._apply(self.world.protect(rules, words[0]))
 
+    def do_remove(self, words: list[str]) -> str:
+        if words[0][1:].isdigit():
+            return self._apply(trash.delete(self.world, *map(_number, words)))
+        return self._apply(trash.delete_name(self.world, RefKind(words[0]), words[1]))
+
+    def do_restore(self, words: list[str]) -> str:
+        return self._apply(trash.restore(self.world, *map(_number, words)))
+
+    def do_pin(self, words: list[str]) -> str:
+        return self._apply(trash.pin(self.world, _number(words[0])))
+
+    def do_unpin(self, words: list[str]) -> str:
+        return self._apply(trash.unpin(self.world, _number(words[0])))
+
+    def do_mark(self, _: list[str]) -> str:
+        return self._apply(trash.mark(self.world))
+
+    def do_roots(self, _: list[str]) -> str:
+        return " ".join(f"v{number}" for number in trash.roots(self.world))
+
     def do_report(self, words: list[str]) -> str:
         _, metrics = _options(words[1:])
         return self._apply(self.world.report(_number(words[0]), metrics))
@@ -129,6 +158,12 @@ class StateStory:
                 said = f"v{number} has {metric_count} metrics"
             case ReceiptResult(number, channel, generation):
                 said = f"v{number}" + (f" of channel:{channel} generation {generation}" if channel else "")
+            case DeletedResult(numbers):
+                said = f"deleted {', '.join(f'v{number}' for number in numbers)}"
+            case CountResult(count):
+                said = f"{count} changed"
+            case RoundResult(number):
+                said = f"round {number}"
             case DigestResult():
                 said = "a digest was noted"
         return f"accepted{retried} index {outcome.index}: {said}"

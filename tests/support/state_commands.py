@@ -39,6 +39,7 @@ from mcr_node.core.state.records import (
     read,
 )
 from mcr_node.core.state.view import View, prefix_end
+from tests.support.state_trash import check_trash, trash_commands
 from tests.support.state_world import StateWorld
 
 _models = st.sampled_from(["a/one"] * 7 + ["a/one.2"])
@@ -129,7 +130,9 @@ others: st.SearchStrategy[Command] = st.one_of(
         **_envelope,
     ),
 )
-any_command: st.SearchStrategy[Command] = st.one_of(plain_commits, plain_commits, commits, others, others)
+any_command: st.SearchStrategy[Command] = st.one_of(
+    plain_commits, plain_commits, commits, others, others, trash_commands
+)
 
 
 def _prelude() -> list[Command]:
@@ -165,6 +168,7 @@ def check_invariants(view: View) -> None:
     for key, value in view.scan(*keys.models_after("")):
         _check_versions(view, keys.model_in(key), ModelRow.unpack(value))
     _check_refs(view)
+    check_trash(view)
     _check_requests(view)
     _check_events(view)
     _check_receipts(view)

@@ -117,6 +117,8 @@ def version_object(version: Version) -> dict[str, JsonValue]:
         "chunk_count": version.chunk_count,
         "metrics": version.metrics,
         "refs": version.refs,
+        "deleted_at": timestamp(version.deleted_at_ms) if version.deleted_at_ms else None,
+        "purged": version.is_purged,
     }
 
 
@@ -162,8 +164,14 @@ def log_row(version: Version) -> tuple[str, ...]:
         version.id[:ID_CHARACTERS_SHOWN],
         moment(version.created_at_ms),
         one_line(version.creator),
-        "  ".join(part for part in (title(version), decoration(version.refs)) if part),
+        "  ".join(part for part in (title(version), decoration(version.refs), _deleted(version)) if part),
     )
+
+
+def _deleted(version: Version) -> str:
+    if not version.deleted_at_ms:
+        return ""
+    return "[deleted]" if version.is_purged else "[in the trash]"
 
 
 def version_text(version: Version, *, storage: str, tensor_count: int) -> str:

@@ -126,8 +126,14 @@ class Version(google.protobuf.message.Message):
     RECORD_FIELD_NUMBER: builtins.int
     REFS_FIELD_NUMBER: builtins.int
     METRICS_FIELD_NUMBER: builtins.int
+    DELETED_AT_MS_FIELD_NUMBER: builtins.int
+    IS_PURGED_FIELD_NUMBER: builtins.int
     record: builtins.bytes
     """Canonical record (deterministic CBOR; see mcr/record.py), 100 bytes to 2 MiB. The version id is computed from it."""
+    deleted_at_ms: builtins.int
+    """When it was deleted, log time in milliseconds since 1970 UTC; 0 = it was not."""
+    is_purged: builtins.bool
+    """It was given up for good; its bytes are gone, or go soon."""
     @property
     def refs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Refs that point here, as `branch:main`; empty in lists."""
@@ -142,8 +148,10 @@ class Version(google.protobuf.message.Message):
         record: builtins.bytes = ...,
         refs: collections.abc.Iterable[builtins.str] | None = ...,
         metrics: collections.abc.Iterable[global___Metric] | None = ...,
+        deleted_at_ms: builtins.int = ...,
+        is_purged: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["metrics", b"metrics", "record", b"record", "refs", b"refs"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["deleted_at_ms", b"deleted_at_ms", "is_purged", b"is_purged", "metrics", b"metrics", "record", b"record", "refs", b"refs"]) -> None: ...
 
 global___Version = Version
 

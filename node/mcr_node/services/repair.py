@@ -12,9 +12,9 @@ from itertools import groupby
 
 from mcr import _frames
 from mcr.errors import FailedError, McrError
-from mcr.model import MIB, Chunk, ChunkId, ModelSummary, Version, digest
+from mcr.model import MIB, Chunk, ChunkId, Version, digest
 from mcr_node.core.members import Member
-from mcr_node.core.state import queries
+from mcr_node.core.state import trash_queries
 from mcr_node.ports import Clock
 from mcr_node.ports_log import ReplicatedLog
 from mcr_node.services.census import Census, Copies, Known
@@ -268,12 +268,12 @@ class Repair:
             again: also those versions that were looked through before.
         """
         census = self._census(found)
-        summaries = await self._mine(found)
-        for name in [name for name in models if name not in summaries]:
+        mine = await self._mine(found)
+        for name in [name for name in models if name not in mine]:
             del models[name]
-        total = sum(summary.version_count for summary in summaries.values())
+        total = sum(mine.values())
         done = 0
-        for name, summary in summaries.items():
+        for name, version_count in mine.items():
             now_ns = self._clock.monotonic_ns()
             model = models.setdefault(name, _Model())
             is_old = now_ns - model.looked_ns >= REWALK_S * NS_PER_S
@@ -286,34 +286,34 @@ class Repair:
                     yield Step("versions looked through", done, total, counted.cost_bytes)
                 done += 1
             done += after
-            fresh.looked_at = summary.version_count
+            fresh.looked_at = version_count
             models[name] = fresh
             yield Step("versions looked through", done, total, 0)
 
-    async def _mine(self, found: _Round) -> dict[str, ModelSummary]:
-        """Return the models that this node looks after."""
-        mine: dict[str, ModelSummary] = {}
+    async def _mine(self, found: _Round) -> dict[str, int]:
+        """Return the models that this node looks after, and how many versions each ever had."""
+        mine: dict[str, int] = {}
         after = ""
         while page := await self._log.run(
-            partial(queries.list_models, self._log.view(), after=after, limit=PAGE_MAX)
+            partial(trash_queries.all_models, self._log.view(), after=after, limit=PAGE_MAX)
         ):
-            for summary in page:
-                first = self._order(found.nodes, ChunkId(digest(summary.name.encode())))[0]
+            for after, version_count in page:
+                first = self._order(found.nodes, ChunkId(digest(after.encode())))[0]
                 if first.node_id == self._log.node_id:
-                    mine[summary.name] = summary
-            after = page[-1].name
+                    mine[after] = version_count
         return mine
 
     async def _versions(self, model: str, after: int) -> AsyncGenerator[Version]:
+        """Yield those versions of a greater number than `after` whose bytes are kept, the newest first."""
         before: int | None = None
-        while page := await self._log.run(
-            partial(queries.list_versions, self._log.view(), model, before=before, limit=PAGE_MAX)
-        ):
+        while before != 0:
+            page, before = await self._log.run(
+                partial(trash_queries.versions_kept, self._log.view(), model, before=before, limit=PAGE_MAX)
+            )
             for version in page:
                 if version.number <= after:
                     return
                 yield version
-            before = page[-1].number
 
     async def _name_lost(
         self, census: Census, version: Version, short: Sequence[Copies], model: _Model

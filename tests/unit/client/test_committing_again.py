@@ -72,9 +72,8 @@ def test_a_parent_that_cannot_be_read_is_no_reason_to_fail(tmp_path: Path, size:
         async with AsyncClient(EmbeddedNode(node, "test")) as client:
             model = client.model("vision/net")
             await model.commit(tmp_path / "in")
-            (parent,) = [
-                version.manifest for version in await node.log.run(lambda: node._page(model.name, None))
-            ]
+            versions, _ = await node.log.run(lambda: node._page(model.name, None))
+            (parent,) = [version.manifest for version in versions]
             assert node.admin._chunks.remove([parent]) == 1
             # It heals the parent, too: the same bytes have the same manifest.
             await model.commit(tmp_path / "in", params={"again": True})

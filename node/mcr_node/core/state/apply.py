@@ -13,7 +13,17 @@ from typing import assert_never
 
 from mcr.errors import CorruptError, McrError, StoreFormatError
 from mcr.model import LogIndex
-from mcr_node.core.state import channels, checks, keys, metrics, receipts, refs, requests, versions
+from mcr_node.core.state import (
+    channels,
+    checks,
+    keys,
+    metrics,
+    receipts,
+    refs,
+    requests,
+    trash_apply,
+    versions,
+)
 from mcr_node.core.state.commands import (
     Acknowledge,
     Change,
@@ -28,6 +38,7 @@ from mcr_node.core.state.commands import (
     ReportMetrics,
     RollbackBranch,
     RollbackChannel,
+    TrashCommand,
 )
 from mcr_node.core.state.outcomes import Accepted as Accepted
 from mcr_node.core.state.outcomes import DigestResult, Result
@@ -102,5 +113,7 @@ def _carry_out(step: Step, command: Change) -> Result:
             return metrics.report(step, command)
         case Acknowledge():
             return receipts.acknowledge(step, command)
+        case TrashCommand():
+            return trash_apply.carry_out(step, command)
         case other:
             assert_never(other)

@@ -20,7 +20,7 @@ from typing import assert_never
 from mcr.errors import HeadMovedError, InvalidArgumentError, ReferenceNotFoundError
 from mcr.model import RefKind, VersionId
 from mcr.record import version_id
-from mcr_node.core.state import keys, lookup, protection, refs
+from mcr_node.core.state import deletions, keys, lookup, protection, refs
 from mcr_node.core.state.commands import (
     LastGoodTarget,
     MoveChannel,
@@ -39,6 +39,8 @@ from mcr_node.core.state.view import View
 # same however long the history is. It passes only over versions set again and again and rolled back each
 # time.
 LAST_GOOD_STEPS_MAX = 256
+# Deleted versions that one step back passes over; what is nearer than a few steps is not deleted (`roots`).
+DELETED_STEPS_MAX = 64
 
 
 def set_channel(step: Step, command: MoveChannel) -> RefResult:
@@ -51,6 +53,7 @@ def set_channel(step: Step, command: MoveChannel) -> RefResult:
     """
     of = RefName(command.model, RefKind.CHANNEL, command.channel)
     data = lookup.record_bytes(step.overlay, of.model, command.number)
+    deletions.check_there(step.overlay, of.model, command.number)
     before = read(step.overlay, keys.ref(of), RefRow)
     if command.expected_generation is not None:
         _check_generation(of, command.expected_generation, before)
@@ -138,11 +141,19 @@ class _Entry:
 
 
 def _below(step: Step, of: RefName, entry: RefRow | _Entry) -> _Entry:
-    if entry.below == 0:
-        reason = f"nothing to go back to: nothing was in force before v{entry.number}"
-        raise ReferenceNotFoundError(of.model, str(of), reason)
-    row = lookup.move_row(step.overlay, of, entry.below)
-    return _Entry(row.number, VersionId(row.version_id), row.below)
+    """Return what was in force before an entry; what was deleted since is passed over."""
+    below = entry.below
+    for _ in range(DELETED_STEPS_MAX):
+        if below == 0:
+            break
+        row = lookup.move_row(step.overlay, of, below)
+        if deletions.deletion_of(step.overlay, of.model, row.number) is None:
+            return _Entry(row.number, VersionId(row.version_id), row.below)
+        below = row.below
+    reason = f"nothing to go back to: nothing was in force before v{entry.number}"
+    if entry.below:
+        reason = f"nothing to go back to: what was in force before v{entry.number} was deleted"
+    raise ReferenceNotFoundError(of.model, str(of), reason)
 
 
 def _last_good(step: Step, of: RefName, before: RefRow) -> _Entry:
@@ -160,6 +171,7 @@ def _last_good(step: Step, of: RefName, before: RefRow) -> _Entry:
 
 def _named(step: Step, of: RefName, before: RefRow, number: int) -> _Entry:
     data = lookup.record_bytes(step.overlay, of.model, number)
+    deletions.check_there(step.overlay, of.model, number)
     if number == before.number:
         raise InvalidArgumentError("target", f"{of} is at v{number} already")
     standing = read(step.overlay, keys.standing(of, number), StandingRow)

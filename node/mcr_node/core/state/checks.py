@@ -21,9 +21,10 @@ from mcr.model import (
     ParameterValue,
 )
 from mcr.references import check_model, check_name
-from mcr_node.core.state import protection, receipts
+from mcr_node.core.state import protection, receipts, trash_checks
 from mcr_node.core.state.commands import (
     Acknowledge,
+    Change,
     CheckDigest,
     Command,
     CommitVersion,
@@ -38,6 +39,7 @@ from mcr_node.core.state.commands import (
     RollbackBranch,
     RollbackChannel,
     Target,
+    TrashCommand,
 )
 from mcr_node.core.state.texts import (
     AT_MS_MAX,
@@ -58,11 +60,22 @@ def check(command: Command) -> None:
     """
     _check_envelope(command)
     if isinstance(command, CheckDigest):
-        check_number("index", command.index, 1)
-        if len(command.digest) != DIGEST_BYTES:
-            raise InvalidArgumentError("digest", f"it has {len(command.digest)} bytes, not {DIGEST_BYTES}")
+        _check_digest(command)
+        return
+    if isinstance(command, TrashCommand):
+        trash_checks.check(command)
         return
     check_model(command.model)
+    _check_content(command)
+
+
+def _check_digest(command: CheckDigest) -> None:
+    check_number("index", command.index, 1)
+    if len(command.digest) != DIGEST_BYTES:
+        raise InvalidArgumentError("digest", f"it has {len(command.digest)} bytes, not {DIGEST_BYTES}")
+
+
+def _check_content(command: Change) -> None:
     match command:
         case CommitVersion():
             _check_commit(command)
@@ -95,6 +108,8 @@ def check(command: Command) -> None:
             protection.check_rules(command.protection)
         case ReportMetrics():
             _check_report(command)
+        case TrashCommand():
+            raise AssertionError("checked apart")
         case Acknowledge():
             receipts.check(command)
         case other:
@@ -122,6 +137,9 @@ def _check_commit(command: CommitVersion) -> None:
     check_number("bytes_total", command.bytes_total, 0)
     check_number("file_count", command.file_count, 0)
     check_number("chunk_count", command.chunk_count, 0)
+    if command.gc_round is not None:
+        check_number("gc_round", command.gc_round, 0)
+    trash_checks.check_lease(command.lease, 0)
     _check_metrics(command.metrics, allow_non_finite=command.allow_non_finite)
 
 

@@ -13,7 +13,7 @@ from mcr import canonical
 from mcr.canonical import CanonicalError
 from mcr.errors import CorruptStoreError, StoreFormatError
 from mcr.model import ChunkId, LogIndex, ParameterValue, RequestId
-from mcr_node.core.state import checks, watching_codec
+from mcr_node.core.state import checks, trash_codec, watching_codec
 from mcr_node.core.state.commands import (
     Acknowledge,
     CheckDigest,
@@ -31,6 +31,7 @@ from mcr_node.core.state.commands import (
     RollbackBranch,
     RollbackChannel,
     Target,
+    TrashCommand,
 )
 from mcr_node.format.v1 import command_pb2 as pb
 
@@ -102,6 +103,8 @@ def encode(command: Command) -> bytes:
             message.acknowledge.CopyFrom(watching_codec.acknowledge_to_wire(command))
         case CheckDigest(index=index, digest=digest):
             message.check_digest.CopyFrom(pb.CheckDigest(index=index, digest=digest))
+        case TrashCommand():
+            trash_codec.to_wire(command, message)
         case other:
             assert_never(other)
     return message.SerializeToString()
@@ -119,7 +122,10 @@ def _commit_to_wire(command: CommitVersion) -> pb.CommitVersion:
         chunk_count=command.chunk_count,
         metrics=_metrics_to_wire(command.metrics),
         allow_non_finite=command.allow_non_finite,
+        lease=command.lease,
     )
+    if command.gc_round is not None:
+        message.gc_round = command.gc_round
     if command.expected_head is not None:
         message.expected_head = command.expected_head
     if command.parent is not None:
@@ -197,6 +203,8 @@ def decode(data: bytes) -> Command:
                 index=LogIndex(found.index),
                 digest=found.digest,
             )
+        case content if trash_codec.knows(content):
+            return trash_codec.from_wire(message)
         case _:
             raise CorruptStoreError(PLACE, "a command has no content")
 
@@ -231,6 +239,8 @@ def _commit_from_wire(message: pb.Command) -> CommitVersion:
         chunk_count=commit.chunk_count,
         metrics=_metrics_from_wire(commit.metrics),
         allow_non_finite=commit.allow_non_finite,
+        gc_round=commit.gc_round if commit.HasField("gc_round") else None,
+        lease=commit.lease,
     )
 
 

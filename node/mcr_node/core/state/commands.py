@@ -7,7 +7,9 @@ gives the same result on every node, today and in a replay.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mcr.model import ChunkId, LogIndex, Parameters, ParameterValue, RequestId
+from mcr.model import ChunkId, LogIndex, Parameters, ParameterValue
+from mcr_node.core.state.envelope import Envelope as Envelope
+from mcr_node.core.state.trash_commands import TrashCommand as TrashCommand
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +33,6 @@ Target = PreviousTarget | LastGoodTarget | NumberTarget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Envelope:
-    """What every command carries.
-
-    Attributes:
-        request_id: 1 to 64 bytes, chosen by the caller. A retry with the same content returns the first
-        outcome. principal: who asks, as authenticated by the node that proposes.
-        at_ms: proposal time, milliseconds since 1970 UTC. Log time is the greatest of these so far.
-    """
-
-    request_id: RequestId
-    principal: str
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CommitVersion(Envelope):
     """Make the next version of a model and move a branch to it; the first one makes the model.
 
@@ -55,6 +42,9 @@ class CommitVersion(Envelope):
         parent: number of the parent; None = head of the branch, or of `main` when the branch is new.
         metrics: reported together with the version.
         manifest: root of a manifest whose chunks are all durable; the proposer vouches for it.
+        gc_round: round of garbage collection (`core.state.collecting`) in which it was found that they are
+            held; in a later round it has to be found anew. None = by a release that collected nothing.
+        lease: of the upload that ends with this commit; empty = it had none.
     """
 
     model: str
@@ -69,6 +59,8 @@ class CommitVersion(Envelope):
     chunk_count: int
     metrics: Mapping[str, float]
     allow_non_finite: bool = False
+    gc_round: int | None = None
+    lease: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,5 +208,6 @@ Change = (
     | ProtectChannel
     | ReportMetrics
     | Acknowledge
+    | TrashCommand
 )
 Command = Change | CheckDigest

@@ -2,7 +2,13 @@
 
     family  key after the family byte            value             one for each
     ------  ----------------------------------   ---------------   ----------------------------------
+    Da      time v|m model NUL number            TrashAgeRow       version or model in the trash
+    Dm      model NUL number                     TrashRow          deletion of a model, up to a version
+    Dv      model NUL number                     TrashRow          deleted version
+    G       (nothing)                            CollectingRow     state
+    L       lease                                LeaseRow          upload that holds a lease
     M       (nothing)                            StateRow          state
+    P       model NUL number                     PinRow            pinned version
     W       (nothing)                            EventsRow         state
     a       index                                request id        remembered request, by age
     c       model NUL number                     MetricCountRow    version with metrics

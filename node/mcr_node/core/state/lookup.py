@@ -4,7 +4,7 @@ from mcr.canonical import CanonicalError
 from mcr.errors import CorruptStoreError, ModelNotFoundError, ReferenceNotFoundError
 from mcr.model import Ref
 from mcr.record import Record, decode_record
-from mcr_node.core.state import keys
+from mcr_node.core.state import deletions, keys
 from mcr_node.core.state.keys import RefName
 from mcr_node.core.state.records import PLACE, ModelRow, MoveRow, RefRow, read
 from mcr_node.core.state.view import View
@@ -14,11 +14,12 @@ def model_row(view: View, model: str) -> ModelRow:
     """Return a model's row.
 
     Raises:
-        ModelNotFoundError: it has no version.
+        ModelNotFoundError: it has no version, or was deleted.
     """
     row = read(view, keys.model(model), ModelRow)
     if row is None:
         raise ModelNotFoundError(model)
+    deletions.check_model_there(view, model, row)
     return row
 
 

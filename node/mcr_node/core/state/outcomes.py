@@ -1,6 +1,6 @@
 """What `apply` answers: accepted with a result, or rejected with an error as data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
@@ -68,7 +68,39 @@ class DigestResult:
     """A digest was noted for comparison; nothing changed, so no retry ever asks for this."""
 
 
-Result = VersionResult | RefResult | ReportResult | ReceiptResult
+@dataclass(frozen=True, slots=True)
+class DeletedResult:
+    """Versions were put into the trash.
+
+    Attributes:
+        numbers: those that this command put there; of a whole model none is named.
+        until_ms: they can be restored before this log time.
+    """
+
+    numbers: tuple[int, ...]
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CountResult:
+    """So many rows of their kind were changed.
+
+    Attributes:
+        more: there are more, which the same command with another request id changes.
+    """
+
+    count: int
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RoundResult:
+    """The round of garbage collection that a mark began, or that a lease holds since."""
+
+    round: int
+
+
+Result = VersionResult | RefResult | ReportResult | ReceiptResult | DeletedResult | CountResult | RoundResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +152,12 @@ def pack_result(result: Result) -> dict[str, CanonicalValue]:
             return {"type": "report", "number": result.number, "metric_count": result.metric_count}
         case ReceiptResult(number, channel, generation):
             return {"type": "receipt", "number": number, "channel": channel, "generation": generation}
+        case DeletedResult():
+            return {"type": "deleted", "numbers": result.numbers, "until_ms": result.until_ms}
+        case CountResult():
+            return {"more": result.more, "type": "count", "count": result.count}
+        case RoundResult():
+            return {"type": "round", "round": result.round}
 
 
 def unpack_result(packed: Mapping[str, CanonicalValue]) -> Result:
@@ -145,6 +183,13 @@ def unpack_result(packed: Mapping[str, CanonicalValue]) -> Result:
                     cast("str", values["channel"]),
                     cast("int", values["generation"]),
                 )
+            case "deleted":
+                numbers = tuple(cast("Sequence[int]", values["numbers"]))
+                return DeletedResult(numbers, cast("int", values["until_ms"]))
+            case "count":
+                return CountResult(cast("int", values["count"]), values["more"] is True)
+            case "round":
+                return RoundResult(cast("int", values["round"]))
             case other:
                 raise CorruptStoreError(PLACE, f"a remembered result is of type {other!r}")
     except (KeyError, TypeError, ValueError) as error:

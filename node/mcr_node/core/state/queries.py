@@ -19,7 +19,7 @@ from mcr.errors import (
 from mcr.model import DIGEST_BYTES, LogIndex, MetricReport, ModelSummary, Ref, RefKind, RefMove, Version
 from mcr.record import Record, version_id
 from mcr.references import Reference, Selector, is_id_prefix
-from mcr_node.core.state import keys, lookup
+from mcr_node.core.state import deletions, keys, lookup
 from mcr_node.core.state.keys import NUMBER_MAX, RefName
 from mcr_node.core.state.records import (
     PLACE,
@@ -59,7 +59,14 @@ def resolve(view: View, reference: Reference) -> int:
     Raises:
         ModelNotFoundError, ReferenceNotFoundError: it names nothing.
         AmbiguousReferenceError: it names several things; lists them.
+        VersionDeletedError: what it names was deleted.
     """
+    number = _resolve(view, reference)
+    deletions.check_there(view, reference.model, number)
+    return number
+
+
+def _resolve(view: View, reference: Reference) -> int:
     model = reference.model
     match reference.selector:
         case Selector.NUMBER:
@@ -135,6 +142,7 @@ def refs_at(view: View, model: str, number: int) -> tuple[str, ...]:
 
 
 def _version_of(view: View, data: bytes, record: Record, *, metrics: Mapping[str, float] | None) -> Version:
+    deletion = deletions.deletion_of(view, record.model, record.number)
     return Version(
         model=record.model,
         number=record.number,
@@ -154,6 +162,8 @@ def _version_of(view: View, data: bytes, record: Record, *, metrics: Mapping[str
         chunk_count=record.chunk_count,
         metrics=metrics,
         refs=refs_at(view, record.model, record.number),
+        deleted_at_ms=0 if deletion is None else deletion.row.at_ms,
+        is_purged=deletion is not None and deletion.row.is_purged,
     )
 
 
@@ -170,6 +180,11 @@ def list_versions(view: View, model: str, *, before: int | None, limit: int) -> 
         ModelNotFoundError: there is no such model.
     """
     lookup.model_row(view, model)
+    return versions_of(view, model, before=before, limit=limit)
+
+
+def versions_of(view: View, model: str, *, before: int | None, limit: int) -> list[Version]:
+    """Return versions of a model as `list_versions` does, also of one that was deleted; or none."""
     span = keys.versions_before(model, _bound(before))
     rows = islice(view.scan(*span, reverse=True), _page(limit))
     return [_version_of(view, data, lookup.read_record(data), metrics=None) for _, data in rows]
@@ -212,14 +227,14 @@ def list_ancestry(
 
 
 def list_models(view: View, after: str, limit: int) -> list[ModelSummary]:
-    """Return models by name, those after a name; "" = from the first."""
-    summaries: list[ModelSummary] = []
-    for key, value in islice(view.scan(*keys.models_after(after)), _page(limit)):
-        row = ModelRow.unpack(value)
-        summaries.append(
-            ModelSummary(keys.model_in(key), row.version_count, row.created_at_ms, row.updated_at_ms)
-        )
-    return summaries
+    """Return models by name, those after a name; "" = from the first. Deleted ones are passed over."""
+    found = view.scan(*keys.models_after(after))
+    rows = ((keys.model_in(key), ModelRow.unpack(value)) for key, value in found)
+    there = ((name, row) for name, row in rows if not deletions.model_is_gone(view, name, row))
+    return [
+        ModelSummary(name, row.version_count, row.created_at_ms, row.updated_at_ms)
+        for name, row in islice(there, _page(limit))
+    ]
 
 
 def list_refs(view: View, model: str, kind: RefKind, *, after: str = "", limit: int = PAGE_MAX) -> list[Ref]:

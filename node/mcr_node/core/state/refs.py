@@ -5,14 +5,14 @@ Laws:
     a name have no gaps, and go on when a deleted name is made again. The RefRow is the latest move; a deleted
     name has none.
     Exactly the refs that point at a version have a PointerRow at it.
-    A tag never moves and is never deleted. The default branch is never deleted.
+    A tag never moves. The default branch is deleted with its model only (`trash`).
 """
 
 from mcr.errors import AlreadyExistsError, ProtectedError
 from mcr.model import RefKind, VersionId
 from mcr.record import version_id
 from mcr.references import DEFAULT_BRANCH
-from mcr_node.core.state import events, keys, lookup
+from mcr_node.core.state import deletions, events, keys, lookup
 from mcr_node.core.state.commands import CreateBranch, CreateTag, DeleteBranch
 from mcr_node.core.state.keys import RefName
 from mcr_node.core.state.outcomes import RefResult
@@ -75,12 +75,13 @@ def create(step: Step, command: CreateBranch | CreateTag) -> RefResult:
     """Make a branch or tag.
 
     Raises:
-        ModelNotFoundError, ReferenceNotFoundError: there is no such version.
+        ModelNotFoundError, ReferenceNotFoundError, VersionDeletedError: there is no such version.
         AlreadyExistsError: the name exists, wherever it points.
     """
     kind = RefKind.BRANCH if isinstance(command, CreateBranch) else RefKind.TAG
     of = RefName(command.model, kind, command.name)
     identity = version_id(lookup.record_bytes(step.overlay, command.model, command.number))
+    deletions.check_there(step.overlay, command.model, command.number)
     existing = read(step.overlay, keys.ref(of), RefRow)
     if existing is not None:
         raise AlreadyExistsError(str(kind), command.name, f"at v{existing.number}")
@@ -99,13 +100,18 @@ def delete_branch(step: Step, command: DeleteBranch) -> RefResult:
     before = lookup.ref_row(step.overlay, of)
     if of.name == DEFAULT_BRANCH:
         raise ProtectedError(str(of), "the default branch cannot be deleted")
+    return delete(step, of, before, command.reason)
+
+
+def delete(step: Step, of: RefName, before: RefRow, reason: str) -> RefResult:
+    """Delete a ref; its history stays, and says so."""
     row = RefRow(
         number=0,
         version_id=b"",
         generation=before.generation + 1,
         below=0,
         actor=step.principal,
-        reason=command.reason,
+        reason=reason,
         at_ms=step.at_ms,
     )
     step.overlay.delete(keys.ref(of))

@@ -25,7 +25,8 @@ from mcr_node.core.state.view import View
 DAY_MS = 24 * 60 * 60 * 1000
 _CONTEXT = b"mcr request fingerprint 1\x00"
 _COMMAND = "command"
-_ENVELOPE_FIELDS = ("request_id", "at_ms")
+# Nor in which round of garbage collection it was found that chunks are held, nor under which lease.
+_ENVELOPE_FIELDS = ("request_id", "at_ms", "gc_round", "lease")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ WINDOW = Window()
 
 
 def fingerprint(command: Command) -> bytes:
-    """Return a digest of what a command asks for: all of it but the request id and the time of this try.
+    """Return a digest of what a command asks for: all of it but the request id and what belongs to this try.
 
     A field at its default is left out. So a field that a later release adds does not change the fingerprints
     of commands without it, and a retry across an upgrade is still known.

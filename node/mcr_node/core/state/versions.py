@@ -12,7 +12,7 @@ from mcr.errors import HeadMovedError, InvalidArgumentError, ReferenceNotFoundEr
 from mcr.model import RefKind, VersionKind
 from mcr.record import Record, encode_record, version_id
 from mcr.references import DEFAULT_BRANCH
-from mcr_node.core.state import keys, lookup, metrics, refs
+from mcr_node.core.state import collecting, deletions, keys, lookup, metrics, refs
 from mcr_node.core.state.commands import (
     CommitVersion,
     LastGoodTarget,
@@ -27,6 +27,8 @@ from mcr_node.core.state.step import Step
 
 # As for channels: each step reads one record.
 LAST_GOOD_STEPS_MAX = 256
+# Deleted versions that one step back passes over.
+DELETED_STEPS_MAX = 64
 
 
 def commit(step: Step, command: CommitVersion) -> VersionResult:
@@ -39,12 +41,14 @@ def commit(step: Step, command: CommitVersion) -> VersionResult:
         HeadMovedError: the branch is not where the caller expected it.
         ModelNotFoundError, ReferenceNotFoundError: the given parent does not exist.
         InvalidArgumentError: too many metrics.
+        SealOutdatedError: garbage was marked since its chunks were looked for.
     """
     overlay, model = step.overlay, command.model
     branch = RefName(model, RefKind.BRANCH, command.branch)
     head = read(overlay, keys.ref(branch), RefRow)
     if command.expected_head is not None:
         _check_head(branch, command.expected_head, head)
+    collecting.check_round(overlay, command.gc_round)
     parent = command.parent
     if parent is None:
         start = head or read(overlay, keys.ref(RefName(model, RefKind.BRANCH, DEFAULT_BRANCH)), RefRow)
@@ -68,6 +72,7 @@ def commit(step: Step, command: CommitVersion) -> VersionResult:
         chunk_count=command.chunk_count,
     )
     result = _add(step, record, model_row, verb="commit", reason="")
+    collecting.drop_lease(step, command.lease)
     if command.metrics:
         metrics.keep(step, model, result.number, command.metrics, channel="")
     return result
@@ -123,6 +128,7 @@ def roll_back_branch(step: Step, command: RollbackBranch) -> VersionResult:
             content = _last_good(step, branch, present)
         case NumberTarget(number):
             content = lookup.content_number(lookup.record(overlay, model, number))
+            deletions.check_there(overlay, model, number)
         case other:
             assert_never(other)
     if content == present:
@@ -157,11 +163,19 @@ def _describe(content: int, reason: str) -> str:
 
 
 def _content_before(step: Step, branch: RefName, content: int) -> int:
-    parents = lookup.record(step.overlay, branch.model, content).parents
-    if not parents:
-        reason = f"nothing to go back to: v{content} has no parent"
-        raise ReferenceNotFoundError(branch.model, str(branch), reason)
-    return lookup.content_number(lookup.record(step.overlay, branch.model, parents[0]))
+    """Return the content before one; what was deleted since is passed over."""
+    view, model = step.overlay, branch.model
+    at = content
+    for _ in range(DELETED_STEPS_MAX):
+        parents = lookup.record(view, model, at).parents
+        if not parents:
+            break
+        found = lookup.content_number(lookup.record(view, model, parents[0]))
+        if any(deletions.deletion_of(view, model, number) is None for number in (parents[0], found)):
+            return found
+        at = found
+    what = "has no parent" if at == content else "has no parent that was not deleted"
+    raise ReferenceNotFoundError(model, str(branch), f"nothing to go back to: v{content} {what}")
 
 
 def _last_good(step: Step, branch: RefName, present: int) -> int:

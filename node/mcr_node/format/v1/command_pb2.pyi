@@ -8,6 +8,7 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
+import mcr_node.format.v1.trash_pb2
 import typing
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
@@ -38,6 +39,16 @@ class Command(google.protobuf.message.Message):
     REPORT_METRICS_FIELD_NUMBER: builtins.int
     CHECK_DIGEST_FIELD_NUMBER: builtins.int
     ACKNOWLEDGE_FIELD_NUMBER: builtins.int
+    DELETE_VERSIONS_FIELD_NUMBER: builtins.int
+    DELETE_NAME_FIELD_NUMBER: builtins.int
+    DELETE_MODEL_FIELD_NUMBER: builtins.int
+    RESTORE_VERSIONS_FIELD_NUMBER: builtins.int
+    EMPTY_TRASH_FIELD_NUMBER: builtins.int
+    PIN_VERSION_FIELD_NUMBER: builtins.int
+    UNPIN_VERSION_FIELD_NUMBER: builtins.int
+    MARK_GARBAGE_FIELD_NUMBER: builtins.int
+    HOLD_UPLOAD_FIELD_NUMBER: builtins.int
+    RELEASE_UPLOAD_FIELD_NUMBER: builtins.int
     format: builtins.int
     """Format of the command, 1. A greater number was written by a newer release."""
     request_id: builtins.bytes
@@ -90,6 +101,46 @@ class Command(google.protobuf.message.Message):
     def acknowledge(self) -> global___Acknowledge:
         """See Acknowledge."""
 
+    @property
+    def delete_versions(self) -> mcr_node.format.v1.trash_pb2.DeleteVersions:
+        """See DeleteVersions."""
+
+    @property
+    def delete_name(self) -> mcr_node.format.v1.trash_pb2.DeleteName:
+        """See DeleteName."""
+
+    @property
+    def delete_model(self) -> mcr_node.format.v1.trash_pb2.DeleteModel:
+        """See DeleteModel."""
+
+    @property
+    def restore_versions(self) -> mcr_node.format.v1.trash_pb2.RestoreVersions:
+        """See RestoreVersions."""
+
+    @property
+    def empty_trash(self) -> mcr_node.format.v1.trash_pb2.EmptyTrash:
+        """See EmptyTrash."""
+
+    @property
+    def pin_version(self) -> mcr_node.format.v1.trash_pb2.PinVersion:
+        """See PinVersion."""
+
+    @property
+    def unpin_version(self) -> mcr_node.format.v1.trash_pb2.UnpinVersion:
+        """See UnpinVersion."""
+
+    @property
+    def mark_garbage(self) -> mcr_node.format.v1.trash_pb2.MarkGarbage:
+        """See MarkGarbage."""
+
+    @property
+    def hold_upload(self) -> mcr_node.format.v1.trash_pb2.HoldUpload:
+        """See HoldUpload."""
+
+    @property
+    def release_upload(self) -> mcr_node.format.v1.trash_pb2.ReleaseUpload:
+        """See ReleaseUpload."""
+
     def __init__(
         self,
         *,
@@ -108,10 +159,20 @@ class Command(google.protobuf.message.Message):
         report_metrics: global___ReportMetrics | None = ...,
         check_digest: global___CheckDigest | None = ...,
         acknowledge: global___Acknowledge | None = ...,
+        delete_versions: mcr_node.format.v1.trash_pb2.DeleteVersions | None = ...,
+        delete_name: mcr_node.format.v1.trash_pb2.DeleteName | None = ...,
+        delete_model: mcr_node.format.v1.trash_pb2.DeleteModel | None = ...,
+        restore_versions: mcr_node.format.v1.trash_pb2.RestoreVersions | None = ...,
+        empty_trash: mcr_node.format.v1.trash_pb2.EmptyTrash | None = ...,
+        pin_version: mcr_node.format.v1.trash_pb2.PinVersion | None = ...,
+        unpin_version: mcr_node.format.v1.trash_pb2.UnpinVersion | None = ...,
+        mark_garbage: mcr_node.format.v1.trash_pb2.MarkGarbage | None = ...,
+        hold_upload: mcr_node.format.v1.trash_pb2.HoldUpload | None = ...,
+        release_upload: mcr_node.format.v1.trash_pb2.ReleaseUpload | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["acknowledge", b"acknowledge", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "move_channel", b"move_channel", "protect_channel", b"protect_channel", "report_metrics", b"report_metrics", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acknowledge", b"acknowledge", "at_ms", b"at_ms", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "format", b"format", "move_channel", b"move_channel", "principal", b"principal", "protect_channel", b"protect_channel", "report_metrics", b"report_metrics", "request_id", b"request_id", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["commit_version", "rollback_branch", "create_branch", "delete_branch", "create_tag", "move_channel", "rollback_channel", "protect_channel", "report_metrics", "check_digest", "acknowledge"] | None: ...
+    def HasField(self, field_name: typing.Literal["acknowledge", b"acknowledge", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_versions", b"delete_versions", "empty_trash", b"empty_trash", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "pin_version", b"pin_version", "protect_channel", b"protect_channel", "release_upload", b"release_upload", "report_metrics", b"report_metrics", "restore_versions", b"restore_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "unpin_version", b"unpin_version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acknowledge", b"acknowledge", "at_ms", b"at_ms", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_versions", b"delete_versions", "empty_trash", b"empty_trash", "format", b"format", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "pin_version", b"pin_version", "principal", b"principal", "protect_channel", b"protect_channel", "release_upload", b"release_upload", "report_metrics", b"report_metrics", "request_id", b"request_id", "restore_versions", b"restore_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "unpin_version", b"unpin_version"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["commit_version", "rollback_branch", "create_branch", "delete_branch", "create_tag", "move_channel", "rollback_channel", "protect_channel", "report_metrics", "check_digest", "acknowledge", "delete_versions", "delete_name", "delete_model", "restore_versions", "empty_trash", "pin_version", "unpin_version", "mark_garbage", "hold_upload", "release_upload"] | None: ...
 
 global___Command = Command
 
@@ -183,6 +244,8 @@ class CommitVersion(google.protobuf.message.Message):
     CHUNK_COUNT_FIELD_NUMBER: builtins.int
     METRICS_FIELD_NUMBER: builtins.int
     ALLOW_NON_FINITE_FIELD_NUMBER: builtins.int
+    GC_ROUND_FIELD_NUMBER: builtins.int
+    LEASE_FIELD_NUMBER: builtins.int
     model: builtins.str
     """`namespace/name`; made by its first version."""
     branch: builtins.str
@@ -205,6 +268,12 @@ class CommitVersion(google.protobuf.message.Message):
     """Number of chunks of its files."""
     allow_non_finite: builtins.bool
     """Accept NaN and infinities among the metrics."""
+    gc_round: builtins.int
+    """Round of garbage collection in which it was found that its chunks are held; refused in any other. Absent = by a
+    release that collected nothing.
+    """
+    lease: builtins.bytes
+    """Lease of the upload that ends with it, up to 64 bytes; may be empty."""
     @property
     def metrics(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Metric]:
         """Metrics reported together with the version, by name, each name once; up to 1000."""
@@ -224,11 +293,15 @@ class CommitVersion(google.protobuf.message.Message):
         chunk_count: builtins.int = ...,
         metrics: collections.abc.Iterable[global___Metric] | None = ...,
         allow_non_finite: builtins.bool = ...,
+        gc_round: builtins.int | None = ...,
+        lease: builtins.bytes = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_expected_head", b"_expected_head", "_parent", b"_parent", "expected_head", b"expected_head", "parent", b"parent"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_expected_head", b"_expected_head", "_parent", b"_parent", "allow_non_finite", b"allow_non_finite", "branch", b"branch", "bytes_total", b"bytes_total", "chunk_count", b"chunk_count", "description", b"description", "expected_head", b"expected_head", "file_count", b"file_count", "manifest", b"manifest", "metrics", b"metrics", "model", b"model", "parameters", b"parameters", "parent", b"parent"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_expected_head", b"_expected_head", "_gc_round", b"_gc_round", "_parent", b"_parent", "expected_head", b"expected_head", "gc_round", b"gc_round", "parent", b"parent"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_expected_head", b"_expected_head", "_gc_round", b"_gc_round", "_parent", b"_parent", "allow_non_finite", b"allow_non_finite", "branch", b"branch", "bytes_total", b"bytes_total", "chunk_count", b"chunk_count", "description", b"description", "expected_head", b"expected_head", "file_count", b"file_count", "gc_round", b"gc_round", "lease", b"lease", "manifest", b"manifest", "metrics", b"metrics", "model", b"model", "parameters", b"parameters", "parent", b"parent"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_expected_head", b"_expected_head"]) -> typing.Literal["expected_head"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_gc_round", b"_gc_round"]) -> typing.Literal["gc_round"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_parent", b"_parent"]) -> typing.Literal["parent"] | None: ...
 

@@ -24,8 +24,10 @@ from mcr_node.core.state.commands import (
     MoveChannel,
     NumberTarget,
     ProtectChannel,
+    ReportMetrics,
     RollbackBranch,
     RollbackChannel,
+    TrashCommand,
 )
 from mcr_node.core.state.keys import NUMBER_MAX
 from mcr_node.core.state.outcomes import VersionResult
@@ -62,6 +64,7 @@ def test_every_command_is_refused_with_a_bad_envelope_or_model() -> None:
         for each, argument in bad:
             code, fields = world.reject(each)
             assert (code, fields["argument"]) == ("invalid_argument", argument)
+        assert not isinstance(command, TrashCommand)
         assert world.reject(replace(command, model="resnet50"))[0] == "invalid_name"
 
 
@@ -75,8 +78,10 @@ def test_every_command_is_refused_with_a_bad_name() -> None:
                 bad = replace(command, name="a b")
             case MoveChannel() | RollbackChannel() | ProtectChannel():
                 bad = replace(command, channel="")
-            case _:
+            case ReportMetrics():
                 bad = replace(command, channel="\x00")
+            case _:
+                raise AssertionError(command)
         assert world.reject(bad)[0] == "invalid_name"
 
 

@@ -1,0 +1,96 @@
+"""Pure reads of the trash, of pins, and of what keeps a version from being deleted; see `queries`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from mcr.model import Version
+from mcr_node.core.state import deletions, keys, lookup, queries, trash_keys
+from mcr_node.core.state.collecting import is_root, round_of
+from mcr_node.core.state.records import ModelRow, read
+from mcr_node.core.state.trash_keys import Trashed
+from mcr_node.core.state.trash_records import PinRow, TrashRow
+from mcr_node.core.state.view import View
+
+PAGE_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class TrashItem:
+    """Something that can be restored.
+
+    Attributes:
+        key: names it, to go on with the next page after it.
+        bytes_total: of the files; of a whole model 0.
+    """
+
+    key: bytes
+    of: Trashed
+    row: TrashRow
+    bytes_total: int
+
+
+def list_trash(view: View, model: str, *, after: bytes, limit: int) -> list[TrashItem]:
+    """Return what is in the trash, what goes first before the rest.
+
+    Args:
+        view: where to read.
+        model: only of this model; "" = of all. What is of others is passed over at the cost of its key.
+        after: key of the last item of the page before; empty = from the first.
+        limit: at most this many, and at most PAGE_MAX.
+    """
+    aged = ((key, trash_keys.trashed_in(key)) for key, _ in view.scan(*trash_keys.trash_ages(after)))
+    mine = ((key, of) for key, of in aged if model in ("", of.model))
+    return [_item(view, key, of) for key, of in islice(mine, min(limit, PAGE_MAX))]
+
+
+def _item(view: View, key: bytes, of: Trashed) -> TrashItem:
+    row = read(view, trash_keys.trash(of), TrashRow)
+    assert row is not None, "what has an age is in the trash"
+    bytes_total = 0 if of.whole_model else lookup.record(view, of.model, of.number).bytes_total
+    return TrashItem(key, of, row, bytes_total)
+
+
+def list_pins(view: View, model: str, *, after: int = 0, limit: int = PAGE_MAX) -> list[tuple[int, PinRow]]:
+    """Return the pinned versions of a model by number.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+    """
+    lookup.model_row(view, model)
+    rows = islice(view.scan(*trash_keys.pins_after(model, after)), min(limit, PAGE_MAX))
+    return [(trash_keys.number_in(key), PinRow.unpack(value)) for key, value in rows]
+
+
+def all_models(view: View, after: str, limit: int) -> list[tuple[str, int]]:
+    """Return names and numbers of versions of all models, deleted ones too."""
+    rows = islice(view.scan(*keys.models_after(after)), min(limit, PAGE_MAX))
+    return [(keys.model_in(key), ModelRow.unpack(value).version_count) for key, value in rows]
+
+
+def versions_kept(view: View, model: str, *, before: int | None, limit: int) -> tuple[list[Version], int]:
+    """Return versions whose bytes must have their copies: all but those that were given up; newest first.
+
+    Args:
+        view: where to read.
+        model: the model, deleted or not.
+        before: only versions with a smaller number; None = from the newest.
+        limit: look at so many at most.
+
+    Returns:
+        The versions, and `before` of the next page; 0 = there is none.
+    """
+    looked_at = queries.versions_of(view, model, before=before, limit=limit)
+    kept = [version for version in looked_at if not version.is_purged]
+    return kept, looked_at[-1].number if looked_at else 0
+
+
+def root_manifests(view: View) -> Iterator[tuple[str, int, bytes]]:
+    """Yield model, number and manifest of each version whose bytes are no garbage; lazily, all models."""
+    present = round_of(view)
+    for key, value in view.scan(*keys.models_after("")):
+        model, count = keys.model_in(key), ModelRow.unpack(value).version_count
+        for number in range(1, count + 1):
+            found = deletions.deletion_of(view, model, number)
+            if is_root(None if found is None else found.row, present):
+                yield model, number, lookup.record(view, model, number).manifest
