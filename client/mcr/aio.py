@@ -150,6 +150,9 @@ class AsyncClient(MembershipCalls, UpkeepCalls):
             bytes_free=answer.bytes_free,
             encoding=answer.encoding,
             log_entry_count=answer.log_entry_count,
+            bytes_fetched_near=answer.bytes_fetched_near,
+            bytes_fetched_far=answer.bytes_fetched_far,
+            bytes_given=answer.bytes_given,
         )
 
     async def cluster_status(self) -> ClusterStatus:

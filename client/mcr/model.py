@@ -327,6 +327,8 @@ class StoreStatus:
         chunk_bytes_plain: bytes of all chunks before encoding; chunk_bytes_live: after it;
             chunk_bytes_used: size of the segment files, with what waits to be reclaimed.
         encoding: of new chunks, `raw` or `auto`.
+        bytes_fetched_near: got for readers from nodes of the same site, since the node started;
+            bytes_fetched_far: from nodes of other sites; bytes_given: to other nodes for theirs.
     """
 
     store_id: str
@@ -341,6 +343,9 @@ class StoreStatus:
     bytes_free: int
     encoding: str
     log_entry_count: int
+    bytes_fetched_near: int = 0
+    bytes_fetched_far: int = 0
+    bytes_given: int = 0
 
 
 @dataclass(frozen=True, slots=True)

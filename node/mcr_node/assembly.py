@@ -20,15 +20,16 @@ from mcr_node.core.placement.ring import ranked
 from mcr_node.core.raft.messages import ConfState
 from mcr_node.core.state import trash_queries
 from mcr_node.ports import ChunkStore, Clock, LogStore, StateStore, StorageFailure
+from mcr_node.ports_cache import ChunkCache
 from mcr_node.ports_log import ReplicatedLog
 from mcr_node.runtime.clock import SystemClock
 from mcr_node.runtime.reseeding import Reseeding
 from mcr_node.runtime.runner import Runner, Self, Timing
 from mcr_node.services.admin import AdminService, Myself
+from mcr_node.services.caching import CachingStore, room_of
 from mcr_node.services.chunks import LocalChunks
-from mcr_node.services.cluster_chunks import ClusterChunks
+from mcr_node.services.cluster_chunks import ClusterChunks, Peers
 from mcr_node.services.colleagues import Colleagues
-from mcr_node.services.copies import Holders
 from mcr_node.services.damage import WatchedStore
 from mcr_node.services.presence import Presence
 from mcr_node.services.receipts import ReceiptsService
@@ -37,6 +38,7 @@ from mcr_node.services.scrub import Scrub
 from mcr_node.services.upkeep import Pace, Upkeep
 from mcr_node.services.versions import PAGE_MAX, VersionsService
 from mcr_node.storage import store_folder, successor
+from mcr_node.storage.chunk_cache import FileChunkCache
 from mcr_node.storage.chunk_store import PackChunkStore
 from mcr_node.storage.database import Database
 from mcr_node.storage.disk import Disk
@@ -58,8 +60,8 @@ LOCK_POLL_S = 0.05
 OnFailure = Callable[[StorageFailure], None]
 
 
-class Others(Colleagues, Holders, Protocol):
-    """All that a node asks of the others' public edges."""
+class Others(Colleagues, Peers, Protocol):
+    """All that a node asks of the others' edges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Parts:
         node_id: given to it when it joined; None = the one that the store's id implies.
         disk: where segments are written.
         open_database: opens the databases of the log, the state and the chunk index.
+        cache_bytes: what chunks may take that were fetched for readers; 0 = none is kept.
         on_failure: called at once, in the thread that met it, when the disk broke a promise; None = callers
             get the error.
     """
@@ -86,6 +89,7 @@ class Parts:
     disk: Disk | None = None
     open_database: OpenDatabase = Database.open
     on_failure: OnFailure | None = None
+    cache_bytes: int = 0
 
 
 class _Executor(ThreadPoolExecutor):
@@ -197,18 +201,23 @@ class Node:
         # What stands above knows the log by its port; only whoever starts and connects it, the runner.
         self.log: ReplicatedLog = self.runner
         capacity_bytes = myself.capacity_bytes
-        store = WatchedStore(stores.chunks)
+        cache = _cache_of(path, stores.chunks, capacity_bytes, parts) if parts.cache_bytes else None
+        store = WatchedStore(stores.chunks) if cache is None else CachingStore(stores.chunks, cache)
+        self._cache = cache
         self.chunks = LocalChunks(store, self._chunk_executor, capacity_bytes=capacity_bytes)
-        # None: nobody serves it, so it has no background of its own.
+        # None: nobody serves it, so it has no background of its own, and no other node to give to.
         self.upkeep: Upkeep | None = None
+        self.giving: ClusterChunks | None = None
         if parts.others is not None:
-            self.chunks = ClusterChunks(
+            self.chunks = self.giving = ClusterChunks(
                 store,
                 self._chunk_executor,
                 parts.others,
                 self._me,
                 self._others,
                 capacity_bytes=capacity_bytes,
+                cache=cache,
+                lacks=store.lacks,
             )
             self.upkeep = self._upkeep_of(store, parts.others, parts.pace)
         self.admin = AdminService(
@@ -243,7 +252,7 @@ class Node:
             period_s=pace.scrub_period_s,
             bytes_per_s=pace.scrub_bytes_per_s,
         )
-        return Upkeep(self.log, store, repair, scrub)
+        return Upkeep(self.log, store, self.chunks, repair, scrub)
 
     async def _keep_all(self, leaving: int) -> None:
         """Seal every version anew among the nodes that stay when one leaves."""
@@ -295,6 +304,8 @@ class Node:
             await self.chunks.close()
             await self.runner.close()
             await run_blocking(self._executor, self._stores.close)
+            if self._cache is not None:
+                self._cache.close()
         finally:
             for executor in (
                 self._executor,
@@ -333,6 +344,11 @@ async def open_node(
         lock.release()
         raise
     return node
+
+
+def _cache_of(path: Path, store: ChunkStore, capacity_bytes: int | None, parts: Parts) -> ChunkCache:
+    room = room_of(parts.cache_bytes, capacity_bytes, store, partial(store_folder.bytes_free, path))
+    return FileChunkCache.open(path / "cache", room)
 
 
 def _self_of(identity: StoreIdentity, myself: Myself, parts: Parts) -> Self:

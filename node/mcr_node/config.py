@@ -15,6 +15,7 @@ The file (`--config`) is TOML; its keys are the long flags without their dashes:
     repair_bytes_per_s = 62_914_560
     scrub_period_s = 604_800      # every chunk is read and verified once in this time
     scrub_bytes_per_s = 20_971_520  # more when the period asks for it
+    cache_bytes = 68_719_476_736  # of chunks fetched for readers; less when the disk gets full, 0 = none
 """
 
 import tomllib
@@ -27,6 +28,7 @@ from mcr.errors import InvalidArgumentError, SourceNotFoundError, SourceUnreadab
 from mcr.references import check_name
 from mcr_node.core.state.digest import DIGEST_ENTRIES
 from mcr_node.runtime.runner import Timing
+from mcr_node.services.caching import CACHE_BYTES_DEFAULT
 from mcr_node.services.upkeep import Pace
 
 LISTEN_DEFAULT = "127.0.0.1:7101"
@@ -59,6 +61,7 @@ class NodeSettings:
         join: members of the cluster to join, any of them; empty when it was joined before, or made here.
         timing: of the log; the same on all nodes of a cluster.
         pace: of background work.
+        cache_bytes: what chunks may take that were fetched for readers.
     """
 
     name: str
@@ -71,6 +74,7 @@ class NodeSettings:
     join: tuple[Address, ...] = ()
     timing: Timing = field(default_factory=Timing)
     pace: Pace = field(default_factory=Pace)
+    cache_bytes: int = CACHE_BYTES_DEFAULT
 
 
 _KEYS: Mapping[str, type] = {
@@ -87,6 +91,7 @@ _KEYS: Mapping[str, type] = {
     "repair_bytes_per_s": int,
     "scrub_period_s": int,
     "scrub_bytes_per_s": int,
+    "cache_bytes": int,
 }
 
 
@@ -135,7 +140,16 @@ def settle(
         join=() if join is None else tuple(parse_addresses("--join", join)),
         timing=_timing(values),
         pace=_pace(values),
+        cache_bytes=_cache_bytes(values),
     )
+
+
+def _cache_bytes(values: Mapping[str, Value]) -> int:
+    found = values.get("cache_bytes", CACHE_BYTES_DEFAULT)
+    assert isinstance(found, int)
+    if found < 0:
+        raise InvalidArgumentError("cache_bytes", f"{found} is less than 0")
+    return found
 
 
 def _pace(values: Mapping[str, Value]) -> Pace:

@@ -94,6 +94,7 @@ async def _serve_as(
         pace=settings.pace,
         node_id=identity.node_id,
         on_failure=_die,
+        cache_bytes=settings.cache_bytes,
     )
     node = await open_node(settings.data, myself, parts=parts)
     peers: GrpcPeers | None = None
@@ -109,6 +110,7 @@ async def _serve_as(
             admin=node.admin,
             register=raft.register,
             end_peers=raft.end,
+            giving=node.giving,
         )
         probes = Probes(node.admin, telemetry)
         background: list[asyncio.Task[None]] = []

@@ -50,6 +50,8 @@ class _StoreGauges(Collector):
                 status.chunks_lost,
             ),
             "mcr_chunks_unhealed": ("Damaged chunks that still lack.", status.chunks_unhealed),
+            "mcr_cache_bytes_used": ("Bytes of chunks kept that were fetched.", status.cache_bytes_used),
+            "mcr_cache_bytes_max": ("What they may take now.", status.cache_bytes_max),
             "mcr_bytes_free": ("Bytes that this node can still take.", status.bytes_free),
         }
         for name, (text, value) in gauges.items():
@@ -59,6 +61,19 @@ class _StoreGauges(Collector):
             "mcr_chunks_healed": ("Damaged chunks that were stored anew.", status.chunks_healed),
             "mcr_repair_copies": ("Copies of chunks made by repair.", status.chunks_copied),
             "mcr_repair_bytes": ("Bytes of those copies, before encoding.", status.bytes_copied),
+            "mcr_fetched_near_bytes": (
+                "Bytes fetched for readers from nodes of this site.",
+                status.bytes_fetched_near,
+            ),
+            "mcr_fetched_far_bytes": (
+                "Bytes fetched for readers from nodes of other sites.",
+                status.bytes_fetched_far,
+            ),
+            "mcr_given_bytes": ("Bytes given to other nodes for their readers.", status.bytes_given),
+            "mcr_chunks_hedged": (
+                "Chunks asked of a second node because the first took too long.",
+                status.chunks_hedged,
+            ),
         }
         for name, (text, value) in counters.items():
             yield CounterMetricFamily(name, text, value=value)

@@ -1,8 +1,10 @@
 """The chunk stores of other nodes in memory."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 
-from mcr.errors import OutOfSpaceError, UnavailableError
+from mcr import _frames
+from mcr.errors import CorruptChunkError, MissingChunkError, OutOfSpaceError, UnavailableError
 from mcr.model import Chunk, ChunkId
 from tests.conformance.memory_chunk_store import MemoryChunkStore
 
@@ -53,6 +55,14 @@ class MemoryHolders:
 
     async def get(self, address: str, ids: Sequence[ChunkId]) -> list[bytes]:
         return [self._of(address).get(each) for each in ids]
+
+    async def have(self, address: str, ids: Sequence[ChunkId]) -> set[ChunkId]:
+        return set(ids) - self._of(address).missing(ids)
+
+    async def fetch(self, address: str, ids: Sequence[ChunkId], *, for_site: bool) -> AsyncGenerator[bytes]:
+        for chunk_id in ids:
+            with suppress(MissingChunkError, CorruptChunkError):
+                yield _frames.encode([Chunk(chunk_id, self._of(address).get(chunk_id))])
 
     async def missing(self, address: str, ids: Sequence[ChunkId]) -> set[ChunkId]:
         self.asked += len(ids)

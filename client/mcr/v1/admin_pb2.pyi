@@ -811,6 +811,12 @@ class GetStoreStatusResponse(google.protobuf.message.Message):
     CHUNKS_UNHEALED_FIELD_NUMBER: builtins.int
     CHUNKS_COPIED_FIELD_NUMBER: builtins.int
     BYTES_COPIED_FIELD_NUMBER: builtins.int
+    BYTES_FETCHED_NEAR_FIELD_NUMBER: builtins.int
+    BYTES_FETCHED_FAR_FIELD_NUMBER: builtins.int
+    BYTES_GIVEN_FIELD_NUMBER: builtins.int
+    CHUNKS_HEDGED_FIELD_NUMBER: builtins.int
+    CACHE_BYTES_USED_FIELD_NUMBER: builtins.int
+    CACHE_BYTES_MAX_FIELD_NUMBER: builtins.int
     store_id: builtins.bytes
     """Identity of the store, 16 bytes, made by `mcr init`."""
     store_format: builtins.int
@@ -857,6 +863,18 @@ class GetStoreStatusResponse(google.protobuf.message.Message):
     """Copies made by repair since the node started."""
     bytes_copied: builtins.int
     """Their bytes, before encoding."""
+    bytes_fetched_near: builtins.int
+    """Bytes fetched for readers from nodes of the same site, since the node started."""
+    bytes_fetched_far: builtins.int
+    """The same, from nodes of other sites."""
+    bytes_given: builtins.int
+    """Bytes given to other nodes for their readers."""
+    chunks_hedged: builtins.int
+    """Chunks that were asked of a second node because the first took too long."""
+    cache_bytes_used: builtins.int
+    """What the cache of fetched chunks takes."""
+    cache_bytes_max: builtins.int
+    """What it may take now."""
     def __init__(
         self,
         *,
@@ -882,8 +900,14 @@ class GetStoreStatusResponse(google.protobuf.message.Message):
         chunks_unhealed: builtins.int = ...,
         chunks_copied: builtins.int = ...,
         bytes_copied: builtins.int = ...,
+        bytes_fetched_near: builtins.int = ...,
+        bytes_fetched_far: builtins.int = ...,
+        bytes_given: builtins.int = ...,
+        chunks_hedged: builtins.int = ...,
+        cache_bytes_used: builtins.int = ...,
+        cache_bytes_max: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["applied_index", b"applied_index", "bytes_copied", b"bytes_copied", "bytes_free", b"bytes_free", "chunk_bytes_live", b"chunk_bytes_live", "chunk_bytes_plain", b"chunk_bytes_plain", "chunk_bytes_used", b"chunk_bytes_used", "chunk_count", b"chunk_count", "chunks_copied", b"chunks_copied", "chunks_damaged", b"chunks_damaged", "chunks_healed", b"chunks_healed", "chunks_lost", b"chunks_lost", "chunks_quarantined", b"chunks_quarantined", "chunks_under_replicated", b"chunks_under_replicated", "chunks_unhealed", b"chunks_unhealed", "disputed_index", b"disputed_index", "diverged_index", b"diverged_index", "encoding", b"encoding", "log_entry_count", b"log_entry_count", "lost", b"lost", "state_digest", b"state_digest", "store_format", b"store_format", "store_id", b"store_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["applied_index", b"applied_index", "bytes_copied", b"bytes_copied", "bytes_fetched_far", b"bytes_fetched_far", "bytes_fetched_near", b"bytes_fetched_near", "bytes_free", b"bytes_free", "bytes_given", b"bytes_given", "cache_bytes_max", b"cache_bytes_max", "cache_bytes_used", b"cache_bytes_used", "chunk_bytes_live", b"chunk_bytes_live", "chunk_bytes_plain", b"chunk_bytes_plain", "chunk_bytes_used", b"chunk_bytes_used", "chunk_count", b"chunk_count", "chunks_copied", b"chunks_copied", "chunks_damaged", b"chunks_damaged", "chunks_healed", b"chunks_healed", "chunks_hedged", b"chunks_hedged", "chunks_lost", b"chunks_lost", "chunks_quarantined", b"chunks_quarantined", "chunks_under_replicated", b"chunks_under_replicated", "chunks_unhealed", b"chunks_unhealed", "disputed_index", b"disputed_index", "diverged_index", b"diverged_index", "encoding", b"encoding", "log_entry_count", b"log_entry_count", "lost", b"lost", "state_digest", b"state_digest", "store_format", b"store_format", "store_id", b"store_id"]) -> None: ...
 
 global___GetStoreStatusResponse = GetStoreStatusResponse
 

@@ -10,6 +10,7 @@ from mcr.durability import Durability, check_possible
 from mcr.errors import FailedError, McrError, OutOfSpaceError
 from mcr.model import KIB, Chunk, ChunkId
 from mcr.transfer import Stored, verified
+from mcr.v1 import admin_pb2 as pb
 from mcr_node.ports import ChunkStore, StorageFailure
 from mcr_node.services.sealing import Content, check_held
 
@@ -84,6 +85,9 @@ class LocalChunks:
 
     async def _forward(self, chunks: Sequence[Chunk]) -> None:
         """Send chunks on to another node: there is none."""
+
+    def describe(self, status: pb.GetStoreStatusResponse) -> None:
+        """Put what was counted into the status of this node: nothing, where there is no other one."""
 
     async def close(self) -> None:
         """End what is done beside; the store stays open."""

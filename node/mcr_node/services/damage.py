@@ -53,6 +53,11 @@ class WatchedStore:
         with self._lock:
             return list(self._unhealed)
 
+    def lacks(self, chunk_id: ChunkId) -> bool:
+        """Say whether a chunk was damaged and still lacks."""
+        with self._lock:
+            return chunk_id in self._unhealed
+
     def _met(self, chunk_id: ChunkId) -> None:
         with self._lock:
             self._damaged += 1

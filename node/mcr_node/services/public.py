@@ -14,11 +14,12 @@ from mcr._frames import MESSAGE_BYTES_MAX
 from mcr.blocking import settle
 from mcr.errors import UnavailableError
 from mcr.v1 import admin_pb2, receipts_pb2, versions_pb2
-from mcr_node.services import chunk_streams
+from mcr_node.services import chunk_streams, exchange
 from mcr_node.services.admin import AdminService
 from mcr_node.services.chunk_streams import ChunkEdge
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.edge import Context, Edge, Handler, Limit, parsed, principal_of, unary_handlers
+from mcr_node.services.exchange import ExchangeEdge, Giving
 from mcr_node.services.receipts import ReceiptsService
 from mcr_node.services.versions import VersionsService
 
@@ -56,8 +57,12 @@ class PublicServer:
         admin: AdminService,
         register: Callable[[grpc.aio.Server], None],
         end_peers: Callable[[], None],
+        giving: Giving | None = None,
     ) -> None:
-        """Make the server; `register` adds what the other nodes call, `end_peers` ends their calls."""
+        """Make the server; `register` adds what the other nodes call, `end_peers` ends their calls.
+
+        `giving` are the chunks that they may have for their readers.
+        """
         self._edge = edge
         self._end_peers = end_peers
         self._versions = versions
@@ -77,6 +82,8 @@ class PublicServer:
             ADMIN.full_name: unary_handlers(edge, ADMIN, lambda _: admin),
             chunk_streams.SERVICE.full_name: ChunkEdge(chunks, edge).handlers(),
         }
+        if giving is not None:
+            services[exchange.SERVICE.full_name] = ExchangeEdge(giving, edge).handlers()
         self._server.add_generic_rpc_handlers(
             tuple(grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items())
         )

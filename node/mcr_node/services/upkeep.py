@@ -8,6 +8,7 @@ from mcr.errors import FailedError, InvalidArgumentError, McrError, MemberNotFou
 from mcr.v1 import admin_pb2 as pb
 from mcr_node.core.members import Member
 from mcr_node.ports_log import ReplicatedLog
+from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.colleagues import Colleagues
 from mcr_node.services.damage import WatchedStore
 from mcr_node.services.deadlines import time_left_s
@@ -42,8 +43,16 @@ class Pace:
 class Upkeep:
     """The workers of one node."""
 
-    def __init__(self, log: ReplicatedLog, store: WatchedStore, repair: Repair, scrub: Scrub) -> None:
+    def __init__(
+        self,
+        log: ReplicatedLog,
+        store: WatchedStore,
+        chunks: LocalChunks,
+        repair: Repair,
+        scrub: Scrub,
+    ) -> None:
         self._store = store
+        self._chunks = chunks
         self.repair = repair
         self.workers = {task.name: Worker(task, log.clock) for task in (repair, scrub)}
 
@@ -65,6 +74,7 @@ class Upkeep:
         counts = repair.counts()
         status.chunks_copied = counts["chunks_copied"]
         status.bytes_copied = counts["bytes_copied"]
+        self._chunks.describe(status)
 
 
 class UpkeepService:

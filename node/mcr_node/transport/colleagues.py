@@ -1,7 +1,8 @@
 """The public edges of the other nodes, spoken to as any client does, by the client's own code."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import TypeVar
 
 import grpc
@@ -17,6 +18,7 @@ from mcr.blocking import settle
 from mcr.errors import UnavailableError
 from mcr.model import Chunk, ChunkId
 from mcr.v1 import admin_pb2 as pb
+from mcr_node.transport import exchange
 
 Response = TypeVar("Response", bound=Message)
 # A node that does not answer by then is as good as gone; whoever asked turns to another one.
@@ -103,7 +105,7 @@ class _Colleague:
 
 
 class GrpcColleagues:
-    """`services.membership.Colleagues` and `services.copies.Holders` over gRPC."""
+    """`services.colleagues.Colleagues`, `services.copies.Holders` and `services.lanes.Exchange` over gRPC."""
 
     def __init__(self) -> None:
         self._known: dict[str, _Colleague] = {}
@@ -180,6 +182,21 @@ class GrpcColleagues:
     async def sync(self, address: str) -> None:
         """See `Holders`."""
         await (await self._at(address).reach()).sync()
+
+    async def have(self, address: str, ids: Sequence[ChunkId]) -> set[ChunkId]:
+        """See `services.lanes.Exchange`."""
+        colleague = self._at(address)
+        await colleague.reach()
+        return await exchange.have(colleague.calls, address, ids)
+
+    async def fetch(self, address: str, ids: Sequence[ChunkId], *, for_site: bool) -> AsyncGenerator[bytes]:
+        """See `services.lanes.Exchange`."""
+        colleague = self._at(address)
+        await colleague.reach()
+        async with aclosing(exchange.fetch(colleague.calls, address, ids, for_site=for_site)) as frames:
+            async for frame in frames:
+                colleague.answered()
+                yield frame
 
     async def close(self) -> None:
         """Close all connections."""

@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
-from mcr.errors import FailedError, OutOfSpaceError, UnavailableError
+from mcr.errors import FailedError, UnavailableError
 from mcr.manifest import ManifestBuilder
 from mcr.model import Chunk, ChunkId, ChunkRef, LogIndex, RequestId
 from mcr.v1 import admin_pb2 as pb
 from mcr_node.core.members import Member
 from mcr_node.core.placement.ring import ranked
 from mcr_node.core.state.commands import CommitVersion
-from mcr_node.ports import PutReceipt
 from mcr_node.services import census, repair
 from mcr_node.services.cluster_chunks import ClusterChunks
 from mcr_node.services.colleagues import Response
@@ -33,7 +32,14 @@ B, C, D = "b:1", "c:1", "d:1"
 
 
 class Others(MemoryHolders):
-    """The other nodes: what they hold, and whether they answer."""
+    """The other nodes: what they hold, and whether they answer, and give what they hold."""
+
+    only_answer = False
+
+    def _of(self, address: str) -> MemoryChunkStore:
+        if self.only_answer:
+            raise UnavailableError(address, "it refuses")
+        return super()._of(address)
 
     async def admin(
         self,
@@ -64,8 +70,6 @@ class Scene:
     def __init__(self, executor: ThreadPoolExecutor) -> None:
         self.executor = executor
         self.store = MemoryChunkStore()
-        self.full = False
-        self.store.put = self.store_into  # type: ignore[method-assign]
         self.others = Others(B, C, D)
         self.members = [Member(1, "a", "a:1"), Member(2, "b", B), Member(3, "c", C), Member(4, "d", D)]
         self.shared = SharedLog(self.members[0])
@@ -75,11 +79,6 @@ class Scene:
 
     def me(self) -> Member:
         return self.members[0]
-
-    def store_into(self, chunks: Sequence[Chunk]) -> PutReceipt:
-        if self.full:
-            raise OutOfSpaceError("a:1", "it is full")
-        return MemoryChunkStore.put(self.store, chunks)
 
     def rest(self) -> list[Member]:
         return self.members[1:]
@@ -389,15 +388,15 @@ def test_a_node_that_falls_silent_during_a_run_ends_it_and_nothing_is_called_los
 def test_a_run_that_breaks_off_is_not_begun_again_at_once() -> None:
     async def story(scene: Scene) -> None:
         await scene.commit(1, C, D)
-        # This node has no room for what it must read of the others.
-        scene.full = True
+        # They answer, but give nothing of what this node must read.
+        scene.others.only_answer = True
         with pytest.raises(UnavailableError):
             await scene.run()
         assert scene.repair.lost == 0
         assert not await scene.repair.is_due()
         scene.wait(repair.AGAIN_S)
         assert await scene.repair.is_due()
-        scene.full = False
+        scene.others.only_answer = False
         await scene.run()
         assert not await scene.repair.is_due()
 
