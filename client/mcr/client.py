@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from mcr import aio
 from mcr._client_receipts import BlockingReceipts
+from mcr.arrangement import DrainProgress
 from mcr.checkout import CheckoutProgress, CheckoutResult
 from mcr.committing import CommitProgress
 from mcr.comparing import Diff, DiffProgress
 from mcr.files import RangeFile
 from mcr.following import KEEP_DEFAULT, FollowEvent, Loading, Switch
+from mcr.layout_blocking import BlockingLayout
 from mcr.loop_thread import LoopThread
 from mcr.model import (
     CheckReport,
@@ -81,7 +83,7 @@ async def _next(events: AsyncGenerator[Event]) -> Event | None:
     return await anext(events, None)
 
 
-class Client:
+class Client(BlockingLayout):
     """A connection to a store. Make one with `connect`; close it, or use it as a context manager."""
 
     def __init__(self, client: aio.AsyncClient, loop: LoopThread) -> None:
@@ -135,9 +137,11 @@ class Client:
         """See `AsyncClient.replace_member`."""
         self._loop.run(self._client.replace_member(old, new, patience_s=patience_s), "cluster replace")
 
-    def remove_member(self, name: str, *, force: bool = False) -> None:
+    def remove_member(
+        self, name: str, *, force: bool = False, progress: Callable[[DrainProgress], None] | None = None
+    ) -> None:
         """See `AsyncClient.remove_member`."""
-        self._loop.run(self._client.remove_member(name, force=force), "cluster remove")
+        self._loop.run(self._client.remove_member(name, force=force, progress=progress), "cluster remove")
 
     def promote_member(self, name: str) -> None:
         """See `AsyncClient.promote_member`."""

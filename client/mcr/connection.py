@@ -9,6 +9,7 @@ from typing import Protocol
 
 from mcr.transfer import ChunkTransport
 from mcr.v1 import admin_pb2 as admin
+from mcr.v1 import layout_pb2 as layout
 from mcr.v1 import receipts_pb2 as receipts
 from mcr.v1 import versions_pb2 as pb
 
@@ -121,6 +122,16 @@ class AdminApi(Protocol):
         """Say what a repair would copy."""
 
 
+class LayoutApi(Protocol):
+    """mcr.v1.LayoutService; see protos/mcr/v1/layout.proto."""
+
+    async def drain_member(self, request: layout.DrainMemberRequest) -> layout.DrainMemberResponse:
+        """Mark a member as leaving, or as staying."""
+
+    async def get_drain(self, request: layout.GetDrainRequest) -> layout.GetDrainResponse:
+        """Say how far a drain has come."""
+
+
 class Connection(Protocol):
     """An open way to a node."""
 
@@ -139,6 +150,10 @@ class Connection(Protocol):
     @property
     def admin(self) -> AdminApi:
         """Status."""
+
+    @property
+    def layout(self) -> LayoutApi:
+        """Which members take chunks."""
 
     @property
     def chunks(self) -> ChunkTransport:

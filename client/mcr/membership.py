@@ -1,12 +1,16 @@
 """Who belongs to a cluster, as a client changes it: a part of `AsyncClient`."""
 
+from collections.abc import Callable
+
 from mcr.addresses import parse_address
+from mcr.arrangement import DrainProgress
 from mcr.connection import Connection
+from mcr.layout import LayoutCalls
 from mcr.references import check_name
 from mcr.v1 import admin_pb2 as admin
 
 
-class MembershipCalls:
+class MembershipCalls(LayoutCalls):
     """The methods of `AsyncClient` that change the members; it brings the connection."""
 
     _connection: Connection
@@ -52,18 +56,25 @@ class MembershipCalls:
         request = admin.ReplaceMemberRequest(name=old, by=new, patience_ms=round(1000 * patience_s))
         await self._connection.admin.replace_member(request)
 
-    async def remove_member(self, name: str, *, force: bool = False) -> None:
+    async def remove_member(
+        self, name: str, *, force: bool = False, progress: Callable[[DrainProgress], None] | None = None
+    ) -> None:
         """Remove a node from the cluster; its process goes on until it is stopped, without a say.
+
+        Without `force` it is drained first; see `drain_member`.
 
         Args:
             name: of the node.
             force: although it cannot hand over what it holds.
+            progress: called now and then while it is drained.
 
         Raises:
             MemberNotFoundError: no member has that name.
             FailedError: it is the last voter.
             NoQuorumError: no majority decided in time; look at `cluster_status` before repeating.
         """
+        if not force:
+            await self.drain_member(name, progress=progress)
         await self._connection.admin.remove_member(admin.RemoveMemberRequest(name=name, force=force))
 
     async def promote_member(self, name: str) -> None:

@@ -14,11 +14,9 @@ from typing import Any, Protocol
 
 from mcr.blocking import run_blocking
 from mcr.errors import CorruptStoreError, StoreBusyError
-from mcr.model import Version
 from mcr_node.core.members import Member, Membership
 from mcr_node.core.placement.ring import ranked
 from mcr_node.core.raft.messages import ConfState
-from mcr_node.core.state import trash_queries
 from mcr_node.ports import ChunkStore, Clock, LogStore, StateStore, StorageFailure
 from mcr_node.ports_cache import ChunkCache
 from mcr_node.ports_log import ReplicatedLog
@@ -31,12 +29,14 @@ from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.cluster_chunks import ClusterChunks, Peers
 from mcr_node.services.colleagues import Colleagues
 from mcr_node.services.damage import WatchedStore
+from mcr_node.services.draining import Draining
+from mcr_node.services.layout import LayoutService
 from mcr_node.services.presence import Presence
 from mcr_node.services.receipts import ReceiptsService
 from mcr_node.services.repair import Repair
 from mcr_node.services.scrub import Scrub
 from mcr_node.services.upkeep import Pace, Upkeep
-from mcr_node.services.versions import PAGE_MAX, VersionsService
+from mcr_node.services.versions import VersionsService
 from mcr_node.storage import store_folder, successor
 from mcr_node.storage.chunk_cache import FileChunkCache
 from mcr_node.storage.chunk_store import PackChunkStore
@@ -233,13 +233,16 @@ class Node:
             keep_all=self._keep_all,
             upkeep=self.upkeep,
         )
+        draining = None if self.upkeep is None else self.upkeep.draining
+        self.layout = LayoutService(self.log, self.admin.membership, draining)
 
     def _upkeep_of(self, store: WatchedStore, others: Others, pace: Pace) -> Upkeep:
+        presence = Presence(others, self._others, self.clock, silence_s=pace.silence_s)
         repair = Repair(
             self.log,
             self.chunks,
             others,
-            Presence(others, self._others, self.clock, silence_s=pace.silence_s),
+            presence,
             self.clock,
             lambda members, key: ranked(key, members),
             bytes_per_s=pace.repair_bytes_per_s,
@@ -252,24 +255,20 @@ class Node:
             period_s=pace.scrub_period_s,
             bytes_per_s=pace.scrub_bytes_per_s,
         )
-        return Upkeep(self.log, store, self.chunks, repair, scrub)
+        draining = Draining(
+            self.log,
+            self.chunks,
+            others,
+            others,
+            presence,
+            repair,
+            self.clock,
+            bytes_per_s=pace.repair_bytes_per_s,
+        )
+        return Upkeep(self.log, store, self.chunks, repair, scrub, draining)
 
     async def _keep_all(self, leaving: int) -> None:
-        """Seal every version anew among the nodes that stay when one leaves."""
-        after = ""
-        while models := await self.log.run(partial(self._models, after)):
-            for after in models:
-                before: int | None = None
-                while before != 0:
-                    page, before = await self.log.run(partial(self._page, after, before))
-                    for version in page:
-                        await self.chunks.seal(version.manifest, without=leaving)
-
-    def _models(self, after: str) -> list[str]:
-        return [name for name, _ in trash_queries.all_models(self.log.view(), after=after, limit=PAGE_MAX)]
-
-    def _page(self, model: str, before: int | None) -> tuple[list[Version], int]:
-        return trash_queries.versions_kept(self.log.view(), model, before=before, limit=PAGE_MAX)
+        await self.layout.drain(leaving)
 
     def _me(self) -> Member:
         known = self.log.membership.get(self.log.node_id)

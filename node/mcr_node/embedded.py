@@ -9,6 +9,7 @@ from pathlib import Path
 from mcr_node.assembly import Node, Parts, open_node
 from mcr_node.services.admin import AdminService, Myself
 from mcr_node.services.chunks import LocalChunks
+from mcr_node.services.layout import LayoutService
 from mcr_node.storage import store_folder
 from mcr_node.storage.database import Database
 from mcr_node.storage.disk import Disk
@@ -61,6 +62,7 @@ class EmbeddedNode:
         self.receipts = node.receipts(principal)
         self.chunks: LocalChunks = node.chunks
         self.admin: AdminService = node.admin
+        self.layout: LayoutService = node.layout
 
     @property
     def location(self) -> str:

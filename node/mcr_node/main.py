@@ -108,6 +108,7 @@ async def _serve_as(
             receipts=node.receipts,
             chunks=node.chunks,
             admin=node.admin,
+            layout=node.layout,
             register=raft.register,
             end_peers=raft.end,
             giving=node.giving,

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 
 from mcr.errors import McrError
 from mcr.model import LogIndex
-from mcr_node.core.members import Member, Membership
+from mcr_node.core.members import Member, Membership, Told
 from mcr_node.core.state.commands import Command
 from mcr_node.core.state.digest import DigestWatch
 from mcr_node.core.state.outcomes import Outcome
@@ -78,6 +78,14 @@ class Members(Protocol):
         Raises:
             MemberNotFoundError: it is no member.
             FailedError: it is the last voter; or this node, which leads, and has to hand over first.
+        """
+
+    async def arrange(self, decide: Callable[[Membership], Told]) -> Membership:
+        """Change what the members are said to be, all in one entry, and return what they are then.
+
+        Args:
+            decide: what to tell, from the members as they are; nothing else changes them between this and
+                the entry. What it raises is raised here, and nothing changed.
         """
 
     async def transfer_leader(self, node_id: int | None) -> int:

@@ -180,7 +180,7 @@ def _names(membership: Membership, state: StateStore, log: RocksLogStore) -> dic
     for entry in _entries_after(state.applied(), log):
         with suppress(ConfChangeError, InvalidArgumentError):
             change = decode_conf_change(entry) if is_conf_change(entry) else ConfChangeV2()
-            names |= {member.node_id: member.name for member in decode_context(change.context)}
+            names |= {member.node_id: member.name for member in decode_context(change.context).members}
             for single in change.changes:
                 if single.type is ConfChangeType.REMOVE_NODE:
                     names.pop(single.node_id, None)

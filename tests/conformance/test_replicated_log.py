@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from mcr.errors import (
     NoQuorumError,
 )
 from mcr.model import ChunkId, LogIndex, RequestId
-from mcr_node.core.members import Member, Membership
+from mcr_node.core.members import Member, Membership, Staged, Told
 from mcr_node.core.state import queries
 from mcr_node.core.state.commands import CommitVersion
 from mcr_node.core.state.outcomes import Accepted, Outcome, Rejected, VersionResult
@@ -428,7 +429,35 @@ def test_a_node_is_added_promoted_and_removed_for_all_to_see(engine: OpenCluster
 
         await members.remove(9)
         for known in (await everywhere(cluster, but=9)).values():
-            assert known == at_start
+            assert (known.conf, known.members) == (at_start.conf, at_start.members)
+            assert known.epoch > at_start.epoch
+
+    tell(engine, story)
+
+
+@on(ALONE | TOGETHER)
+def test_what_members_are_said_to_be_changes_at_once_and_for_all_of_them(engine: OpenCluster) -> None:
+    async def story(cluster: Cluster) -> None:
+        leader = leader_of(cluster)
+        before = leader.membership
+        staged = (Staged(before.ids()[0], site="b"),)
+
+        def decide(known: Membership) -> Told:
+            assert known == before
+            return Told(tuple(replace(each, leaving=True) for each in known.members), staged)
+
+        after = await leader.members.arrange(decide)
+        assert after.epoch > before.epoch
+        for known in (await everywhere(cluster)).values():
+            assert (known.conf, known.staged, known.epoch) == (before.conf, staged, after.epoch)
+            assert known.leaving == known.members != ()
+
+        def refuse(_: Membership) -> Told:
+            raise AlreadyExistsError("layout", "this", "somebody was first")
+
+        with pytest.raises(AlreadyExistsError):
+            await leader.members.arrange(refuse)
+        assert leader.membership == after
 
     tell(engine, story)
 

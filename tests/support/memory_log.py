@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from mcr.errors import FailedError, McrError, NoQuorumError
 from mcr.model import LogIndex
-from mcr_node.core.members import Member, Membership
+from mcr_node.core.members import Member, Membership, Told
 from mcr_node.core.raft.messages import ConfState, Entry, EntryType
 from mcr_node.core.state import codec
 from mcr_node.core.state.commands import Command
@@ -90,6 +90,8 @@ class SharedLog:
         """Write down who the members are, and who leads."""
         if leader != self.leader:
             self.term += 1
+        if membership != self.membership:
+            membership = replace(membership, epoch=len(self.records) + 1)
         self.membership, self.leader = membership, leader
         return self._append(EntryType.CONF_CHANGE_V2, b"", membership)
 
@@ -278,6 +280,13 @@ class MemoryMembers:
         conf = before.conf
         conf = replace(conf, voters=_without(conf.voters, node_id), learners=_without(conf.learners, node_id))
         await self._decide(before.after(conf, []))
+
+    async def arrange(self, decide: Callable[[Membership], Told]) -> Membership:
+        before = self._settled()
+        told = decide(before)
+        if told != Told():
+            await self._decide(before.after(before.conf, told.members, staged=told.staged))
+        return self._log.membership
 
     async def transfer_leader(self, node_id: int | None) -> int:
         membership = self._settled()

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from mcr._remote.calls import LONG_CALL_S, Calls
 from mcr._remote.chunks import RemoteChunks, watched
+from mcr._remote.layout import RemoteLayout
 from mcr._remote.nodes import Way
 from mcr._remote.receipts import RemoteReceipts
 from mcr._remote.status import TransientError
@@ -47,6 +48,7 @@ class RemoteConnection:
         self.versions = RemoteVersions(calls, stale_ok=stale_ok)
         self.receipts = RemoteReceipts(calls, stale_ok=stale_ok)
         self.admin = RemoteAdmin(calls)
+        self.layout = RemoteLayout(calls)
         self.chunks = RemoteChunks(calls, anywhere=True)
 
     @property

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mcr.cli.forms import size
+from mcr.cli.layout import drain, show
 from mcr.cli.options import command, command_group, with_session
 from mcr.cli.output import JsonValue
 from mcr.cli.recovery import recover
@@ -127,11 +128,12 @@ def replace(session: Session, /, old: str, new: str, wait_s: float) -> None:
 def remove(session: Session, /, name: str, force: bool) -> None:
     """Remove node NAME from the cluster, also one that does not answer.
 
-    Stop its process afterwards; its folder may then be deleted, and cannot join again. A removed leader
-    lets another lead first. The last voter cannot be removed.
+    It is drained first (see mcr cluster drain), but for --force. Interrupted, the same command goes on; to
+    let it stay after all, mcr cluster drain --cancel. Stop its process afterwards; its folder may then be
+    deleted, and cannot join again. The last voter cannot be removed.
     """
-    with session.connect() as client:
-        client.remove_member(name, force=force)
+    with session.connect() as client, session.output.bar(unit=" chunks") as tick:
+        client.remove_member(name, force=force, progress=lambda at: show(tick, at))
     session.output.data({"removed": name}, name)
 
 
@@ -201,4 +203,5 @@ cluster.add_command(replace)
 cluster.add_command(remove)
 cluster.add_command(promote)
 cluster.add_command(transfer_leader)
+cluster.add_command(drain)
 cluster.add_command(recover)

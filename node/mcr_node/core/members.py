@@ -17,6 +17,7 @@ from mcr_node.core.raft.messages import ConfState
 MEMBERS_MAX: Final = 256
 NAME_BYTES_MAX: Final = 96
 ADDRESS_BYTES_MAX: Final = 512
+_FLAGS: Final = ("awaited", "arranged", "leaving")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class Member:
         site: where it stands; copies are spread over sites.
         capacity_bytes: how much it may hold; 0 = whatever its disk has.
         awaited: it was added by a person and has not been started yet.
+        arranged: site and capacity are those of a layout; what the node says of itself changes them no more.
+        leaving: placement gives it nothing, and its copies count no more; others take over what it holds.
     """
 
     node_id: int
@@ -38,6 +41,59 @@ class Member:
     site: str = ""
     capacity_bytes: int = 0
     awaited: bool = False
+    arranged: bool = False
+    leaving: bool = False
+
+    @property
+    def is_staying(self) -> bool:
+        """Whether it can be given chunks, and its copies count."""
+        return not (self.awaited or self.leaving)
+
+    def said(self, by: "Member") -> "Member":
+        """Return the member after the node said of itself what stands in `by`.
+
+        What people decided stays: a node knows its own name and address, but not that it is to leave.
+        """
+        site, capacity_bytes = by.site, by.capacity_bytes
+        if self.arranged:
+            site, capacity_bytes = self.site, self.capacity_bytes
+        return replace(
+            by, site=site, capacity_bytes=capacity_bytes, arranged=self.arranged, leaving=self.leaving
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What is to become of one member when the layout is applied; None = it stays as it is."""
+
+    node_id: int
+    site: str | None = None
+    capacity_bytes: int | None = None
+    leaving: bool | None = None
+
+    def changed(self, member: Member) -> Member:
+        """Return the member as it will be."""
+        is_placed = self.site is not None or self.capacity_bytes is not None
+        return replace(
+            member,
+            site=member.site if self.site is None else self.site,
+            capacity_bytes=member.capacity_bytes if self.capacity_bytes is None else self.capacity_bytes,
+            arranged=member.arranged or is_placed,
+            leaving=member.leaving if self.leaving is None else self.leaving,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a membership change tells beside the votes.
+
+    Attributes:
+        members: as they are from now on; those not named stay as they are.
+        staged: all that is staged from now on; None = as before.
+    """
+
+    members: tuple[Member, ...] = ()
+    staged: tuple[Staged, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +103,25 @@ class Membership:
     Attributes:
         conf: who votes and who learns.
         members: sorted by id; one for each id in `conf`, once it was told.
+        staged: what is to change with the next layout, sorted by id.
+        epoch: log index of the change that made it so, and thereby its name: the same on every node, and
+            another one after every change. 0 = none is known.
     """
 
     conf: ConfState = field(default_factory=ConfState)
     members: tuple[Member, ...] = ()
+    staged: tuple[Staged, ...] = ()
+    epoch: int = 0
+
+    @property
+    def staying(self) -> tuple[Member, ...]:
+        """Those that placement may give chunks."""
+        return tuple(member for member in self.members if member.is_staying)
+
+    @property
+    def leaving(self) -> tuple[Member, ...]:
+        """Those that are drained."""
+        return tuple(member for member in self.members if member.leaving)
 
     def get(self, node_id: int) -> Member | None:
         """Return the member of an id."""
@@ -115,35 +186,68 @@ class Membership:
         if node_id not in self.conf.voters:
             raise FailedError(f"leadership of {name}", "it has no vote; promote it first")
 
-    def after(self, conf: ConfState, told: Iterable[Member]) -> "Membership":
+    def after(
+        self,
+        conf: ConfState,
+        told: Iterable[Member],
+        *,
+        staged: Iterable[Staged] | None = None,
+        epoch: int | None = None,
+    ) -> "Membership":
         """Return the membership under a new configuration, knowing what the change told of its nodes."""
         known = {member.node_id: member for member in self.members} | {one.node_id: one for one in told}
         kept = Membership(conf).ids()
-        return Membership(conf, tuple(known[node_id] for node_id in kept if node_id in known))
+        planned = {one.node_id: one for one in (self.staged if staged is None else staged)}
+        return Membership(
+            conf,
+            tuple(known[node_id] for node_id in kept if node_id in known),
+            tuple(planned[node_id] for node_id in kept if node_id in planned),
+            self.epoch if epoch is None else epoch,
+        )
+
+    def check_leaving(self, node_id: int) -> None:
+        """Refuse to drain a node without which nobody could decide, or hold anything.
+
+        Raises:
+            MemberNotFoundError: it is no member.
+            FailedError: no other voter stays.
+        """
+        name = self.name_of(node_id)
+        votes = [one for one in self.staying if one.node_id != node_id and one.node_id in self.conf.voters]
+        if not votes:
+            raise FailedError(
+                f"draining {name}",
+                "it is the last voter that stays; add a node first, or cancel another drain",
+            )
 
     def describe(self, member: Member) -> "Membership":
         """Return the membership with other news of a node that is in it."""
         return replace(self, members=self.after(self.conf, [member]).members)
 
 
-def encode_context(members: Iterable[Member]) -> bytes:
+def encode_context(members: Iterable[Member], staged: Iterable[Staged] | None = None) -> bytes:
     """Return what a membership change tells of nodes, for `ConfChangeV2.context`."""
-    return canonical.encode([_member_to(member) for member in members])
+    rows: list[CanonicalValue] = [_member_to(member) for member in members]
+    if staged is None:
+        return canonical.encode(rows)
+    return canonical.encode({"members": rows, "staged": [_staged_to(one) for one in staged]})
 
 
-def decode_context(context: bytes) -> tuple[Member, ...]:
+def decode_context(context: bytes) -> Told:
     """Return what a membership change tells of nodes.
 
     Raises:
         InvalidArgumentError: it is no such context; the same on every node, so nothing is told then.
     """
     if not context:
-        return ()
+        return Told()
     try:
         rows = canonical.decode(context)
-        if not isinstance(rows, list) or len(rows) > MEMBERS_MAX:
-            raise ValueError("it is no list of members")
-        return tuple(_member_from(row) for row in rows)
+        if isinstance(rows, dict):
+            if rows.keys() != {"members", "staged"}:
+                raise ValueError("it is no list of members")
+            return Told(_members_from(rows["members"]), _staged_from(rows["staged"]))
+        return Told(_members_from(rows))
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidArgumentError("context", str(error)) from error
 
@@ -151,16 +255,19 @@ def decode_context(context: bytes) -> tuple[Member, ...]:
 def encode_membership(membership: Membership) -> bytes:
     """Return the canonical bytes of a membership, as they stand in the state store."""
     conf = membership.conf
-    return canonical.encode(
-        {
-            "voters": list(conf.voters),
-            "learners": list(conf.learners),
-            "voters_outgoing": list(conf.voters_outgoing),
-            "learners_next": list(conf.learners_next),
-            "auto_leave": conf.auto_leave,
-            "members": [_member_to(member) for member in membership.members],
-        }
-    )
+    row: dict[str, CanonicalValue] = {
+        "voters": list(conf.voters),
+        "learners": list(conf.learners),
+        "voters_outgoing": list(conf.voters_outgoing),
+        "learners_next": list(conf.learners_next),
+        "auto_leave": conf.auto_leave,
+        "members": [_member_to(member) for member in membership.members],
+    }
+    if membership.staged:
+        row["staged"] = [_staged_to(one) for one in membership.staged]
+    if membership.epoch:
+        row["epoch"] = membership.epoch
+    return canonical.encode(row)
 
 
 def decode_membership(data: bytes) -> Membership:
@@ -180,8 +287,12 @@ def decode_membership(data: bytes) -> Membership:
             _ids(row["learners_next"]),
             bool(row["auto_leave"]),
         )
-        rows = cast("list[CanonicalValue]", row["members"])
-        return Membership(conf, tuple(_member_from(one) for one in rows))
+        return Membership(
+            conf,
+            _members_from(row["members"]),
+            _staged_from(row.get("staged", [])),
+            int(cast("int", row.get("epoch", 0))),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidArgumentError("membership", str(error)) from error
 
@@ -199,7 +310,50 @@ def _member_to(member: Member) -> dict[str, CanonicalValue]:
         "capacity_bytes": member.capacity_bytes,
     }
     # Only where it says something, so that the bytes of all others stay what they were.
-    return row | {"awaited": True} if member.awaited else row
+    for name in _FLAGS:
+        if getattr(member, name):
+            row[name] = True
+    return row
+
+
+def _members_from(value: CanonicalValue) -> tuple[Member, ...]:
+    if not isinstance(value, list) or len(value) > MEMBERS_MAX:
+        raise ValueError("it is no list of members")
+    return tuple(_member_from(row) for row in value)
+
+
+def _staged_to(staged: Staged) -> dict[str, CanonicalValue]:
+    values: dict[str, CanonicalValue] = {
+        "id": staged.node_id,
+        "site": staged.site,
+        "capacity_bytes": staged.capacity_bytes,
+        "leaving": staged.leaving,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _staged_from(value: CanonicalValue) -> tuple[Staged, ...]:
+    if not isinstance(value, list) or len(value) > MEMBERS_MAX:
+        raise ValueError("it is no list of staged changes")
+    found: list[Staged] = []
+    for one in value:
+        row = cast("Mapping[str, CanonicalValue]", one)
+        site, capacity_bytes, leaving = row.get("site"), row.get("capacity_bytes"), row.get("leaving")
+        staged = Staged(
+            int(cast("int", row["id"])),
+            None if site is None else _site(site),
+            None if capacity_bytes is None else int(cast("int", capacity_bytes)),
+            None if leaving is None else bool(leaving),
+        )
+        found.append(staged)
+    return tuple(found)
+
+
+def _site(value: CanonicalValue) -> str:
+    site = str(value)
+    if len(site.encode()) > NAME_BYTES_MAX:
+        raise ValueError(f"a site has more than {NAME_BYTES_MAX} bytes")
+    return site
 
 
 def _member_from(value: CanonicalValue) -> Member:
@@ -210,7 +364,7 @@ def _member_from(value: CanonicalValue) -> Member:
         str(row["address"]),
         str(row["site"]),
         int(cast("int", row["capacity_bytes"])),
-        bool(row.get("awaited", False)),
+        *(bool(row.get(name, False)) for name in _FLAGS),
     )
     if not 0 < len(member.name.encode()) <= NAME_BYTES_MAX or len(member.site.encode()) > NAME_BYTES_MAX:
         raise ValueError(f"the name or site of node {member.node_id} is not of 1 to {NAME_BYTES_MAX} bytes")

@@ -23,7 +23,7 @@ from typing import Final
 
 from mcr.errors import InvalidArgumentError
 from mcr_node.core.effects import Answer, AnswerRead, Append, Apply, Effect, Forward, Send
-from mcr_node.core.members import Member, Membership, decode_context, encode_context
+from mcr_node.core.members import Membership, Told, decode_context, encode_context
 from mcr_node.core.proposals import Proposals
 from mcr_node.core.raft.conf_codec import decode_conf_change
 from mcr_node.core.raft.config import RaftConfig
@@ -317,7 +317,8 @@ class Replica:
             conf = self._node.apply_conf_change(change)
         except ConfChangeError:
             return None
-        self.membership = self.membership.after(conf, _told(change))
+        told = _told(change)
+        self.membership = self.membership.after(conf, told.members, staged=told.staged, epoch=entry.index)
         self._is_told = True
         return self.membership
 
@@ -431,11 +432,11 @@ def _founding(membership: Membership) -> ConfChangeV2:
     )
 
 
-def _told(change: ConfChangeV2) -> tuple[Member, ...]:
+def _told(change: ConfChangeV2) -> Told:
     try:
         return decode_context(change.context)
     except InvalidArgumentError:
-        return ()
+        return Told()
 
 
 __all__ = [

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from mcr.errors import FailedError, NoQuorumError
 from mcr.model import LogIndex
-from mcr_node.core.members import Member, Membership, encode_context
+from mcr_node.core.members import Member, Membership, Told, encode_context
 from mcr_node.core.raft.errors import ConfChangeError, ProposalDroppedError
 from mcr_node.core.raft.messages import (
     ConfChangeSingle,
@@ -71,7 +71,7 @@ class Reconfiguration:
             # the same: the log must name the voter with which the cluster began, for those who only read it.
             is_voter = member.node_id in membership.conf.voters
             kind = ConfChangeType.ADD_NODE if is_voter else ConfChangeType.ADD_LEARNER
-            await self._change(kind, member.node_id, member)
+            await self._change(kind, member.node_id, Told((member,)))
 
     async def promote(self, node_id: int) -> None:
         """See `ports_log.Members`."""
@@ -79,7 +79,7 @@ class Reconfiguration:
             membership = await self._settled()
             membership.name_of(node_id)
             if node_id not in membership.conf.voters:
-                await self._change(ConfChangeType.ADD_NODE, node_id, None)
+                await self._change(ConfChangeType.ADD_NODE, node_id, Told())
 
     async def remove(self, node_id: int) -> None:
         """See `ports_log.Members`."""
@@ -91,7 +91,18 @@ class Reconfiguration:
                 raise FailedError(
                     f"removing {membership.name_of(node_id)}", "it leads; let another lead first"
                 )
-            await self._change(ConfChangeType.REMOVE_NODE, node_id, None)
+            await self._change(ConfChangeType.REMOVE_NODE, node_id, Told())
+
+    async def arrange(self, decide: Callable[[Membership], Told]) -> Membership:
+        """See `ports_log.Members`."""
+        async with self._changing:
+            membership = await self._settled()
+            told = decide(membership)
+            if not _is_told(membership, told):
+                # The leader votes already, so this changes no votes. Nobody else's change comes between the
+                # look and the proposal: there is no other leader of this term, and here they wait in line.
+                await self._change(ConfChangeType.ADD_NODE, self._runner.replica.node_id, told)
+            return self._runner.replica.membership
 
     async def transfer_leader(self, node_id: int | None) -> int:
         """See `ports_log.Members`."""
@@ -134,7 +145,7 @@ class Reconfiguration:
             raise FailedError("changing the members", "this node does not lead")
         return self._runner.replica.membership
 
-    async def _change(self, kind: ConfChangeType, node_id: int, told: Member | None) -> None:
+    async def _change(self, kind: ConfChangeType, node_id: int, told: Told) -> None:
         """Change the configuration and wait until the change is in force here.
 
         Raises:
@@ -144,7 +155,7 @@ class Reconfiguration:
         change = ConfChangeV2(
             (ConfChangeSingle(kind, node_id),),
             ConfChangeTransition.AUTO,
-            b"" if told is None else encode_context([told]),
+            encode_context(told.members, told.staged) if told != Told() else b"",
         )
         try:
             self._runner.decide(lambda replica: replica.change_members(change))
@@ -155,9 +166,9 @@ class Reconfiguration:
             "the change was not decided in time; look at mcr cluster members",
         )
 
-    def _is_done(self, kind: ConfChangeType, node_id: int, told: Member | None) -> bool:
+    def _is_done(self, kind: ConfChangeType, node_id: int, told: Told) -> bool:
         membership = self._runner.replica.membership
-        if told is not None and membership.get(node_id) != told:
+        if not _is_told(membership, told):
             return False
         match kind:
             case ConfChangeType.ADD_NODE:
@@ -193,3 +204,8 @@ class Reconfiguration:
                 await work
         except TimeoutError as error:
             raise NoQuorumError(else_because) from error
+
+
+def _is_told(membership: Membership, told: Told) -> bool:
+    is_known = all(membership.get(member.node_id) == member for member in told.members)
+    return is_known and told.staged in (None, membership.staged)

@@ -161,7 +161,7 @@ class AdminService:
             capacity_bytes=self.myself.capacity_bytes or 0,
         )
         wanted = Member(request.node_id, request.name, request.address, request.site, request.capacity_bytes)
-        while self._log.membership.get(wanted.node_id) != wanted:
+        while (known := self._log.membership.get(wanted.node_id)) is None or known.said(wanted) != known:
             with suppress(McrError):
                 await self.membership.add(request)
             await asyncio.sleep(ANNOUNCE_S)

@@ -28,12 +28,19 @@ class Copies:
 
     Attributes:
         manifest: of a version that needs it.
-        holders: ids of the nodes that have it; none = it is lost, as far as anybody who answers can tell.
+        holders: ids of the nodes that have it and stay.
+        leaving: ids of those that have it and are drained, so that their copies do not count.
     """
 
     chunk_id: ChunkId
     manifest: ChunkId
     holders: tuple[int, ...]
+    leaving: tuple[int, ...] = ()
+
+    @property
+    def anywhere(self) -> tuple[int, ...]:
+        """Who can give it; nobody = it is lost, as far as anybody who answers can tell."""
+        return self.holders + self.leaving
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +60,26 @@ class Known:
         enough: those that have their copies, as far as they are kept in mind.
         short: those that lack copies, SHORT_MAX at most.
         more: how many more lack copies; one that several versions need may count for each.
+        more_leaving: those of them that have copies on nodes that are drained.
         lost: how many of all these nobody has.
     """
 
     enough: dict[ChunkId, None] = field(default_factory=dict)
     short: dict[ChunkId, Copies] = field(default_factory=dict)
     more: int = 0
+    more_leaving: int = 0
     lost: int = 0
 
     def lacks(self, copies: Copies) -> None:
         """Note a chunk that lacks copies."""
         if copies.chunk_id in self.short:
             return
-        self.lost += not copies.holders
+        self.lost += not copies.anywhere
         if len(self.short) < SHORT_MAX:
             self.short[copies.chunk_id] = copies
         else:
             self.more += 1
+            self.more_leaving += bool(copies.leaving)
 
     def has(self, chunk_id: ChunkId) -> None:
         """Note that a chunk has its copies; of those that nobody had, none gets them within a run."""
@@ -94,16 +104,18 @@ class Census:
         self,
         chunks: LocalChunks,
         holders: Holders,
-        node_id: int,
+        myself: Member,
         alive: Sequence[Member],
         wanted: int,
     ) -> None:
-        """Count on this node and on `alive`, others; `wanted` copies are enough."""
+        """Count on this node and on `alive`, others; `wanted` copies are enough, on nodes that stay."""
         self._chunks = chunks
         self._holders = holders
-        self._node_id = node_id
+        self._node_id = myself.node_id
         self._alive = alive
         self._wanted = wanted
+        self._leaving = [member.node_id for member in (myself, *alive) if member.leaving]
+        self._sites = {member.node_id: member.site for member in (myself, *alive)}
 
     async def count(self, manifest: ChunkId, known: Known) -> AsyncIterator[Counted]:
         """Count the copies of all that a manifest names, some at a time; `known` grows meanwhile.
@@ -123,7 +135,7 @@ class Census:
             yield Counted(0, (found,), 0)
 
     async def _count(self, manifest: ChunkId, ids: Sequence[ChunkId], known: Known) -> Counted:
-        lost = [known.short[one] for one in ids if one in known.short and not known.short[one].holders]
+        lost = [known.short[one] for one in ids if one in known.short and not known.short[one].anywhere]
         asked = [one for one in ids if one not in known.enough and one not in known.short]
         if not asked:
             return Counted(0, tuple(lost), 0)
@@ -136,18 +148,29 @@ class Census:
         nodes = (self._node_id, *(member.node_id for member in self._alive))
         found: list[Copies] = []
         for chunk_id in asked:
-            holders = tuple(
+            having = [
                 node_id
                 for node_id, missing in zip(nodes, (here, *there), strict=True)
                 if chunk_id not in missing
-            )
-            if len(holders) >= self._wanted:
+            ]
+            holders = tuple(node_id for node_id in having if node_id not in self._leaving)
+            if len(holders) >= self._wanted and self._is_spread(holders, having):
                 known.has(chunk_id)
             else:
-                found.append(Copies(chunk_id, manifest, holders))
+                leaving = tuple(node_id for node_id in having if node_id in self._leaving)
+                found.append(Copies(chunk_id, manifest, holders, leaving))
                 known.lacks(found[-1])
         cost_bytes = len(asked) * ASK_BYTES * max(1, len(self._alive))
         return Counted(len(asked), (*lost, *found), cost_bytes)
+
+    def _is_spread(self, holders: Sequence[int], having: Sequence[int]) -> bool:
+        """Say whether those who stay are of as many sites as there were, or can be."""
+        if len(holders) == len(having):
+            return True
+        sites = {self._sites[node_id]: None for node_id in having}
+        possible = {site: None for node_id, site in self._sites.items() if node_id not in self._leaving}
+        needed = min(len(sites), len(possible), self._wanted)
+        return len({self._sites[node_id]: None for node_id in holders}) >= needed
 
     async def measure(self, manifest: ChunkId, ids: Sequence[ChunkId]) -> dict[ChunkId, tuple[str, int]]:
         """Return, of some chunks of a manifest, a file that they are of, and their length in bytes.

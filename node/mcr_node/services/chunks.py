@@ -127,15 +127,12 @@ class LocalChunks:
         """Return those ids that no node holds, as far as it is known; there is no other node here."""
         return await self.missing(ids)
 
-    async def seal(
-        self, manifest: ChunkId, *, durability: Durability | None = None, without: int = 0
-    ) -> Content:
+    async def seal(self, manifest: ChunkId, *, durability: Durability | None = None) -> Content:
         """Make sure that all a manifest names is held as widely as it must be, and count it: here, once.
 
         Args:
             manifest: its root.
             durability: how widely; None = as usual.
-            without: id of a node that is about to leave, so that its copies do not count.
 
         Raises:
             MissingChunkError, CorruptChunkError: see `check_held`.

@@ -117,12 +117,16 @@ class ClusterChunks(LocalChunks):
     async def _forward(self, chunks: Sequence[Chunk]) -> None:
         """Send chunks on to those who would hold them if the commit were sealed now."""
         me = self._me()
-        others = [one for one in self._others() if self.forwarding.is_trusted(one.address)]
+        others = [
+            one for one in self._others() if not one.leaving and self.forwarding.is_trusted(one.address)
+        ]
+        held = [] if me.leaving else [me]
+        wanted = usual(max(1, len(held) + len(others)))
 
         def work() -> dict[str, list[Chunk]]:
             parts: dict[str, list[Chunk]] = {}
             for chunk in chunks:
-                for member in added(chunk.id, others, usual(1 + len(others)), held=[me], near=me.site):
+                for member in added(chunk.id, others, wanted, held=held, near=me.site):
                     parts.setdefault(member.address, []).append(chunk)
             return parts
 
@@ -328,23 +332,21 @@ class ClusterChunks(LocalChunks):
             await settle(tasks)
         return lacking
 
-    async def seal(
-        self, manifest: ChunkId, *, durability: Durability | None = None, without: int = 0
-    ) -> Content:
+    async def seal(self, manifest: ChunkId, *, durability: Durability | None = None) -> Content:
         """Make sure that enough nodes hold all that a manifest names, synced, and count it.
 
         Args:
             manifest: its root.
             durability: how widely; None = as usual.
-            without: id of a node that is about to leave, so that its copies do not count.
 
         Raises:
             MissingChunkError: a chunk is nowhere; upload it and repeat.
             DurabilityError: fewer nodes can be reached than there must be copies.
         """
-        others = [member for member in self._others() if member.node_id != without]
+        me = self._me()
+        others = [member for member in self._others() if not member.leaving]
         among = tuple(sorted([member.node_id for member in others]))
-        wanted = durability or usual(1 + len(others))
+        wanted = durability or usual(max(1, len(others) + (not me.leaving)))
         now_s = asyncio.get_running_loop().time()
         before = self._sealed.pop(manifest, None)
         if before is not None and before.is_for(among, wanted) and now_s < before.until_s:
@@ -354,7 +356,7 @@ class ClusterChunks(LocalChunks):
             # One looks again, and those who come meanwhile rely on what was a moment ago: else all of them
             # would look at once.
             self._sealed[manifest] = replace(before, until_s=now_s + SEALING_S_MAX)
-        sealing = Sealing(self, self._holders, self._me(), others, wanted)
+        sealing = Sealing(self, self._holders, me, others, wanted)
         try:
             content = await self._content(manifest)
             await self.forwarding.flush()

@@ -21,7 +21,9 @@ class Colleagues(Protocol):
         *,
         timeout_s: float | None = None,
     ) -> Response:
-        """Call mcr.v1.AdminService of a node; without a timeout as long as an ordinary call may take.
+        """Call mcr.v1.AdminService of a node, or, by `Service/Rpc`, another service of mcr.v1.
+
+        Without a timeout it may take as long as an ordinary call.
 
         Raises:
             McrError: it refused, or cannot be reached.

@@ -86,14 +86,15 @@ class Sealing:
         Args:
             here: this node's chunks.
             holders: the others'.
-            me: this node.
+            me: this node. Its own copies do not count while it is leaving.
             others: the members whose copies count beside this node's.
             durability: what to reach.
 
         Raises:
             DurabilityError: there are too few nodes or sites, whether they answer or not.
         """
-        check_possible(durability, [one.site for one in (me, *others)])
+        self._counts = others if me.leaving else (me, *others)
+        check_possible(durability, [one.site for one in self._counts])
         self._here = here
         self._holders = holders
         self._me = me
@@ -171,18 +172,21 @@ class Sealing:
         self, ids: Sequence[ChunkId], lacking: dict[int, set[ChunkId]]
     ) -> dict[int, list[ChunkId]]:
         """Return what to send to whom, and note who is counted on."""
-        candidates = [self._me, *self._live()]
-        holding = {
-            one: [member for member in candidates if one not in lacking[member.node_id]] for one in ids
-        }
+        asked = [self._me, *self._live()]
+        holding = {one: [member for member in asked if one not in lacking[member.node_id]] for one in ids}
         await self._bring(holding)
+        candidates = self._counted_among(asked)
         return await self._here.aside(lambda: self._choose(holding, candidates))
+
+    def _counted_among(self, members: Sequence[Member]) -> list[Member]:
+        return [member for member in members if not member.leaving]
 
     def _choose(
         self, holding: Mapping[ChunkId, Sequence[Member]], candidates: Sequence[Member]
     ) -> dict[int, list[ChunkId]]:
         sends: dict[int, list[ChunkId]] = {}
-        for one, held in holding.items():
+        for one, having in holding.items():
+            held = self._counted_among(having)
             # More than must be, perhaps; but a disk that has nothing to sync costs less than to choose.
             self._counted |= {member.node_id: member for member in held}
             if is_met_by(self._durability, held):
@@ -200,7 +204,7 @@ class Sealing:
         wanted = [
             one
             for one, held in holding.items()
-            if self._me not in held and not is_met_by(self._durability, held)
+            if self._me not in held and not is_met_by(self._durability, self._counted_among(held))
         ]
         if not wanted:
             return

@@ -42,7 +42,7 @@ class MembershipService:
         encoding: str,
         keep_all: Callable[[int], Awaitable[None]],
     ) -> None:
-        """Serve the members of `log`; `keep_all` makes the copies that a node takes along."""
+        """Serve the members of `log`; `keep_all` returns once nothing depends on a node."""
         self._log = log
         self._colleagues = colleagues
         self._cluster_id = cluster_id
@@ -60,7 +60,7 @@ class MembershipService:
             request.node_id = secrets.randbelow(NODE_ID_LIMIT - 1) + 1
         if not 0 < request.node_id < NODE_ID_LIMIT:
             raise InvalidArgumentError("node_id", f"{request.node_id} is not between 1 and 2^62")
-        return await self._as_leader("AddMember", request, pb.AddMemberResponse, lambda: self._add(request))
+        return await self.as_leader("AddMember", request, pb.AddMemberResponse, lambda: self._add(request))
 
     async def _add(self, request: pb.AddMemberRequest) -> pb.AddMemberResponse:
         member = Member(
@@ -77,14 +77,15 @@ class MembershipService:
             member = _kept_for(namesake, request)
         else:
             _check_place(membership, member)
-            await self._log.members.add(member)
+            known = membership.get(member.node_id)
+            await self._log.members.add(member if known is None else known.said(member))
         return pb.AddMemberResponse(
             cluster_id=self._cluster_id, encoding=self._encoding, node_id=member.node_id, site=member.site
         )
 
     async def remove(self, request: pb.RemoveMemberRequest) -> pb.RemoveMemberResponse:
         """Remove a node."""
-        return await self._as_leader(
+        return await self.as_leader(
             "RemoveMember", request, pb.RemoveMemberResponse, lambda: self._remove(request)
         )
 
@@ -98,7 +99,7 @@ class MembershipService:
             request = pb.RemoveMemberRequest(name=request.name, force=request.force)
             return await self._hand_on("RemoveMember", request, pb.RemoveMemberResponse)
         if not request.force:
-            # It may hold a last copy, or a second one. What is copied when the caller's time is up stays, so
+            # It may hold a last copy, or a second one. When the caller's time is up it goes on leaving, and
             # the same command goes on where it stopped.
             await self._keep_all(member.node_id)
         await self._log.members.remove(member.node_id)
@@ -108,7 +109,7 @@ class MembershipService:
         """Remove a node once another has taken its place."""
         if request.name == request.by:
             raise InvalidArgumentError("by", f"{request.by} cannot take its own place; name another node")
-        return await self._as_leader(
+        return await self.as_leader(
             "ReplaceMember", request, pb.ReplaceMemberResponse, lambda: self._replace(request)
         )
 
@@ -146,7 +147,7 @@ class MembershipService:
 
     async def promote(self, request: pb.PromoteMemberRequest) -> pb.PromoteMemberResponse:
         """Make a voter of a learner."""
-        return await self._as_leader(
+        return await self.as_leader(
             "PromoteMember", request, pb.PromoteMemberResponse, lambda: self._promote(request)
         )
 
@@ -159,7 +160,7 @@ class MembershipService:
 
     async def transfer(self, request: pb.TransferLeadershipRequest) -> pb.TransferLeadershipResponse:
         """Let another voter lead."""
-        return await self._as_leader(
+        return await self.as_leader(
             "TransferLeadership",
             request,
             pb.TransferLeadershipResponse,
@@ -196,13 +197,21 @@ class MembershipService:
             raise MemberNotFoundError(name)
         return member
 
-    async def _as_leader(
+    async def as_leader(
         self,
         rpc: str,
         request: Message,
         kind: type[Response],
         work: Callable[[], Awaitable[Response]],
     ) -> Response:
+        """Do what only the leader may, here or there.
+
+        Args:
+            rpc: of the same request, see `Colleagues.admin`.
+            request: has a field `handed_on`, set when it comes from another node.
+            kind: of the response.
+            work: does it here.
+        """
         await self._log.members.wait_leader()
         if self._log.is_leader:
             return await work()

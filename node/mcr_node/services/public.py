@@ -13,13 +13,14 @@ from grpc_reflection.v1alpha import reflection
 from mcr._frames import MESSAGE_BYTES_MAX
 from mcr.blocking import settle
 from mcr.errors import UnavailableError
-from mcr.v1 import admin_pb2, receipts_pb2, versions_pb2
+from mcr.v1 import admin_pb2, layout_pb2, receipts_pb2, versions_pb2
 from mcr_node.services import chunk_streams, exchange
 from mcr_node.services.admin import AdminService
 from mcr_node.services.chunk_streams import ChunkEdge
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.edge import Context, Edge, Handler, Limit, parsed, principal_of, unary_handlers
 from mcr_node.services.exchange import ExchangeEdge, Giving
+from mcr_node.services.layout import LayoutService
 from mcr_node.services.receipts import ReceiptsService
 from mcr_node.services.versions import VersionsService
 
@@ -28,6 +29,7 @@ Item = TypeVar("Item")
 VERSIONS = versions_pb2.DESCRIPTOR.services_by_name["VersionsService"]
 RECEIPTS = receipts_pb2.DESCRIPTOR.services_by_name["ReceiptsService"]
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
+LAYOUT = layout_pb2.DESCRIPTOR.services_by_name["LayoutService"]
 # Calls under way; beyond it gRPC itself refuses. Far above what two cores can work on at once.
 CALLS_MAX = 4096
 WATCHERS_MAX = 1024
@@ -55,6 +57,7 @@ class PublicServer:
         receipts: Callable[[str], ReceiptsService],
         chunks: LocalChunks,
         admin: AdminService,
+        layout: LayoutService,
         register: Callable[[grpc.aio.Server], None],
         end_peers: Callable[[], None],
         giving: Giving | None = None,
@@ -80,6 +83,7 @@ class PublicServer:
                 edge, RECEIPTS, lambda context: receipts(principal_of(context))
             ),
             ADMIN.full_name: unary_handlers(edge, ADMIN, lambda _: admin),
+            LAYOUT.full_name: unary_handlers(edge, LAYOUT, lambda _: layout),
             chunk_streams.SERVICE.full_name: ChunkEdge(chunks, edge).handlers(),
         }
         if giving is not None:

@@ -5,8 +5,8 @@ of what the versions need, then copies what has too few, most endangered first. 
 comes or goes, when there are new versions, and now and then.
 """
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 
@@ -14,13 +14,14 @@ from mcr import _frames
 from mcr.errors import FailedError, McrError
 from mcr.model import MIB, Chunk, ChunkId, Version, digest
 from mcr_node.core.members import Member
-from mcr_node.core.state import trash_queries
 from mcr_node.ports import Clock
 from mcr_node.ports_log import ReplicatedLog
-from mcr_node.services.census import Census, Copies, Known
+from mcr_node.services.census import Census, Copies
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.copies import CHUNKS_AT_ONCE, COPIES, Holders
-from mcr_node.services.presence import NS_PER_S, Presence, Present
+from mcr_node.services.lacking import Among, Lacking, Lost, Order, Plan, Round, by_danger, sentence_of, way_of
+from mcr_node.services.presence import NS_PER_S, Presence
+from mcr_node.services.walking import all_models, versions_of
 from mcr_node.services.workers import Step
 
 # A member silent for so long does not count any more: long enough for a restart, or for a machine to boot,
@@ -39,70 +40,12 @@ AGAIN_S = 60.0
 # silence counts sooner.
 LOOK_S = 5.0
 LOOKS_IN_SILENCE = 4
-PAGE_MAX = 100
 # What is copied in one step, as far as the lengths of the chunks before tell; and at most so many.
 COPY_BYTES = 8 * MIB
 COPY_CHUNKS_MAX = 32
 # Lost chunks of which versions and files are named; whoever lost more needs a backup, not a list.
 LOST_NAMED_MAX = 100
 VERSIONS_NAMED_MAX = 20
-
-# Who took part in a run, by id, and how many copies were wanted.
-_Among = tuple[tuple[int, ...], int]
-Order = Callable[[Sequence[Member], ChunkId], Sequence[Member]]
-
-
-@dataclass(slots=True)
-class Lost:
-    """A chunk that no node has which answers, and who needs it."""
-
-    file: str = ""
-    versions: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Model:
-    """What is known about the copies of one model's chunks.
-
-    Attributes:
-        looked_at: number of the newest version that was looked through; all before it were.
-        looked_ns: when all of them were last.
-    """
-
-    looked_at: int = 0
-    looked_ns: int = 0
-    known: Known = field(default_factory=Known)
-    lost: dict[ChunkId, Lost] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Plan:
-    """What a repair would copy.
-
-    Attributes:
-        bytes_total: of the copies, before encoding.
-    """
-
-    chunks: int = 0
-    bytes_total: int = 0
-    lost: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Round:
-    """Who takes part in one run; fixed for its length."""
-
-    present: Present
-    myself: Member
-    wanted: int
-
-    @property
-    def nodes(self) -> tuple[Member, ...]:
-        """This node first, then the others that answer."""
-        return (self.myself, *self.present.alive)
-
-    def get(self, node_id: int) -> Member:
-        return next(member for member in self.nodes if member.node_id == node_id)
 
 
 class Repair:
@@ -121,7 +64,7 @@ class Repair:
         *,
         bytes_per_s: float = REPAIR_BYTES_PER_S,
     ) -> None:
-        """Look after what `log` names; `order` says who takes copies of a manifest, who has a model."""
+        """Look after what `log` names; `order` says who takes copies of a chunk, who has a model."""
         self._log = log
         self._chunks = chunks
         self._holders = holders
@@ -130,14 +73,17 @@ class Repair:
         self._order = order
         self.bytes_per_s = bytes_per_s
         self.look_s = min(LOOK_S, presence.silence_s / LOOKS_IN_SILENCE)
-        self._models: dict[str, _Model] = {}
+        self._models: dict[str, Lacking] = {}
         # Who took part in the last run, by id; what it left to do; how far the log was; and when it ended.
-        self._last_among: _Among | None = None
+        self._last_among: Among | None = None
         self._last_applied = 0
         self._last_ns = 0
         # Among whom a run broke off, and when; None = the last one did not.
-        self._broke_off: tuple[_Among, int] | None = None
+        self._broke_off: tuple[Among, int] | None = None
         self._copied = self._bytes_copied = self._counted = 0
+        # The newest layout under which all that is looked after here was looked through.
+        self._epoch = 0
+        self._wanted = 1
 
     # ---- services.workers.Task ----
 
@@ -147,14 +93,19 @@ class Repair:
         if found is None:
             return False
         now_ns = self._clock.monotonic_ns()
-        if self._broke_off is not None and self._broke_off[0] == self._among(found):
+        if self._broke_off is not None and self._broke_off[0] == found.among:
             # What made it break off may well be there still.
             return now_ns - self._broke_off[1] >= AGAIN_S * NS_PER_S
         since_s = (now_ns - self._last_ns) / NS_PER_S
+        if found.among != self._last_among:
+            return True
+        # Whatever the change was, it is the same members who hold the same.
+        self._epoch = found.epoch
+        # Somebody waits for a drain, which may hang on a version made before all nodes knew of it.
+        new_versions_s = 0 if found.leaving else NEW_VERSIONS_S
         return (
-            self._among(found) != self._last_among
-            or (self.under_replicated > 0 and since_s >= AGAIN_S)
-            or (self._log.applied > self._last_applied and since_s >= NEW_VERSIONS_S)
+            (self._short > 0 and since_s >= AGAIN_S)
+            or (self._log.applied > self._last_applied and since_s >= new_versions_s)
             or since_s >= REWALK_S
         )
 
@@ -162,8 +113,8 @@ class Repair:
         """See Task. Who asks knows that whoever is silent now will not come back: they count as gone."""
         found = await self._begin(asked=asked)
         if found is None:
-            raise FailedError("repair", "this node is no member of the cluster, or out of service")
-        again = asked or self._among(found) != self._last_among or self.under_replicated > 0
+            raise FailedError("repair", "this node is no member that stays, or out of service")
+        again = asked or found.among != self._last_among or self._short > 0
         applied = self._log.applied
         try:
             async for step in self._look_through(found, self._models, again=again):
@@ -171,15 +122,17 @@ class Repair:
             async for step in self._copy_all(found):
                 yield step
         except McrError:
-            self._broke_off = self._among(found), self._clock.monotonic_ns()
+            self._broke_off = found.among, self._clock.monotonic_ns()
             raise
         self._broke_off = None
         is_all = not any(model.known.more for model in self._models.values())
         # What was too much for one run is due at once.
-        self._last_among = self._among(found) if is_all else None
+        self._last_among = found.among if is_all else None
         self._last_applied = applied
         self._last_ns = self._clock.monotonic_ns()
-        if self.under_replicated:
+        if is_all:
+            self._epoch = found.epoch
+        if self._short:
             raise FailedError("repair", self._why_not_all(found))
 
     def counts(self) -> Mapping[str, int]:
@@ -187,6 +140,8 @@ class Repair:
         return {
             "chunks_under_replicated": self.under_replicated,
             "chunks_lost": self.lost,
+            "chunks_leaving": self._short - self.under_replicated,
+            "layout_epoch": self._epoch,
             "chunks_counted": self._counted,
             "chunks_copied": self._copied,
             "bytes_copied": self._bytes_copied,
@@ -195,7 +150,7 @@ class Repair:
     def findings(self) -> list[str]:
         """See Task."""
         return [
-            _sentence(chunk_id, lost)
+            sentence_of(chunk_id, lost)
             for model in self._models.values()
             for chunk_id, lost in model.lost.items()
         ][:LOST_NAMED_MAX]
@@ -204,7 +159,20 @@ class Repair:
 
     @property
     def under_replicated(self) -> int:
-        """How many chunks of the models looked after here have too few copies; lost ones too."""
+        """How many chunks of the models looked after here have too few copies; lost ones too.
+
+        Those that have them, but on nodes that are leaving, are `chunks_leaving` among the counts.
+        """
+        return sum(
+            model.known.more
+            - model.known.more_leaving
+            + sum(len(one.anywhere) < self._wanted for one in model.known.short.values())
+            for model in self._models.values()
+        )
+
+    @property
+    def _short(self) -> int:
+        """How many are to be copied, in all."""
         return sum(len(model.known.short) + model.known.more for model in self._models.values())
 
     @property
@@ -222,15 +190,15 @@ class Repair:
         found = await self._begin(asked=True)
         if found is None:
             return plan
-        models: dict[str, _Model] = {}
+        models: dict[str, Lacking] = {}
         async for _ in self._look_through(found, models, again=True):
             pass
         plan.lost = sum(model.known.lost for model in models.values())
-        todo = await self._chunks.run(partial(_by_danger, list(models.values())))
+        todo = await self._chunks.run(partial(by_danger, list(models.values()), found))
         times_of: dict[ChunkId, dict[ChunkId, int]] = {}
-        for _, copies in todo:
-            if missing := min(found.wanted, len(found.nodes)) - len(copies.holders):
-                times_of.setdefault(copies.manifest, {})[copies.chunk_id] = missing
+        for _, copies, targets in todo:
+            if targets:
+                times_of.setdefault(copies.manifest, {})[copies.chunk_id] = len(targets)
         census = self._census(found)
         for manifest, times in times_of.items():
             for chunk_id, (_, length_bytes) in (await census.measure(manifest, list(times))).items():
@@ -240,25 +208,25 @@ class Repair:
 
     # ---- counting ----
 
-    async def _begin(self, *, asked: bool) -> _Round | None:
+    async def _begin(self, *, asked: bool) -> Round | None:
         """Return who takes part now; None when nobody does, or it is not known yet who does."""
         present = await self._presence.look()
         membership = self._log.membership
         myself = membership.get(self._log.node_id)
         is_out_of_service = self._log.failure is not None
-        if myself is None or is_out_of_service or (present.silent and not asked):
+        # Nobody waits for one that is to go anyway.
+        is_awaited = any(not member.leaving for member in present.silent)
+        if myself is None or myself.leaving or is_out_of_service or (is_awaited and not asked):
             return None
-        members = len(present.alive) + len(present.silent) + len(present.gone) + 1
-        return _Round(present, myself, min(COPIES, members))
+        staying = [one for one in (*present.alive, *present.silent, *present.gone) if not one.leaving]
+        self._wanted = min(COPIES, len(staying) + 1)
+        return Round(present, myself, self._wanted, membership.epoch, self._order)
 
-    def _among(self, found: _Round) -> _Among:
-        return tuple(member.node_id for member in found.nodes), found.wanted
-
-    def _census(self, found: _Round) -> Census:
-        return Census(self._chunks, self._holders, self._log.node_id, found.present.alive, found.wanted)
+    def _census(self, found: Round) -> Census:
+        return Census(self._chunks, self._holders, found.myself, found.present.alive, found.wanted)
 
     async def _look_through(
-        self, found: _Round, models: dict[str, _Model], *, again: bool
+        self, found: Round, models: dict[str, Lacking], *, again: bool
     ) -> AsyncGenerator[Step]:
         """Count the copies of all chunks that this node looks after; bring `models` up to date.
 
@@ -275,11 +243,11 @@ class Repair:
         done = 0
         for name, version_count in mine.items():
             now_ns = self._clock.monotonic_ns()
-            model = models.setdefault(name, _Model())
+            model = models.setdefault(name, Lacking())
             is_old = now_ns - model.looked_ns >= REWALK_S * NS_PER_S
-            fresh = _Model(looked_ns=now_ns) if again or is_old or not model.looked_at else model
+            fresh = Lacking(looked_ns=now_ns) if again or is_old or not model.looked_at else model
             after = fresh.looked_at
-            async for version in self._versions(name, after):
+            async for version in versions_of(self._log, name, after=after):
                 async for counted in census.count(version.manifest, fresh.known):
                     self._counted += counted.chunks
                     await self._name_lost(census, version, counted.short, fresh)
@@ -290,35 +258,19 @@ class Repair:
             models[name] = fresh
             yield Step("versions looked through", done, total, 0)
 
-    async def _mine(self, found: _Round) -> dict[str, int]:
+    async def _mine(self, found: Round) -> dict[str, int]:
         """Return the models that this node looks after, and how many versions each ever had."""
         mine: dict[str, int] = {}
-        after = ""
-        while page := await self._log.run(
-            partial(trash_queries.all_models, self._log.view(), after=after, limit=PAGE_MAX)
-        ):
-            for after, version_count in page:
-                first = self._order(found.nodes, ChunkId(digest(after.encode())))[0]
-                if first.node_id == self._log.node_id:
-                    mine[after] = version_count
+        for name, version_count in (await all_models(self._log)).items():
+            first = self._order(found.nodes, ChunkId(digest(name.encode())))[0]
+            if first.node_id == self._log.node_id:
+                mine[name] = version_count
         return mine
 
-    async def _versions(self, model: str, after: int) -> AsyncGenerator[Version]:
-        """Yield those versions of a greater number than `after` whose bytes are kept, the newest first."""
-        before: int | None = None
-        while before != 0:
-            page, before = await self._log.run(
-                partial(trash_queries.versions_kept, self._log.view(), model, before=before, limit=PAGE_MAX)
-            )
-            for version in page:
-                if version.number <= after:
-                    return
-                yield version
-
     async def _name_lost(
-        self, census: Census, version: Version, short: Sequence[Copies], model: _Model
+        self, census: Census, version: Version, short: Sequence[Copies], model: Lacking
     ) -> None:
-        lost = [copies.chunk_id for copies in short if not copies.holders]
+        lost = [copies.chunk_id for copies in short if not copies.anywhere]
         fresh = [chunk_id for chunk_id in lost if chunk_id not in model.lost]
         fresh = fresh[: max(0, LOST_NAMED_MAX - len(model.lost))]
         if fresh:
@@ -334,37 +286,28 @@ class Repair:
 
     # ---- copying ----
 
-    async def _copy_all(self, found: _Round) -> AsyncGenerator[Step]:
+    async def _copy_all(self, found: Round) -> AsyncGenerator[Step]:
         """Copy what has too few copies, that with the fewest first."""
         # Beside the event loop: there may be a hundred thousand. Nobody else changes them.
-        todo = await self._chunks.run(partial(_by_danger, list(self._models.values())))
+        todo = await self._chunks.run(partial(by_danger, list(self._models.values()), found))
         refused: dict[int, McrError] = {}
         done = 0
         at_once = CHUNKS_AT_ONCE
-        alike = groupby(todo, key=lambda each: (each[1].holders, each[1].manifest))
-        for _, group in alike:
+        for _, group in groupby(todo, key=way_of):
             left = list(group)
             while left:
                 part, left = left[:at_once], left[at_once:]
-                cost_bytes = await self._copy(found, [copies for _, copies in part], refused)
+                cost_bytes = await self._copy(found, [copies for _, copies, _ in part], refused)
                 done += len(part)
                 # How long chunks are is not known before; each part takes a sync, so short ones go together.
                 room = COPY_BYTES // max(1, cost_bytes // len(part))
                 at_once = max(1, min(room, 2 * at_once, COPY_CHUNKS_MAX))
                 if cost_bytes:
-                    for model, copies in part:
+                    for model, copies, _ in part:
                         model.known.has(copies.chunk_id)
                 yield Step("chunks copied", done, len(todo), cost_bytes)
 
-    def _targets(self, found: _Round, copies: Copies, refused: Mapping[int, McrError]) -> list[Member]:
-        free = [
-            member
-            for member in self._order(found.nodes, copies.manifest)
-            if member.node_id not in copies.holders and member.node_id not in refused
-        ]
-        return free[: found.wanted - len(copies.holders)]
-
-    async def _copy(self, found: _Round, part: Sequence[Copies], refused: dict[int, McrError]) -> int:
+    async def _copy(self, found: Round, part: Sequence[Copies], refused: dict[int, McrError]) -> int:
         """Bring chunks with the same holders to where they lack; durable there when this returns.
 
         Returns:
@@ -372,13 +315,13 @@ class Repair:
         """
         ids = [copies.chunk_id for copies in part]
         try:
-            chunks = await self._read(found, ids, part[0].holders)
+            chunks = await self._read(found, ids, part[0].anywhere)
         except McrError:
             # Damaged there, or gone silent: counted anew by the next run.
             return 0
         length_bytes = sum(len(chunk.data) for chunk in chunks)
         sent_bytes = 0
-        while targets := self._targets(found, part[0], refused):
+        while targets := found.targets(part[0], refused):
             for member in targets:
                 try:
                     await self._write(member, chunks)
@@ -393,11 +336,11 @@ class Repair:
                 sent_bytes += length_bytes
         return max(1, sent_bytes) if len(part[0].holders) >= found.wanted else 0
 
-    async def _read(self, found: _Round, ids: Sequence[ChunkId], holders: Sequence[int]) -> list[Chunk]:
+    async def _read(self, found: Round, ids: Sequence[ChunkId], holders: Sequence[int]) -> list[Chunk]:
         if self._log.node_id in holders:
             data = await self._chunks.get(ids)
         else:
-            data = await self._holders.get(found.get(holders[0]).address, ids)
+            data = await self._holders.get(found.known[holders[0]].address, ids)
         # Verified at either end: here when it was read or received, there when it is received.
         return [Chunk(one, each) for one, each in zip(ids, data, strict=True)]
 
@@ -412,22 +355,9 @@ class Repair:
             await self._holders.put(member.address, chunks)
             await self._holders.sync(member.address)
 
-    def _why_not_all(self, found: _Round) -> str:
+    def _why_not_all(self, found: Round) -> str:
         if said := self.findings():
             return said[0]
         if len(found.nodes) < found.wanted:
-            return f"{self.under_replicated} chunks need another node, and no other answers"
-        return f"{self.under_replicated} chunks could not be copied; it is tried again"
-
-
-def _by_danger(models: Sequence[_Model]) -> list[tuple[_Model, Copies]]:
-    """Return what lacks copies and can be copied: the fewest copies first, then by holders and manifest."""
-    found = [(model, copies) for model in models for copies in model.known.short.values() if copies.holders]
-    found.sort(key=lambda each: (len(each[1].holders), each[1].holders, each[1].manifest))
-    return found
-
-
-def _sentence(chunk_id: ChunkId, lost: Lost) -> str:
-    versions = ", ".join(lost.versions) or "some version"
-    what = f"{lost.file} of {versions}" if lost.file else versions
-    return f"chunk {chunk_id.hex()}, needed by {what}, is on no node that answers"
+            return f"{self._short} chunks need another node, and no other answers"
+        return f"{self._short} chunks could not be copied; it is tried again"

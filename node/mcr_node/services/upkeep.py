@@ -12,10 +12,13 @@ from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.colleagues import Colleagues
 from mcr_node.services.damage import WatchedStore
 from mcr_node.services.deadlines import time_left_s
+from mcr_node.services.draining import Draining
 from mcr_node.services.repair import REPAIR_BYTES_PER_S, SILENCE_S, Repair
 from mcr_node.services.scrub import SCRUB_BYTES_PER_S, SCRUB_PERIOD_S, Scrub
 from mcr_node.services.workers import State, Worker
 
+# How often it is looked whether the members changed; costs nothing.
+MEMBERS_LOOK_S = 0.5
 _STATES = {
     State.IDLE: pb.WORKER_STATE_IDLE,
     State.RUNNING: pb.WORKER_STATE_RUNNING,
@@ -50,17 +53,31 @@ class Upkeep:
         chunks: LocalChunks,
         repair: Repair,
         scrub: Scrub,
+        draining: Draining,
     ) -> None:
+        self._log = log
         self._store = store
         self._chunks = chunks
         self.repair = repair
-        self.workers = {task.name: Worker(task, log.clock) for task in (repair, scrub)}
+        self.draining = draining
+        self.workers = {task.name: Worker(task, log.clock) for task in (repair, scrub, draining)}
 
     async def work_for_ever(self, bug: Callable[[str, Exception], None]) -> None:
         """Do all of it; ended by cancelling it."""
         async with asyncio.TaskGroup() as group:
             for worker in self.workers.values():
                 group.create_task(worker.work_for_ever(bug))
+            group.create_task(self._watch_members())
+
+    async def _watch_members(self) -> None:
+        """Let repair look at once when the members change, and often while somebody leaves: people wait."""
+        seen_epoch = 0
+        while True:
+            await asyncio.sleep(MEMBERS_LOOK_S)
+            membership = self._log.membership
+            if membership.epoch != seen_epoch or membership.leaving:
+                seen_epoch = membership.epoch
+                self.workers[self.repair.name].look()
 
     def describe(self, status: pb.GetStoreStatusResponse) -> None:
         """Put what was counted into the status of this node."""

@@ -145,6 +145,10 @@ class Worker:
         self._is_paused = True
         self._changed.set()
 
+    def look(self) -> None:
+        """Look now whether a run is due, rather than when it is time to."""
+        self._changed.set()
+
     async def work_for_ever(self, bug: Callable[[str, Exception], None]) -> None:
         """Run the task whenever it is due; ended by cancelling it.
 

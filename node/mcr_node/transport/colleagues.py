@@ -130,10 +130,11 @@ class GrpcColleagues:
         colleague = self._at(address)
         await colleague.reach()
         calls = colleague.calls
+        path = rpc if "/" in rpc else f"AdminService/{rpc}"
 
         async def once(way: Way) -> Response:
             call = way.channel.unary_unary(
-                f"/mcr.v1.AdminService/{rpc}",
+                f"/mcr.v1.{path}",
                 request_serializer=type(request).SerializeToString,
                 response_deserializer=kind.FromString,
             )

@@ -14,6 +14,7 @@ from mcr_node.assembly import Node, open_node
 from mcr_node.embedded import EmbeddedNode
 from mcr_node.services.admin import Myself
 from mcr_node.services.versions import VersionsService
+from mcr_node.services.walking import versions_of
 
 CONTENT = b"weights" * 1000
 
@@ -72,8 +73,7 @@ def test_a_parent_that_cannot_be_read_is_no_reason_to_fail(tmp_path: Path, size:
         async with AsyncClient(EmbeddedNode(node, "test")) as client:
             model = client.model("vision/net")
             await model.commit(tmp_path / "in")
-            versions, _ = await node.log.run(lambda: node._page(model.name, None))
-            (parent,) = [version.manifest for version in versions]
+            (parent,) = [version.manifest async for version in versions_of(node.log, model.name)]
             assert node.admin._chunks.remove([parent]) == 1
             # It heals the parent, too: the same bytes have the same manifest.
             await model.commit(tmp_path / "in", params={"again": True})

@@ -55,22 +55,36 @@ def added(
     held: Sequence[Member],
     near: str | None = None,
 ) -> tuple[Member, ...]:
-    """Return who must hold a chunk beside those that do.
-
-    Each step takes the best one of those allowed: until there are enough sites, of a site that has no copy
-    yet; from then on of any. A member that is never taken changes no step, so whatever it does, comes or
-    goes, the others stay as they were.
+    """Return who must hold a chunk beside those that do; see `chosen`.
 
     Args:
         key: chunk id.
         members: those that can hold chunks; `held` may be among them.
         durability: how many in all, and of how many sites.
         held: who holds it already, and counts.
+        near: see `chosen`.
+    """
+    return chosen(ranked(key, members), durability, held=held, near=near)
+
+
+def chosen(
+    order: Iterable[Member], durability: Durability, *, held: Sequence[Member], near: str | None = None
+) -> tuple[Member, ...]:
+    """Return who must hold something beside those that do, the best one first.
+
+    Each step takes the best one of those allowed: until there are enough sites, of a site that has no copy
+    yet; from then on of any. A member that is never taken changes no step, so whatever it does, comes or
+    goes, the others stay as they were.
+
+    Args:
+        order: those that can hold it, the best one first; `held` may be among them.
+        durability: how many in all, and of how many sites.
+        held: who holds it already, and counts.
         near: a site whose nodes are taken first once there are enough sites, for a copy that somebody waits
             for; None = all alike.
     """
     taken = {member.node_id: member for member in held}
-    left = [member for member in ranked(key, members) if member.node_id not in taken]
+    left = [member for member in order if member.node_id not in taken]
     found: list[Member] = []
     while left and not is_met_by(durability, taken.values()):
         used = {member.site for member in taken.values()}

@@ -19,6 +19,7 @@ from mcr_node.core.state.commands import CommitVersion
 from mcr_node.services import census, repair
 from mcr_node.services.cluster_chunks import ClusterChunks
 from mcr_node.services.colleagues import Response
+from mcr_node.services.lacking import Order
 from mcr_node.services.presence import Presence
 from mcr_node.services.repair import NEW_VERSIONS_S, REWALK_S, SILENCE_S, Repair
 from tests.conformance.memory_chunk_store import MemoryChunkStore
@@ -83,7 +84,7 @@ class Scene:
     def rest(self) -> list[Member]:
         return self.members[1:]
 
-    def repair_by(self, order: repair.Order) -> Repair:
+    def repair_by(self, order: Order) -> Repair:
         presence = Presence(self.others, self.rest, self.log.clock, silence_s=SILENCE_S)
         return Repair(self.log, self.chunks, self.others, presence, self.log.clock, order)
 
