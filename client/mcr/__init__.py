@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mcr import aio, errors, testing
     from mcr._embedded import Encoding
     from mcr.aio import AsyncChannel, AsyncClient, AsyncModel
+    from mcr.blocking_sessions import Session
     from mcr.client import Channel, Client, Model, connect
     from mcr.model import (
         ChunkId,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         VersionKind,
     )
     from mcr.serving import Receipt, Served, Serving
+    from mcr.sessions import AsyncSession
 
 __version__ = "0.1.0"
 
@@ -42,6 +44,7 @@ __all__ = [
     "AsyncChannel",
     "AsyncClient",
     "AsyncModel",
+    "AsyncSession",
     "Channel",
     "ChunkId",
     "Client",
@@ -57,6 +60,7 @@ __all__ = [
     "RefMove",
     "Served",
     "Serving",
+    "Session",
     "Tensor",
     "Version",
     "VersionId",
@@ -74,6 +78,8 @@ __all__ = [
 _HOMES = {
     "mcr": ("aio", "errors", "testing"),
     "mcr.aio": ("AsyncChannel", "AsyncClient", "AsyncModel"),
+    "mcr.sessions": ("AsyncSession",),
+    "mcr.blocking_sessions": ("Session",),
     "mcr.client": ("Channel", "Client", "Model", "connect"),
     "mcr.model": (
         "ChunkId",

@@ -23,14 +23,12 @@ from mcr.connection import Connection
 from mcr.durability import check_possible, parse_durability
 from mcr.errors import (
     MissingChunkError,
-    NotFoundError,
     ReferenceNotFoundError,
 )
 from mcr.following import FollowCalls
 from mcr.membership import MembershipCalls
 from mcr.model import (
     CheckReport,
-    ChunkId,
     ClusterStatus,
     CommitResult,
     ModelSummary,
@@ -45,6 +43,7 @@ from mcr.reading import PAGE_MAX, fields_of
 from mcr.references import DEFAULT_BRANCH, check_model
 from mcr.reporting import write_header
 from mcr.scanning import scan
+from mcr.sessions import SessionCalls
 from mcr.upkeep import UpkeepCalls
 from mcr.v1 import admin_pb2 as admin
 from mcr.v1 import versions_pb2 as pb
@@ -182,7 +181,7 @@ class AsyncClient(MembershipCalls, UpkeepCalls):
         return await check_versions(self._connection.chunks, versions(), total, deep=deep, progress=progress)
 
 
-class AsyncModel(FollowCalls):
+class AsyncModel(FollowCalls, SessionCalls):
     """One model of a store. Reading methods are those of `mcr.reading.ModelReader`."""
 
     async def commit(
@@ -291,20 +290,6 @@ class AsyncModel(FollowCalls):
         sources = await run_blocking(self._executor, partial(scan, path))
         base = await self._manifest_like(branch, parent)
         return await Uploader(self._connection.chunks, self._executor, progress).upload(sources, base)
-
-    async def _manifest_like(self, branch: str, parent: str | None) -> ChunkId | None:
-        """Return the manifest that a new version probably resembles, if there is any."""
-        for ref in (parent, f"branch:{branch}"):
-            if ref is not None:
-                try:
-                    return (await self._version(ref)).manifest
-                except NotFoundError:
-                    continue
-        try:
-            newest = await self.log(limit=1)
-        except NotFoundError:
-            return None
-        return newest[0].manifest if newest else None
 
     async def create_branch(self, name: str, *, at: str | None = None) -> Ref:
         """Make a branch at a version (head of main by default).

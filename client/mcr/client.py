@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from mcr import aio
 from mcr._client_receipts import BlockingReceipts
+from mcr._session_wire import SessionStatus
 from mcr.arrangement import DrainProgress
+from mcr.blocking_sessions import Session
 from mcr.checkout import CheckoutProgress, CheckoutResult
 from mcr.committing import CommitProgress
 from mcr.comparing import Diff, DiffProgress
@@ -48,6 +50,7 @@ from mcr.model import (
 )
 from mcr.reading import PAGE_MAX
 from mcr.references import DEFAULT_BRANCH
+from mcr.sessions import LIFETIME_S
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -235,6 +238,41 @@ class Model(BlockingReceipts):
             progress=progress,
         )
         return self._loop.run(work, "commit")
+
+    def session(
+        self,
+        name: str | None = None,
+        *,
+        branch: str = DEFAULT_BRANCH,
+        message: str = "",
+        expect: str | None = None,
+        params: Parameters | None = None,
+        parent: str | None = None,
+        lifetime_s: float = LIFETIME_S,
+        expected: Sequence[str] = (),
+        seal: bool = True,
+        wait_s: float = 0.0,
+        durability: str | int | None = None,
+    ) -> Session:
+        """See `AsyncModel.session`."""
+        session = self._model.session(
+            name,
+            branch=branch,
+            message=message,
+            expect=expect,
+            params=params,
+            parent=parent,
+            lifetime_s=lifetime_s,
+            expected=expected,
+            seal=seal,
+            wait_s=wait_s,
+            durability=durability,
+        )
+        return Session(session, self._loop)
+
+    def sessions(self, *, ended: bool = False) -> list[SessionStatus]:
+        """See `AsyncModel.sessions`."""
+        return self._loop.run(self._model.sessions(ended=ended), "session")
 
     def watch(self, *, since: int | None = None) -> Generator[Event]:
         """See `AsyncModel.watch`; end it by closing the generator, or by an interruption."""

@@ -132,10 +132,10 @@ class _Lane:
 class _Known:
     """The files of the parent version, met in path order beside the sources; holds one row at a time."""
 
-    def __init__(self, transport: ChunkTransport, parent: ChunkId | None) -> None:
+    def __init__(self, transport: ChunkTransport, parent: ChunkId | None, under: str) -> None:
         self._rows: AsyncIterator[FileRow] | None = None
         if parent is not None:
-            self._rows = drain_async(walk_files(parent), transport.get)
+            self._rows = drain_async(walk_files(parent, under=under), transport.get)
         self._row: FileRow | None = None
 
     async def find(self, source: Source) -> FileRow | None:
@@ -266,12 +266,13 @@ class Uploader:
         self._bytes_done = self._bytes_total = 0
         self._files_done = self._files_total = 0
 
-    async def upload(self, sources: Sequence[Source], parent: ChunkId | None) -> Uploaded:
+    async def upload(self, sources: Sequence[Source], parent: ChunkId | None, under: str = "") -> Uploaded:
         """Store all files and the manifest over them; durable when this returns.
 
         Args:
             sources: in path order.
             parent: manifest root of the version they are probably similar to.
+            under: file or folder that all sources are or lie in; only this of the parent is read.
 
         Raises:
             SourceChangedError, SourceUnreadableError, SourceNotFoundError: names the file.
@@ -279,7 +280,7 @@ class Uploader:
         """
         self._bytes_total = sum(source.size_bytes for source in sources)
         self._files_total = len(sources)
-        known = _Known(self._transport, parent)
+        known = _Known(self._transport, parent, under)
         groups: deque[asyncio.Task[list[_Hashed]]] = deque()
         group: list[tuple[Source, FileRow | None]] = []
         group_bytes = 0

@@ -11,6 +11,7 @@ from mcr.transfer import ChunkTransport
 from mcr.v1 import admin_pb2 as admin
 from mcr.v1 import layout_pb2 as layout
 from mcr.v1 import receipts_pb2 as receipts
+from mcr.v1 import sessions_pb2 as sessions
 from mcr.v1 import versions_pb2 as pb
 
 
@@ -81,6 +82,31 @@ class ReceiptsApi(Protocol):
         """List the receipts of a consumer."""
 
 
+class SessionsApi(Protocol):
+    """mcr.v1.SessionsService; see protos/mcr/v1/sessions.proto."""
+
+    async def begin_session(self, request: sessions.BeginSessionRequest) -> sessions.BeginSessionResponse:
+        """Open a session, or join it."""
+
+    async def put_part(self, request: sessions.PutPartRequest) -> sessions.PutPartResponse:
+        """Add a part whose chunks are uploaded."""
+
+    async def seal_session(self, request: sessions.SealSessionRequest) -> sessions.SealSessionResponse:
+        """Make the version."""
+
+    async def abort_session(self, request: sessions.AbortSessionRequest) -> sessions.AbortSessionResponse:
+        """End a session without a version."""
+
+    async def get_session(self, request: sessions.GetSessionRequest) -> sessions.GetSessionResponse:
+        """Return one session."""
+
+    async def list_sessions(self, request: sessions.ListSessionsRequest) -> sessions.ListSessionsResponse:
+        """List the sessions of a model."""
+
+    async def list_parts(self, request: sessions.ListPartsRequest) -> sessions.ListPartsResponse:
+        """List the parts of a session."""
+
+
 class AdminApi(Protocol):
     """mcr.v1.AdminService; see protos/mcr/v1/admin.proto."""
 
@@ -146,6 +172,10 @@ class Connection(Protocol):
     @property
     def receipts(self) -> ReceiptsApi:
         """What is loaded where."""
+
+    @property
+    def sessions(self) -> SessionsApi:
+        """Versions from many writers."""
 
     @property
     def admin(self) -> AdminApi:

@@ -18,13 +18,18 @@
     │   ├── PathNotFoundError         no such file in the version
     │   ├── SourceNotFoundError       no such file or folder to commit
     │   ├── HistoryGoneError          events that are no longer kept
-    │   └── VersionDeletedError       in the trash, or gone for good
+    │   ├── VersionDeletedError       in the trash, or gone for good
+    │   └── SessionNotFoundError      no such upload session
     ├── ConflictError            10   somebody was there first; look again
     │   ├── HeadMovedError            the branch is not where the caller expected
     │   ├── AlreadyExistsError
     │   ├── RequestReusedError        a request id used for another request
     │   ├── VersionInUseError         a version that something needs is not deleted
-    │   └── SealOutdatedError         garbage was marked since the chunks were looked for
+    │   ├── SealOutdatedError         garbage was marked since the chunks were looked for
+    │   ├── SessionEndedError         an upload session that takes nothing more
+    │   ├── SessionChangedError       parts came while it was being sealed
+    │   ├── SessionIncompleteError    parts that were expected are missing; names them
+    │   └── PartConflictError         a part was put with other bytes
     ├── DurabilityError          11   not enough nodes for the copies asked for
     ├── UnavailableError         11   no node can be reached
     │   └── DivergedError             a node whose state is wrong serves nothing
@@ -60,6 +65,11 @@ from mcr._mcr_error import McrError as McrError
 from mcr._mcr_error import NotAllowedError as NotAllowedError
 from mcr._mcr_error import NotFoundError as NotFoundError
 from mcr._mcr_error import UsageError as UsageError
+from mcr._session_errors import PartConflictError as PartConflictError
+from mcr._session_errors import SessionChangedError as SessionChangedError
+from mcr._session_errors import SessionEndedError as SessionEndedError
+from mcr._session_errors import SessionIncompleteError as SessionIncompleteError
+from mcr._session_errors import SessionNotFoundError as SessionNotFoundError
 from mcr._trash_errors import SealOutdatedError as SealOutdatedError
 from mcr._trash_errors import VersionDeletedError as VersionDeletedError
 from mcr._trash_errors import VersionInUseError as VersionInUseError

@@ -10,7 +10,7 @@ from mcr import _wire
 from mcr.checkout import CheckoutProgress, CheckoutResult, checkout
 from mcr.comparing import Diff, DiffProgress, diff
 from mcr.connection import Connection
-from mcr.errors import InvalidArgumentError, PathNotFoundError
+from mcr.errors import InvalidArgumentError, NotFoundError, PathNotFoundError
 from mcr.files import AsyncFile
 from mcr.manifest import FileRow, drain_async, find_file, walk_chunks, walk_files, walk_tensors
 from mcr.model import (
@@ -295,3 +295,17 @@ class ModelReader:
     async def _with_files(self, version: Version) -> Version:
         rows = drain_async(walk_files(version.manifest), self._connection.chunks.get)
         return Version(**(fields_of(version) | {"files": tuple([row.entry async for row in rows])}))
+
+    async def _manifest_like(self, branch: str, parent: str | None) -> ChunkId | None:
+        """Return the manifest that a new version probably resembles, if there is any."""
+        for ref in (parent, f"branch:{branch}"):
+            if ref is not None:
+                try:
+                    return (await self._version(ref)).manifest
+                except NotFoundError:
+                    continue
+        try:
+            newest = await self.log(limit=1)
+        except NotFoundError:
+            return None
+        return newest[0].manifest if newest else None

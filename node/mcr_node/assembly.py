@@ -35,6 +35,7 @@ from mcr_node.services.presence import Presence
 from mcr_node.services.receipts import ReceiptsService
 from mcr_node.services.repair import Repair
 from mcr_node.services.scrub import Scrub
+from mcr_node.services.sessions import SessionsService
 from mcr_node.services.upkeep import Pace, Upkeep
 from mcr_node.services.versions import VersionsService
 from mcr_node.storage import store_folder, successor
@@ -293,6 +294,10 @@ class Node:
     def receipts(self, principal: str) -> ReceiptsService:
         """Return the service for somebody."""
         return ReceiptsService(self.log, principal)
+
+    def sessions(self, principal: str) -> SessionsService:
+        """Return the service of upload sessions for somebody."""
+        return SessionsService(self.log, self.chunks, principal)
 
     async def close(self) -> None:
         """Sync and release everything; may be called twice."""

@@ -60,6 +60,7 @@ class EmbeddedNode:
         self.runner = node.runner
         self.versions = node.versions(principal)
         self.receipts = node.receipts(principal)
+        self.sessions = node.sessions(principal)
         self.chunks: LocalChunks = node.chunks
         self.admin: AdminService = node.admin
         self.layout: LayoutService = node.layout

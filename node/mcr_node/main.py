@@ -106,6 +106,7 @@ async def _serve_as(
             Edge(node.clock, telemetry),
             versions=node.versions,
             receipts=node.receipts,
+            sessions=node.sessions,
             chunks=node.chunks,
             admin=node.admin,
             layout=node.layout,

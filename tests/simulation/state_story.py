@@ -39,6 +39,7 @@ from mcr_node.core.state.outcomes import (
     Rejected,
     ReportResult,
     RoundResult,
+    SessionResult,
     VersionResult,
 )
 from tests.support import state_trash as trash
@@ -164,6 +165,8 @@ class StateStory:
                 said = f"{count} changed"
             case RoundResult(number):
                 said = f"round {number}"
+            case SessionResult(session, _, generation):
+                said = f"session {session} has {generation} parts"
             case DigestResult():
                 said = "a digest was noted"
         return f"accepted{retried} index {outcome.index}: {said}"

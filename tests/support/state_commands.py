@@ -39,6 +39,7 @@ from mcr_node.core.state.records import (
     read,
 )
 from mcr_node.core.state.view import View, prefix_end
+from tests.support import session_commands
 from tests.support.state_trash import check_trash, trash_commands
 from tests.support.state_world import StateWorld
 
@@ -129,6 +130,7 @@ others: st.SearchStrategy[Command] = st.one_of(
         state=st.sampled_from(["loaded", "loaded", "failed", "gone"]),
         **_envelope,
     ),
+    session_commands.drawn(_envelope, _branches),
 )
 any_command: st.SearchStrategy[Command] = st.one_of(
     plain_commits, plain_commits, commits, others, others, trash_commands
@@ -172,6 +174,7 @@ def check_invariants(view: View) -> None:
     _check_requests(view)
     _check_events(view)
     _check_receipts(view)
+    session_commands.check_sessions(view)
     for key, value in _rows(view, b"c"):
         assert MetricCountRow.unpack(value).count == len(_rows(view, b"l" + key[1:]))
 

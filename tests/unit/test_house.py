@@ -53,6 +53,7 @@ def test_functions_fit_on_a_screen() -> None:
         (client.Client, aio.AsyncClient),
         (client.Model, aio.AsyncModel),
         (client.Channel, aio.AsyncChannel),
+        (mcr.Session, mcr.AsyncSession),
     ],
 )
 def test_blocking_client_mirrors_the_async_one(blocking: type, asynchronous: type) -> None:

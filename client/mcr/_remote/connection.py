@@ -8,6 +8,7 @@ from mcr._remote.chunks import RemoteChunks, watched
 from mcr._remote.layout import RemoteLayout
 from mcr._remote.nodes import Way
 from mcr._remote.receipts import RemoteReceipts
+from mcr._remote.sessions import RemoteSessions
 from mcr._remote.status import TransientError
 from mcr.addresses import Address
 from mcr.errors import UnavailableError
@@ -47,6 +48,7 @@ class RemoteConnection:
         self._closed = False
         self.versions = RemoteVersions(calls, stale_ok=stale_ok)
         self.receipts = RemoteReceipts(calls, stale_ok=stale_ok)
+        self.sessions = RemoteSessions(calls, stale_ok=stale_ok)
         self.admin = RemoteAdmin(calls)
         self.layout = RemoteLayout(calls)
         self.chunks = RemoteChunks(calls, anywhere=True)

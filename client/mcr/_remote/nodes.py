@@ -17,6 +17,7 @@ from mcr.v1 import admin_pb2 as admin
 from mcr.v1.admin_pb2_grpc import AdminServiceStub
 from mcr.v1.chunks_pb2_grpc import ChunksServiceStub
 from mcr.v1.receipts_pb2_grpc import ReceiptsServiceStub
+from mcr.v1.sessions_pb2_grpc import SessionsServiceStub
 from mcr.v1.versions_pb2_grpc import VersionsServiceStub
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mcr.v1.admin_pb2_grpc import AdminServiceAsyncStub
     from mcr.v1.chunks_pb2_grpc import ChunksServiceAsyncStub
     from mcr.v1.receipts_pb2_grpc import ReceiptsServiceAsyncStub
+    from mcr.v1.sessions_pb2_grpc import SessionsServiceAsyncStub
     from mcr.v1.versions_pb2_grpc import VersionsServiceAsyncStub
 
 # A node that does not answer so soon is passed over, even across an ocean and with a busy disk.
@@ -65,6 +67,7 @@ class Way:
     chunks: "ChunksServiceAsyncStub"
     admin: "AdminServiceAsyncStub"
     receipts: "ReceiptsServiceAsyncStub"
+    sessions: "SessionsServiceAsyncStub"
     latency_s: float = 0.0
     failed_at_s: float | None = None
 
@@ -79,6 +82,7 @@ class Way:
             ChunksServiceStub(channel),  # type: ignore[arg-type]
             AdminServiceStub(channel),  # type: ignore[arg-type]
             ReceiptsServiceStub(channel),  # type: ignore[arg-type]
+            SessionsServiceStub(channel),  # type: ignore[arg-type]
         )
 
 

@@ -104,7 +104,7 @@ def commit(session: Session, model: str, path: Path, **given: Unpack[_CommitOpti
     command goes on where it stopped; only what the store does not have yet is stored.
     """
     allow_non_finite = given["allow_non_finite"]
-    parameters = parameters_from(given["pairs"], _document(given["params"]))
+    parameters = parameters_from(given["pairs"], read_document(given["params"]))
     metrics = parse_metrics(given["metrics"], allow_non_finite=allow_non_finite, argument="--metric")
     durability = given["durability"]
     parse_durability(durability, "--durability")
@@ -131,7 +131,12 @@ def commit(session: Session, model: str, path: Path, **given: Unpack[_CommitOpti
     session.output.talk(commit_summary(result))
 
 
-def _document(path: Path | None) -> Tree:
+def read_document(path: Path | None) -> Tree:
+    """Read a file of parameters; none is empty.
+
+    Raises:
+        McrError: it cannot be read, is too long, or is neither JSON nor YAML.
+    """
     if path is None:
         return {}
     # Four times what may be stored: JSON and YAML spell things out longer than the record does.

@@ -1,15 +1,11 @@
 """mcr.v1.VersionsService: check, translate, delegate. Decisions are made in core/state."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
-from typing import TypeVar
-
-from google.protobuf.message import Message
+from collections.abc import AsyncGenerator
 
 from mcr import _wire
-from mcr.durability import COPIES_MAX, Durability
 from mcr.errors import InvalidArgumentError, McrError
-from mcr.model import DIGEST_BYTES, MIB, ChunkId, LogIndex, RefKind
+from mcr.model import DIGEST_BYTES, ChunkId, LogIndex, RefKind
 from mcr.references import Reference, Selector, check_model, parse_reference
 from mcr.v1 import versions_pb2 as pb
 from mcr_node.core.state import queries
@@ -34,17 +30,20 @@ from mcr_node.ports_log import ReplicatedLog
 from mcr_node.services import errors
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.log_calls import LogCalls
+from mcr_node.services.messages import (
+    PAGE_BYTES_MAX,
+    PAGE_MAX,
+    durability_of,
+    fitting,
+    limit_of,
+    version_message,
+)
 
-PAGE_MAX = 1000
-# A page ends early before it would not fit into a message; its first item always does.
-PAGE_BYTES_MAX = 2 * MIB
 EVENTS_MAX = 256
 # In one call; as many as a page may have.
 REPORTS_MAX = 1000
 # How long a watcher hears nothing at most: half of what a client takes for a dead connection.
 WATCH_SILENCE_S = 5.0
-
-Item = TypeVar("Item", bound=Message)
 
 
 class VersionsService(LogCalls):
@@ -64,7 +63,9 @@ class VersionsService(LogCalls):
             )
         manifest = ChunkId(request.manifest)
         # Sealed before visible: what the manifest names is looked for here, not believed.
-        content = await self._chunks.seal(manifest, durability=_durability(request))
+        content = await self._chunks.seal(
+            manifest, durability=durability_of(request.durability) if request.HasField("durability") else None
+        )
         accepted = await self._propose(
             CommitVersion(
                 **self._envelope(request.header),
@@ -208,7 +209,7 @@ class VersionsService(LogCalls):
     async def _made(self, model: str, accepted: Accepted) -> pb.Version:
         result = accepted.result
         assert isinstance(result, VersionResult)
-        return await self._read(lambda view: _version(view, model, result.number))
+        return await self._read(lambda view: version_message(view, model, result.number))
 
     # ---- reads ----
 
@@ -218,7 +219,7 @@ class VersionsService(LogCalls):
 
         def read(view: View) -> pb.Version:
             number = queries.resolve(view, reference)
-            return _version(view, reference.model, number)
+            return version_message(view, reference.model, number)
 
         index = await self._fresh(request.read)
         return pb.GetVersionResponse(
@@ -227,7 +228,7 @@ class VersionsService(LogCalls):
 
     async def list_versions(self, request: pb.ListVersionsRequest) -> pb.ListVersionsResponse:
         """List versions, newest first."""
-        limit = _limit(request.limit)
+        limit = limit_of(request.limit)
         before = request.before or None
         if request.ancestry:
             reference = parse_reference(request.reference)
@@ -240,7 +241,7 @@ class VersionsService(LogCalls):
                 versions = queries.list_ancestry(view, reference.model, start, before=before, limit=limit)
             else:
                 versions = queries.list_versions(view, reference.model, before=before, limit=limit)
-            return _fitting(_wire.version_to_wire(version) for version in versions)
+            return fitting(_wire.version_to_wire(version) for version in versions)
 
         index = await self._fresh(request.read)
         return pb.ListVersionsResponse(
@@ -249,7 +250,7 @@ class VersionsService(LogCalls):
 
     async def list_models(self, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
         """List models by name."""
-        limit = _limit(request.limit)
+        limit = limit_of(request.limit)
         index = await self._fresh(request.read)
         summaries = await self._read(lambda view: queries.list_models(view, after=request.after, limit=limit))
         return pb.ListModelsResponse(
@@ -262,18 +263,18 @@ class VersionsService(LogCalls):
         """List refs of one kind."""
         kind, model = _kind(request.kind), check_model(request.model)
         index = await self._fresh(request.read)
-        limit = _limit(request.limit or PAGE_MAX)
+        limit = limit_of(request.limit or PAGE_MAX)
         refs = await self._read(
             lambda view: queries.list_refs(view, model, kind, after=request.after, limit=limit)
         )
-        page = _fitting(_wire.ref_to_wire(ref) for ref in refs)
+        page = fitting(_wire.ref_to_wire(ref) for ref in refs)
         more = len(page) < len(refs) or len(refs) == limit
         return pb.ListRefsResponse(refs=page, log_index=index, more=more, age_max_ms=self._age(request.read))
 
     async def list_ref_moves(self, request: pb.ListRefMovesRequest) -> pb.ListRefMovesResponse:
         """List the history of one ref."""
         kind, model, name = _kind(request.kind), check_model(request.model), request.name
-        limit = _limit(request.limit)
+        limit = limit_of(request.limit)
         index = await self._fresh(request.read)
         if request.HasField("at_ms"):
             move = await self._read(lambda view: queries.ref_at(view, model, kind, name, request.at_ms))
@@ -286,20 +287,20 @@ class VersionsService(LogCalls):
                 )
             )
         return pb.ListRefMovesResponse(
-            moves=_fitting(_wire.move_to_wire(move) for move in moves),
+            moves=fitting(_wire.move_to_wire(move) for move in moves),
             log_index=index,
             age_max_ms=self._age(request.read),
         )
 
     async def list_metric_reports(self, request: pb.ListMetricReportsRequest) -> pb.ListMetricReportsResponse:
         """List metric reports of a version."""
-        model, limit = check_model(request.model), _limit(request.limit)
+        model, limit = check_model(request.model), limit_of(request.limit)
         index = await self._fresh(request.read)
         reports = await self._read(
             lambda view: queries.metric_reports(view, model, request.number, limit=limit)
         )
         return pb.ListMetricReportsResponse(
-            reports=_fitting(_wire.report_to_wire(report) for report in reports),
+            reports=fitting(_wire.report_to_wire(report) for report in reports),
             log_index=index,
             age_max_ms=self._age(request.read),
         )
@@ -348,27 +349,6 @@ class VersionsService(LogCalls):
         return await self._read(read)
 
 
-def _fitting(items: Iterable[Item]) -> list[Item]:
-    """Return as many items as fit into one message, the first one in any case; a next page has the rest."""
-    found: list[Item] = []
-    length_bytes = 0
-    for item in items:
-        length_bytes += item.ByteSize()
-        if found and length_bytes > PAGE_BYTES_MAX:
-            break
-        found.append(item)
-    return found
-
-
-def _version(view: View, model: str, number: int) -> pb.Version:
-    """Return a version as a message, its record as it is stored: whoever gets it computes its id again."""
-    return pb.Version(
-        record=queries.get_record(view, model, number),
-        refs=queries.refs_at(view, model, number),
-        metrics=_wire.metrics_to_wire(queries.metrics_of(view, model, number)),
-    )
-
-
 def _target(request: pb.RollbackBranchRequest | pb.RollbackChannelRequest) -> Target:
     match request.target:
         case pb.ROLLBACK_TARGET_PREVIOUS:
@@ -377,24 +357,6 @@ def _target(request: pb.RollbackBranchRequest | pb.RollbackChannelRequest) -> Ta
             return LastGoodTarget()
         case _:
             return NumberTarget(request.to)
-
-
-def _durability(request: pb.CommitVersionRequest) -> Durability | None:
-    if not request.HasField("durability"):
-        return None
-    copies, sites = request.durability.copies_min, request.durability.sites_min
-    if not 0 < sites <= copies <= COPIES_MAX:
-        raise InvalidArgumentError(
-            "durability",
-            f"{copies} copies in {sites} sites: not 1 to {COPIES_MAX}, or more sites than copies",
-        )
-    return Durability(copies, sites)
-
-
-def _limit(limit: int) -> int:
-    if not 0 < limit <= PAGE_MAX:
-        raise InvalidArgumentError("limit", f"{limit} is not between 1 and {PAGE_MAX}")
-    return limit
 
 
 def _kind(kind: "pb.RefKind.ValueType") -> RefKind:

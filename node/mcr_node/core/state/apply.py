@@ -21,6 +21,7 @@ from mcr_node.core.state import (
     receipts,
     refs,
     requests,
+    sessions,
     trash_apply,
     versions,
 )
@@ -45,6 +46,7 @@ from mcr_node.core.state.outcomes import DigestResult, Result
 from mcr_node.core.state.outcomes import Outcome as Outcome
 from mcr_node.core.state.outcomes import Rejected as Rejected
 from mcr_node.core.state.records import StateRow, read
+from mcr_node.core.state.session_commands import AbortSession, BeginSession, PutPart, SealSession
 from mcr_node.core.state.step import Step
 from mcr_node.core.state.view import Overlay, View
 
@@ -115,5 +117,7 @@ def _carry_out(step: Step, command: Change) -> Result:
             return receipts.acknowledge(step, command)
         case TrashCommand():
             return trash_apply.carry_out(step, command)
+        case BeginSession() | PutPart() | SealSession() | AbortSession():
+            return sessions.carry_out(step, command)
         case other:
             assert_never(other)

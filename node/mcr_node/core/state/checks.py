@@ -21,7 +21,7 @@ from mcr.model import (
     ParameterValue,
 )
 from mcr.references import check_model, check_name
-from mcr_node.core.state import protection, receipts, trash_checks
+from mcr_node.core.state import protection, receipts, session_checks, trash_checks
 from mcr_node.core.state.commands import (
     Acknowledge,
     Change,
@@ -40,6 +40,13 @@ from mcr_node.core.state.commands import (
     RollbackChannel,
     Target,
     TrashCommand,
+)
+from mcr_node.core.state.session_commands import (
+    AbortSession,
+    BeginSession,
+    PutPart,
+    SealSession,
+    SessionCommand,
 )
 from mcr_node.core.state.texts import (
     AT_MS_MAX,
@@ -112,8 +119,16 @@ def _check_content(command: Change) -> None:
             raise AssertionError("checked apart")
         case Acknowledge():
             receipts.check(command)
+        case BeginSession() | PutPart() | SealSession() | AbortSession():
+            _check_session(command)
         case other:
             assert_never(other)
+
+
+def _check_session(command: SessionCommand) -> None:
+    session_checks.check(command)
+    if isinstance(command, BeginSession):
+        _check_parameters(command.parameters)
 
 
 def _check_envelope(command: Envelope) -> None:

@@ -13,7 +13,7 @@ from mcr import canonical
 from mcr.canonical import CanonicalError
 from mcr.errors import CorruptStoreError, StoreFormatError
 from mcr.model import ChunkId, LogIndex, ParameterValue, RequestId
-from mcr_node.core.state import checks, trash_codec, watching_codec
+from mcr_node.core.state import checks, session_codec, trash_codec, watching_codec
 from mcr_node.core.state.commands import (
     Acknowledge,
     CheckDigest,
@@ -32,6 +32,13 @@ from mcr_node.core.state.commands import (
     RollbackChannel,
     Target,
     TrashCommand,
+)
+from mcr_node.core.state.session_commands import (
+    AbortSession,
+    BeginSession,
+    PutPart,
+    SealSession,
+    SessionCommand,
 )
 from mcr_node.format.v1 import command_pb2 as pb
 
@@ -99,15 +106,24 @@ def encode(command: Command) -> bytes:
                     allow_non_finite=command.allow_non_finite,
                 )
             )
-        case Acknowledge():
-            message.acknowledge.CopyFrom(watching_codec.acknowledge_to_wire(command))
         case CheckDigest(index=index, digest=digest):
             message.check_digest.CopyFrom(pb.CheckDigest(index=index, digest=digest))
+        case other:
+            _area_to_wire(other, message)
+    return message.SerializeToString()
+
+
+def _area_to_wire(command: Acknowledge | TrashCommand | SessionCommand, message: pb.Command) -> None:
+    """Set the content of a command whose area has a codec of its own."""
+    match command:
+        case Acknowledge():
+            message.acknowledge.CopyFrom(watching_codec.acknowledge_to_wire(command))
         case TrashCommand():
             trash_codec.to_wire(command, message)
+        case BeginSession() | PutPart() | SealSession() | AbortSession():
+            session_codec.to_wire(command, message)
         case other:
             assert_never(other)
-    return message.SerializeToString()
 
 
 def _commit_to_wire(command: CommitVersion) -> pb.CommitVersion:
@@ -194,6 +210,8 @@ def decode(data: bytes) -> Command:
             )
         case "acknowledge":
             return watching_codec.acknowledge_from_wire(message)
+        case "begin_session" | "put_part" | "seal_session" | "abort_session":
+            return session_codec.from_wire(message, _mapping_from_wire)
         case "check_digest":
             found = message.check_digest
             return CheckDigest(

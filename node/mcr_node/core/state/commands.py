@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mcr.model import ChunkId, LogIndex, Parameters, ParameterValue
 from mcr_node.core.state.envelope import Envelope as Envelope
+from mcr_node.core.state.session_commands import SessionCommand
 from mcr_node.core.state.trash_commands import TrashCommand as TrashCommand
 
 
@@ -209,5 +210,6 @@ Change = (
     | ReportMetrics
     | Acknowledge
     | TrashCommand
+    | SessionCommand
 )
 Command = Change | CheckDigest

@@ -25,6 +25,7 @@
     w       index                                EventRow          move of a ref, the newest of all models
 
 `B` and `C`, what is loaded where, are laid out in `receipt_keys`.
+Sessions have families S and T; their layout stands in `session_rows`.
 
 A value is a row of `records`, but for the two that are plain bytes.
 

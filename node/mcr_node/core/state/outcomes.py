@@ -64,6 +64,22 @@ class ReceiptResult:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionResult:
+    """An upload session after a command.
+
+    Attributes:
+        serial: log index of its beginning.
+        generation: how many parts it has.
+        already: it was so before, nothing changed.
+    """
+
+    session: str
+    serial: int
+    generation: int
+    already: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class DigestResult:
     """A digest was noted for comparison; nothing changed, so no retry ever asks for this."""
 
@@ -100,7 +116,16 @@ class RoundResult:
     round: int
 
 
-Result = VersionResult | RefResult | ReportResult | ReceiptResult | DeletedResult | CountResult | RoundResult
+Result = (
+    VersionResult
+    | RefResult
+    | ReportResult
+    | ReceiptResult
+    | DeletedResult
+    | CountResult
+    | RoundResult
+    | SessionResult
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +183,14 @@ def pack_result(result: Result) -> dict[str, CanonicalValue]:
             return {"more": result.more, "type": "count", "count": result.count}
         case RoundResult():
             return {"type": "round", "round": result.round}
+        case SessionResult(session, serial, generation, already):
+            return {
+                "type": "session",
+                "serial": serial,
+                "already": already,
+                "session": session,
+                "generation": generation,
+            }
 
 
 def unpack_result(packed: Mapping[str, CanonicalValue]) -> Result:
@@ -190,6 +223,13 @@ def unpack_result(packed: Mapping[str, CanonicalValue]) -> Result:
                 return CountResult(cast("int", values["count"]), values["more"] is True)
             case "round":
                 return RoundResult(cast("int", values["round"]))
+            case "session":
+                return SessionResult(
+                    cast("str", values["session"]),
+                    cast("int", values["serial"]),
+                    cast("int", values["generation"]),
+                    values["already"] is True,
+                )
             case other:
                 raise CorruptStoreError(PLACE, f"a remembered result is of type {other!r}")
     except (KeyError, TypeError, ValueError) as error:

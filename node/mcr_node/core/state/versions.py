@@ -47,7 +47,7 @@ def commit(step: Step, command: CommitVersion) -> VersionResult:
     branch = RefName(model, RefKind.BRANCH, command.branch)
     head = read(overlay, keys.ref(branch), RefRow)
     if command.expected_head is not None:
-        _check_head(branch, command.expected_head, head)
+        check_head(branch, command.expected_head, head)
     collecting.check_round(overlay, command.gc_round)
     parent = command.parent
     if parent is None:
@@ -78,7 +78,12 @@ def commit(step: Step, command: CommitVersion) -> VersionResult:
     return result
 
 
-def _check_head(branch: RefName, expected: int, head: RefRow | None) -> None:
+def check_head(branch: RefName, expected: int, head: RefRow | None) -> None:
+    """Check that a branch is where a caller expects it.
+
+    Raises:
+        HeadMovedError: it is not.
+    """
     actual = 0 if head is None else head.number
     if actual != expected:
         said = [f"v{number}" if number else "none" for number in (expected, actual)]

@@ -23,41 +23,42 @@ _sym_db = _symbol_database.Default()
 
 
 from mcr_node.format.v1 import trash_pb2 as mcr__node_dot_format_dot_v1_dot_trash__pb2
+from mcr_node.format.v1 import session_commands_pb2 as mcr__node_dot_format_dot_v1_dot_session__commands__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mcr_node/format/v1/command.proto\x12\x12mcr_node.format.v1\x1a\x1emcr_node/format/v1/trash.proto\"\xae\n\n\x07\x43ommand\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\r\n\x05\x61t_ms\x18\x04 \x01(\x03\x12;\n\x0e\x63ommit_version\x18\n \x01(\x0b\x32!.mcr_node.format.v1.CommitVersionH\x00\x12=\n\x0frollback_branch\x18\x0b \x01(\x0b\x32\".mcr_node.format.v1.RollbackBranchH\x00\x12\x39\n\rcreate_branch\x18\x0c \x01(\x0b\x32 .mcr_node.format.v1.CreateBranchH\x00\x12\x39\n\rdelete_branch\x18\r \x01(\x0b\x32 .mcr_node.format.v1.DeleteBranchH\x00\x12\x33\n\ncreate_tag\x18\x0e \x01(\x0b\x32\x1d.mcr_node.format.v1.CreateTagH\x00\x12\x37\n\x0cmove_channel\x18\x0f \x01(\x0b\x32\x1f.mcr_node.format.v1.MoveChannelH\x00\x12?\n\x10rollback_channel\x18\x10 \x01(\x0b\x32#.mcr_node.format.v1.RollbackChannelH\x00\x12=\n\x0fprotect_channel\x18\x11 \x01(\x0b\x32\".mcr_node.format.v1.ProtectChannelH\x00\x12;\n\x0ereport_metrics\x18\x12 \x01(\x0b\x32!.mcr_node.format.v1.ReportMetricsH\x00\x12\x37\n\x0c\x63heck_digest\x18\x13 \x01(\x0b\x32\x1f.mcr_node.format.v1.CheckDigestH\x00\x12\x36\n\x0b\x61\x63knowledge\x18\x32 \x01(\x0b\x32\x1f.mcr_node.format.v1.AcknowledgeH\x00\x12=\n\x0f\x64\x65lete_versions\x18\x14 \x01(\x0b\x32\".mcr_node.format.v1.DeleteVersionsH\x00\x12\x35\n\x0b\x64\x65lete_name\x18\x15 \x01(\x0b\x32\x1e.mcr_node.format.v1.DeleteNameH\x00\x12\x37\n\x0c\x64\x65lete_model\x18\x16 \x01(\x0b\x32\x1f.mcr_node.format.v1.DeleteModelH\x00\x12?\n\x10restore_versions\x18\x17 \x01(\x0b\x32#.mcr_node.format.v1.RestoreVersionsH\x00\x12\x35\n\x0b\x65mpty_trash\x18\x18 \x01(\x0b\x32\x1e.mcr_node.format.v1.EmptyTrashH\x00\x12\x35\n\x0bpin_version\x18\x19 \x01(\x0b\x32\x1e.mcr_node.format.v1.PinVersionH\x00\x12\x39\n\runpin_version\x18\x1a \x01(\x0b\x32 .mcr_node.format.v1.UnpinVersionH\x00\x12\x37\n\x0cmark_garbage\x18\x1b \x01(\x0b\x32\x1f.mcr_node.format.v1.MarkGarbageH\x00\x12\x35\n\x0bhold_upload\x18\x1c \x01(\x0b\x32\x1e.mcr_node.format.v1.HoldUploadH\x00\x12;\n\x0erelease_upload\x18\x1d \x01(\x0b\x32!.mcr_node.format.v1.ReleaseUploadH\x00\x42\t\n\x07\x63ontent\"%\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"M\n\x06Target\x12\x12\n\x08previous\x18\x01 \x01(\x08H\x00\x12\x13\n\tlast_good\x18\x02 \x01(\x08H\x00\x12\x10\n\x06number\x18\x03 \x01(\x04H\x00\x42\x08\n\x06target\"\xef\x02\n\rCommitVersion\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x02 \x01(\t\x12\x1a\n\rexpected_head\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x06parent\x18\x04 \x01(\x04H\x01\x88\x01\x01\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x12\n\nparameters\x18\x06 \x01(\x0c\x12\x10\n\x08manifest\x18\x07 \x01(\x0c\x12\x13\n\x0b\x62ytes_total\x18\x08 \x01(\x04\x12\x12\n\nfile_count\x18\t \x01(\x04\x12\x13\n\x0b\x63hunk_count\x18\n \x01(\x04\x12+\n\x07metrics\x18\x0b \x03(\x0b\x32\x1a.mcr_node.format.v1.Metric\x12\x18\n\x10\x61llow_non_finite\x18\x0c \x01(\x08\x12\x15\n\x08gc_round\x18\r \x01(\x04H\x02\x88\x01\x01\x12\r\n\x05lease\x18\x0e \x01(\x0c\x42\x10\n\x0e_expected_headB\t\n\x07_parentB\x0b\n\t_gc_round\"\x80\x01\n\x0eRollbackBranch\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x02 \x01(\t\x12*\n\x06target\x18\x03 \x01(\x0b\x32\x1a.mcr_node.format.v1.Target\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\";\n\x0c\x43reateBranch\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\";\n\x0c\x44\x65leteBranch\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"8\n\tCreateTag\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\"\x87\x01\n\x0bMoveChannel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12 \n\x13\x65xpected_generation\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x05 \x01(\tB\x16\n\x14_expected_generation\"m\n\x0fRollbackChannel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12*\n\x06target\x18\x03 \x01(\x0b\x32\x1a.mcr_node.format.v1.Target\x12\x0e\n\x06reason\x18\x04 \x01(\t\"D\n\x0eProtectChannel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x12\n\nprotection\x18\x03 \x01(\x0c\"\x86\x01\n\rReportMetrics\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12+\n\x07metrics\x18\x03 \x03(\x0b\x32\x1a.mcr_node.format.v1.Metric\x12\x0f\n\x07\x63hannel\x18\x04 \x01(\t\x12\x18\n\x10\x61llow_non_finite\x18\x05 \x01(\x08\",\n\x0b\x43heckDigest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\"\x80\x01\n\x0b\x41\x63knowledge\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x10\n\x08\x63onsumer\x18\x05 \x01(\t\x12\x0c\n\x04rank\x18\x06 \x01(\x04\x12\r\n\x05state\x18\x07 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mcr_node/format/v1/command.proto\x12\x12mcr_node.format.v1\x1a\x1emcr_node/format/v1/trash.proto\x1a)mcr_node/format/v1/session_commands.proto\"\x8e\x0c\n\x07\x43ommand\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\r\n\x05\x61t_ms\x18\x04 \x01(\x03\x12;\n\x0e\x63ommit_version\x18\n \x01(\x0b\x32!.mcr_node.format.v1.CommitVersionH\x00\x12=\n\x0frollback_branch\x18\x0b \x01(\x0b\x32\".mcr_node.format.v1.RollbackBranchH\x00\x12\x39\n\rcreate_branch\x18\x0c \x01(\x0b\x32 .mcr_node.format.v1.CreateBranchH\x00\x12\x39\n\rdelete_branch\x18\r \x01(\x0b\x32 .mcr_node.format.v1.DeleteBranchH\x00\x12\x33\n\ncreate_tag\x18\x0e \x01(\x0b\x32\x1d.mcr_node.format.v1.CreateTagH\x00\x12\x37\n\x0cmove_channel\x18\x0f \x01(\x0b\x32\x1f.mcr_node.format.v1.MoveChannelH\x00\x12?\n\x10rollback_channel\x18\x10 \x01(\x0b\x32#.mcr_node.format.v1.RollbackChannelH\x00\x12=\n\x0fprotect_channel\x18\x11 \x01(\x0b\x32\".mcr_node.format.v1.ProtectChannelH\x00\x12;\n\x0ereport_metrics\x18\x12 \x01(\x0b\x32!.mcr_node.format.v1.ReportMetricsH\x00\x12\x37\n\x0c\x63heck_digest\x18\x13 \x01(\x0b\x32\x1f.mcr_node.format.v1.CheckDigestH\x00\x12\x36\n\x0b\x61\x63knowledge\x18\x32 \x01(\x0b\x32\x1f.mcr_node.format.v1.AcknowledgeH\x00\x12=\n\x0f\x64\x65lete_versions\x18\x14 \x01(\x0b\x32\".mcr_node.format.v1.DeleteVersionsH\x00\x12\x35\n\x0b\x64\x65lete_name\x18\x15 \x01(\x0b\x32\x1e.mcr_node.format.v1.DeleteNameH\x00\x12\x37\n\x0c\x64\x65lete_model\x18\x16 \x01(\x0b\x32\x1f.mcr_node.format.v1.DeleteModelH\x00\x12?\n\x10restore_versions\x18\x17 \x01(\x0b\x32#.mcr_node.format.v1.RestoreVersionsH\x00\x12\x35\n\x0b\x65mpty_trash\x18\x18 \x01(\x0b\x32\x1e.mcr_node.format.v1.EmptyTrashH\x00\x12\x35\n\x0bpin_version\x18\x19 \x01(\x0b\x32\x1e.mcr_node.format.v1.PinVersionH\x00\x12\x39\n\runpin_version\x18\x1a \x01(\x0b\x32 .mcr_node.format.v1.UnpinVersionH\x00\x12\x37\n\x0cmark_garbage\x18\x1b \x01(\x0b\x32\x1f.mcr_node.format.v1.MarkGarbageH\x00\x12\x35\n\x0bhold_upload\x18\x1c \x01(\x0b\x32\x1e.mcr_node.format.v1.HoldUploadH\x00\x12;\n\x0erelease_upload\x18\x1d \x01(\x0b\x32!.mcr_node.format.v1.ReleaseUploadH\x00\x12\x39\n\rbegin_session\x18( \x01(\x0b\x32 .mcr_node.format.v1.BeginSessionH\x00\x12/\n\x08put_part\x18) \x01(\x0b\x32\x1b.mcr_node.format.v1.PutPartH\x00\x12\x37\n\x0cseal_session\x18* \x01(\x0b\x32\x1f.mcr_node.format.v1.SealSessionH\x00\x12\x39\n\rabort_session\x18+ \x01(\x0b\x32 .mcr_node.format.v1.AbortSessionH\x00\x42\t\n\x07\x63ontent\"%\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"M\n\x06Target\x12\x12\n\x08previous\x18\x01 \x01(\x08H\x00\x12\x13\n\tlast_good\x18\x02 \x01(\x08H\x00\x12\x10\n\x06number\x18\x03 \x01(\x04H\x00\x42\x08\n\x06target\"\xef\x02\n\rCommitVersion\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x02 \x01(\t\x12\x1a\n\rexpected_head\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x06parent\x18\x04 \x01(\x04H\x01\x88\x01\x01\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x12\n\nparameters\x18\x06 \x01(\x0c\x12\x10\n\x08manifest\x18\x07 \x01(\x0c\x12\x13\n\x0b\x62ytes_total\x18\x08 \x01(\x04\x12\x12\n\nfile_count\x18\t \x01(\x04\x12\x13\n\x0b\x63hunk_count\x18\n \x01(\x04\x12+\n\x07metrics\x18\x0b \x03(\x0b\x32\x1a.mcr_node.format.v1.Metric\x12\x18\n\x10\x61llow_non_finite\x18\x0c \x01(\x08\x12\x15\n\x08gc_round\x18\r \x01(\x04H\x02\x88\x01\x01\x12\r\n\x05lease\x18\x0e \x01(\x0c\x42\x10\n\x0e_expected_headB\t\n\x07_parentB\x0b\n\t_gc_round\"\x80\x01\n\x0eRollbackBranch\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x02 \x01(\t\x12*\n\x06target\x18\x03 \x01(\x0b\x32\x1a.mcr_node.format.v1.Target\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\";\n\x0c\x43reateBranch\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\";\n\x0c\x44\x65leteBranch\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"8\n\tCreateTag\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\"\x87\x01\n\x0bMoveChannel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12 \n\x13\x65xpected_generation\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x05 \x01(\tB\x16\n\x14_expected_generation\"m\n\x0fRollbackChannel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12*\n\x06target\x18\x03 \x01(\x0b\x32\x1a.mcr_node.format.v1.Target\x12\x0e\n\x06reason\x18\x04 \x01(\t\"D\n\x0eProtectChannel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x12\n\nprotection\x18\x03 \x01(\x0c\"\x86\x01\n\rReportMetrics\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12+\n\x07metrics\x18\x03 \x03(\x0b\x32\x1a.mcr_node.format.v1.Metric\x12\x0f\n\x07\x63hannel\x18\x04 \x01(\t\x12\x18\n\x10\x61llow_non_finite\x18\x05 \x01(\x08\",\n\x0b\x43heckDigest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\"\x80\x01\n\x0b\x41\x63knowledge\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x10\n\x08\x63onsumer\x18\x05 \x01(\t\x12\x0c\n\x04rank\x18\x06 \x01(\x04\x12\r\n\x05state\x18\x07 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mcr_node.format.v1.command_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COMMAND']._serialized_start=89
-  _globals['_COMMAND']._serialized_end=1415
-  _globals['_METRIC']._serialized_start=1417
-  _globals['_METRIC']._serialized_end=1454
-  _globals['_TARGET']._serialized_start=1456
-  _globals['_TARGET']._serialized_end=1533
-  _globals['_COMMITVERSION']._serialized_start=1536
-  _globals['_COMMITVERSION']._serialized_end=1903
-  _globals['_ROLLBACKBRANCH']._serialized_start=1906
-  _globals['_ROLLBACKBRANCH']._serialized_end=2034
-  _globals['_CREATEBRANCH']._serialized_start=2036
-  _globals['_CREATEBRANCH']._serialized_end=2095
-  _globals['_DELETEBRANCH']._serialized_start=2097
-  _globals['_DELETEBRANCH']._serialized_end=2156
-  _globals['_CREATETAG']._serialized_start=2158
-  _globals['_CREATETAG']._serialized_end=2214
-  _globals['_MOVECHANNEL']._serialized_start=2217
-  _globals['_MOVECHANNEL']._serialized_end=2352
-  _globals['_ROLLBACKCHANNEL']._serialized_start=2354
-  _globals['_ROLLBACKCHANNEL']._serialized_end=2463
-  _globals['_PROTECTCHANNEL']._serialized_start=2465
-  _globals['_PROTECTCHANNEL']._serialized_end=2533
-  _globals['_REPORTMETRICS']._serialized_start=2536
-  _globals['_REPORTMETRICS']._serialized_end=2670
-  _globals['_CHECKDIGEST']._serialized_start=2672
-  _globals['_CHECKDIGEST']._serialized_end=2716
-  _globals['_ACKNOWLEDGE']._serialized_start=2719
-  _globals['_ACKNOWLEDGE']._serialized_end=2847
+  _globals['_COMMAND']._serialized_start=132
+  _globals['_COMMAND']._serialized_end=1682
+  _globals['_METRIC']._serialized_start=1684
+  _globals['_METRIC']._serialized_end=1721
+  _globals['_TARGET']._serialized_start=1723
+  _globals['_TARGET']._serialized_end=1800
+  _globals['_COMMITVERSION']._serialized_start=1803
+  _globals['_COMMITVERSION']._serialized_end=2170
+  _globals['_ROLLBACKBRANCH']._serialized_start=2173
+  _globals['_ROLLBACKBRANCH']._serialized_end=2301
+  _globals['_CREATEBRANCH']._serialized_start=2303
+  _globals['_CREATEBRANCH']._serialized_end=2362
+  _globals['_DELETEBRANCH']._serialized_start=2364
+  _globals['_DELETEBRANCH']._serialized_end=2423
+  _globals['_CREATETAG']._serialized_start=2425
+  _globals['_CREATETAG']._serialized_end=2481
+  _globals['_MOVECHANNEL']._serialized_start=2484
+  _globals['_MOVECHANNEL']._serialized_end=2619
+  _globals['_ROLLBACKCHANNEL']._serialized_start=2621
+  _globals['_ROLLBACKCHANNEL']._serialized_end=2730
+  _globals['_PROTECTCHANNEL']._serialized_start=2732
+  _globals['_PROTECTCHANNEL']._serialized_end=2800
+  _globals['_REPORTMETRICS']._serialized_start=2803
+  _globals['_REPORTMETRICS']._serialized_end=2937
+  _globals['_CHECKDIGEST']._serialized_start=2939
+  _globals['_CHECKDIGEST']._serialized_end=2983
+  _globals['_ACKNOWLEDGE']._serialized_start=2986
+  _globals['_ACKNOWLEDGE']._serialized_end=3114
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
+import mcr_node.format.v1.session_commands_pb2
 import mcr_node.format.v1.trash_pb2
 import typing
 
@@ -49,6 +50,10 @@ class Command(google.protobuf.message.Message):
     MARK_GARBAGE_FIELD_NUMBER: builtins.int
     HOLD_UPLOAD_FIELD_NUMBER: builtins.int
     RELEASE_UPLOAD_FIELD_NUMBER: builtins.int
+    BEGIN_SESSION_FIELD_NUMBER: builtins.int
+    PUT_PART_FIELD_NUMBER: builtins.int
+    SEAL_SESSION_FIELD_NUMBER: builtins.int
+    ABORT_SESSION_FIELD_NUMBER: builtins.int
     format: builtins.int
     """Format of the command, 1. A greater number was written by a newer release."""
     request_id: builtins.bytes
@@ -141,6 +146,22 @@ class Command(google.protobuf.message.Message):
     def release_upload(self) -> mcr_node.format.v1.trash_pb2.ReleaseUpload:
         """See ReleaseUpload."""
 
+    @property
+    def begin_session(self) -> mcr_node.format.v1.session_commands_pb2.BeginSession:
+        """See BeginSession."""
+
+    @property
+    def put_part(self) -> mcr_node.format.v1.session_commands_pb2.PutPart:
+        """See PutPart."""
+
+    @property
+    def seal_session(self) -> mcr_node.format.v1.session_commands_pb2.SealSession:
+        """See SealSession."""
+
+    @property
+    def abort_session(self) -> mcr_node.format.v1.session_commands_pb2.AbortSession:
+        """See AbortSession."""
+
     def __init__(
         self,
         *,
@@ -169,10 +190,14 @@ class Command(google.protobuf.message.Message):
         mark_garbage: mcr_node.format.v1.trash_pb2.MarkGarbage | None = ...,
         hold_upload: mcr_node.format.v1.trash_pb2.HoldUpload | None = ...,
         release_upload: mcr_node.format.v1.trash_pb2.ReleaseUpload | None = ...,
+        begin_session: mcr_node.format.v1.session_commands_pb2.BeginSession | None = ...,
+        put_part: mcr_node.format.v1.session_commands_pb2.PutPart | None = ...,
+        seal_session: mcr_node.format.v1.session_commands_pb2.SealSession | None = ...,
+        abort_session: mcr_node.format.v1.session_commands_pb2.AbortSession | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["acknowledge", b"acknowledge", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_versions", b"delete_versions", "empty_trash", b"empty_trash", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "pin_version", b"pin_version", "protect_channel", b"protect_channel", "release_upload", b"release_upload", "report_metrics", b"report_metrics", "restore_versions", b"restore_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "unpin_version", b"unpin_version"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acknowledge", b"acknowledge", "at_ms", b"at_ms", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_versions", b"delete_versions", "empty_trash", b"empty_trash", "format", b"format", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "pin_version", b"pin_version", "principal", b"principal", "protect_channel", b"protect_channel", "release_upload", b"release_upload", "report_metrics", b"report_metrics", "request_id", b"request_id", "restore_versions", b"restore_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "unpin_version", b"unpin_version"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["commit_version", "rollback_branch", "create_branch", "delete_branch", "create_tag", "move_channel", "rollback_channel", "protect_channel", "report_metrics", "check_digest", "acknowledge", "delete_versions", "delete_name", "delete_model", "restore_versions", "empty_trash", "pin_version", "unpin_version", "mark_garbage", "hold_upload", "release_upload"] | None: ...
+    def HasField(self, field_name: typing.Literal["abort_session", b"abort_session", "acknowledge", b"acknowledge", "begin_session", b"begin_session", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_versions", b"delete_versions", "empty_trash", b"empty_trash", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "pin_version", b"pin_version", "protect_channel", b"protect_channel", "put_part", b"put_part", "release_upload", b"release_upload", "report_metrics", b"report_metrics", "restore_versions", b"restore_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "seal_session", b"seal_session", "unpin_version", b"unpin_version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["abort_session", b"abort_session", "acknowledge", b"acknowledge", "at_ms", b"at_ms", "begin_session", b"begin_session", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_versions", b"delete_versions", "empty_trash", b"empty_trash", "format", b"format", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "pin_version", b"pin_version", "principal", b"principal", "protect_channel", b"protect_channel", "put_part", b"put_part", "release_upload", b"release_upload", "report_metrics", b"report_metrics", "request_id", b"request_id", "restore_versions", b"restore_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "seal_session", b"seal_session", "unpin_version", b"unpin_version"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["commit_version", "rollback_branch", "create_branch", "delete_branch", "create_tag", "move_channel", "rollback_channel", "protect_channel", "report_metrics", "check_digest", "acknowledge", "delete_versions", "delete_name", "delete_model", "restore_versions", "empty_trash", "pin_version", "unpin_version", "mark_garbage", "hold_upload", "release_upload", "begin_session", "put_part", "seal_session", "abort_session"] | None: ...
 
 global___Command = Command
 

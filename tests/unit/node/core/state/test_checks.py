@@ -31,7 +31,9 @@ from mcr_node.core.state.commands import (
 )
 from mcr_node.core.state.keys import NUMBER_MAX
 from mcr_node.core.state.outcomes import VersionResult
+from mcr_node.core.state.session_commands import AbortSession, BeginSession, PutPart, SealSession
 from mcr_node.core.state.texts import AT_MS_MAX, PRINCIPAL_CHARACTERS_MAX, REASON_CHARACTERS_MAX
+from tests.support import session_commands
 from tests.support.state_world import StateWorld
 
 
@@ -46,6 +48,10 @@ def every_command(world: StateWorld) -> list[Change]:
         world.roll_back_channel(),
         world.protect({}),
         world.report(1, {"loss": 1}),
+        session_commands.begin(world),
+        session_commands.put(world, "rank0"),
+        session_commands.seal(world, 1),
+        session_commands.abort(world),
     ]
 
 
@@ -80,6 +86,8 @@ def test_every_command_is_refused_with_a_bad_name() -> None:
                 bad = replace(command, channel="")
             case ReportMetrics():
                 bad = replace(command, channel="\x00")
+            case BeginSession() | PutPart() | SealSession() | AbortSession():
+                bad = replace(command, session=".")
             case _:
                 raise AssertionError(command)
         assert world.reject(bad)[0] == "invalid_name"
