@@ -38,6 +38,15 @@ from mcr_node.runtime.applying import Applier
 from mcr_node.runtime.identity import Self as Self
 from mcr_node.runtime.identity import Timing as Timing
 from mcr_node.runtime.later import Later
+from mcr_node.runtime.limits import (
+    APPENDS_PER_SYNC_MAX,
+    APPLIED_AT_ONCE_MAX,
+    GATHER_S,
+    LOG_ENTRIES_KEPT_MAX,
+    NEWS_S,
+    PROPOSALS_WAITING_MAX,
+    READ_TRIPS_MAX,
+)
 from mcr_node.runtime.log_writing import LogWriter
 from mcr_node.runtime.patience import Patience
 from mcr_node.runtime.raft_storage import open_replica
@@ -47,21 +56,6 @@ from mcr_node.runtime.shared_reads import SharedReads
 
 Result = TypeVar("Result")
 
-# Proposals that wait for the log. A caller beyond it waits in line, which slows it down as it should.
-PROPOSALS_WAITING_MAX = 4096
-# The log keeps this many applied entries, then is cut back to half: enough for a follower that was away for a
-# while to catch up by log, and bounded.
-LOG_ENTRIES_KEPT_MAX = 20_000
-# Appends made durable by one sync, at the most.
-APPENDS_PER_SYNC_MAX = 64
-# One more than one, so that a long list does not hold up every other read.
-READ_TRIPS_MAX = 2
-# How long a leader waits for the next entry to say along with it that the one before is committed. Others
-# apply as much later; who waits for them is not made to (see `Replica`).
-NEWS_S = 0.002
-# How long commands that come many at a time wait for each other, to share messages and syncs. A batch costs
-# as much as ten commands, and who is one of many waits several times as long anyway.
-GATHER_S = 0.010
 TASK_NAME = "mcr-runner"
 
 
@@ -436,6 +430,8 @@ class Runner:
     async def _apply_run(self, entries: Sequence[Entry]) -> list[Outcome | None]:
         if not entries:
             return []
+        if len(entries) <= APPLIED_AT_ONCE_MAX and not self._shelf.is_making:
+            return self._applier.apply(entries)
         return await run_blocking(self._state_executor, lambda: self._applier.apply(entries))
 
     async def _cut_log_back(self) -> None:

@@ -18,13 +18,18 @@ class SnapshotShelf:
         self._making: asyncio.Task[None] | None = None
         self._is_used = True
 
+    @property
+    def is_making(self) -> bool:
+        """Whether a snapshot is being made; the state cannot be written meanwhile."""
+        return self._making is not None and not self._making.done()
+
     def position(self) -> StatePosition | None:
         """Return what the snapshot is a snapshot of; None = there is none, and one is being made."""
         if self._snapshots is None:
             return None
         if self._source is not None and not self._is_used:
             return self._source.manifest.position
-        if self._making is None or self._making.done():
+        if not self.is_making:
             self._making = asyncio.ensure_future(self._make(self._snapshots))
         return None
 

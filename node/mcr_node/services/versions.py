@@ -40,6 +40,8 @@ from mcr_node.services.messages import (
 )
 
 EVENTS_MAX = 256
+# So many are read without leaving the event loop.
+EVENTS_AT_ONCE_MAX = 8
 # In one call; as many as a page may have.
 REPORTS_MAX = 1000
 # How long a watcher hears nothing at most: half of what a client takes for a dead connection.
@@ -83,7 +85,7 @@ class VersionsService(LogCalls):
                 allow_non_finite=request.allow_non_finite,
             )
         )
-        version = await self._made(request.model, accepted)
+        version = self._made(request.model, accepted)
         return pb.CommitVersionResponse(
             version=version, log_index=accepted.index, already_applied=accepted.already_applied
         )
@@ -99,7 +101,7 @@ class VersionsService(LogCalls):
                 reason=request.reason,
             )
         )
-        version = await self._made(request.model, accepted)
+        version = self._made(request.model, accepted)
         return pb.RollbackBranchResponse(version=version, log_index=accepted.index)
 
     async def create_ref(self, request: pb.CreateRefRequest) -> pb.CreateRefResponse:
@@ -206,10 +208,10 @@ class VersionsService(LogCalls):
                     raise outcome
         return response
 
-    async def _made(self, model: str, accepted: Accepted) -> pb.Version:
+    def _made(self, model: str, accepted: Accepted) -> pb.Version:
         result = accepted.result
         assert isinstance(result, VersionResult)
-        return await self._read(lambda view: version_message(view, model, result.number))
+        return self._look(lambda view: version_message(view, model, result.number))
 
     # ---- reads ----
 
@@ -223,7 +225,7 @@ class VersionsService(LogCalls):
 
         index = await self._fresh(request.read)
         return pb.GetVersionResponse(
-            version=await self._read(read), log_index=index, age_max_ms=self._age(request.read)
+            version=self._look(read), log_index=index, age_max_ms=self._age(request.read)
         )
 
     async def list_versions(self, request: pb.ListVersionsRequest) -> pb.ListVersionsResponse:
@@ -346,7 +348,8 @@ class VersionsService(LogCalls):
                 response.log_index = response.events[-1].log_index
             return response
 
-        return await self._read(read)
+        # One or two, mostly: whoever watches is told of each entry.
+        return self._look(read) if through - after <= EVENTS_AT_ONCE_MAX else await self._read(read)
 
 
 def _target(request: pb.RollbackBranchRequest | pb.RollbackChannelRequest) -> Target:
