@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mcr.aio import AsyncChannel, AsyncClient, AsyncModel
     from mcr.blocking_sessions import Session
     from mcr.client import Channel, Client, Model, connect
+    from mcr.keeping import Deleted, Pin, TrashItem
     from mcr.model import (
         ChunkId,
         ClusterStatus,
@@ -50,10 +51,12 @@ __all__ = [
     "Client",
     "ClusterStatus",
     "CommitResult",
+    "Deleted",
     "EntryKind",
     "Event",
     "FileEntry",
     "Model",
+    "Pin",
     "Receipt",
     "Ref",
     "RefKind",
@@ -62,6 +65,7 @@ __all__ = [
     "Serving",
     "Session",
     "Tensor",
+    "TrashItem",
     "Version",
     "VersionId",
     "VersionKind",
@@ -96,6 +100,7 @@ _HOMES = {
         "VersionId",
         "VersionKind",
     ),
+    "mcr.keeping": ("Deleted", "Pin", "TrashItem"),
     "mcr.serving": ("Receipt", "Served", "Serving"),
 }
 

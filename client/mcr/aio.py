@@ -44,6 +44,7 @@ from mcr.references import DEFAULT_BRANCH, check_model
 from mcr.reporting import write_header
 from mcr.scanning import scan
 from mcr.sessions import SessionCalls
+from mcr.trash import TrashCalls, TrashOfAll
 from mcr.upkeep import UpkeepCalls
 from mcr.v1 import admin_pb2 as admin
 from mcr.v1 import versions_pb2 as pb
@@ -95,7 +96,7 @@ def _principal() -> str:
     return f"local:{getpass.getuser()}"
 
 
-class AsyncClient(MembershipCalls, UpkeepCalls):
+class AsyncClient(MembershipCalls, UpkeepCalls, TrashOfAll):
     """A connection to a store. Make one with `connect`; close it, or use it as a context manager."""
 
     def __init__(self, connection: Connection) -> None:
@@ -181,7 +182,7 @@ class AsyncClient(MembershipCalls, UpkeepCalls):
         return await check_versions(self._connection.chunks, versions(), total, deep=deep, progress=progress)
 
 
-class AsyncModel(FollowCalls, SessionCalls):
+class AsyncModel(FollowCalls, SessionCalls, TrashCalls):
     """One model of a store. Reading methods are those of `mcr.reading.ModelReader`."""
 
     async def commit(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from mcr import aio
 from mcr._client_receipts import BlockingReceipts
+from mcr._client_trash import BlockingTrash, BlockingTrashOfAll
 from mcr._session_wire import SessionStatus
 from mcr.arrangement import DrainProgress
 from mcr.blocking_sessions import Session
@@ -86,7 +87,7 @@ async def _next(events: AsyncGenerator[Event]) -> Event | None:
     return await anext(events, None)
 
 
-class Client(BlockingLayout):
+class Client(BlockingLayout, BlockingTrashOfAll):
     """A connection to a store. Make one with `connect`; close it, or use it as a context manager."""
 
     def __init__(self, client: aio.AsyncClient, loop: LoopThread) -> None:
@@ -196,7 +197,7 @@ class TensorMap(Mapping[str, "NDArray[Any]"]):
         return len(self._names)
 
 
-class Model(BlockingReceipts):
+class Model(BlockingReceipts, BlockingTrash):
     """One model of a store."""
 
     def __init__(self, model: aio.AsyncModel, loop: LoopThread) -> None:

@@ -12,6 +12,7 @@ from mcr.v1 import admin_pb2 as admin
 from mcr.v1 import layout_pb2 as layout
 from mcr.v1 import receipts_pb2 as receipts
 from mcr.v1 import sessions_pb2 as sessions
+from mcr.v1 import trash_pb2 as trash
 from mcr.v1 import versions_pb2 as pb
 
 
@@ -158,6 +159,43 @@ class LayoutApi(Protocol):
         """Say how far a drain has come."""
 
 
+class TrashApi(Protocol):
+    """mcr.v1.TrashService; see protos/mcr/v1/trash.proto."""
+
+    async def delete_versions(self, request: trash.DeleteVersionsRequest) -> trash.DeleteVersionsResponse:
+        """Put versions into the trash."""
+
+    async def delete_name(self, request: trash.DeleteNameRequest) -> trash.DeleteNameResponse:
+        """Delete a branch, tag or channel."""
+
+    async def delete_model(self, request: trash.DeleteModelRequest) -> trash.DeleteModelResponse:
+        """Put a model into the trash."""
+
+    async def restore_versions(self, request: trash.RestoreVersionsRequest) -> trash.RestoreVersionsResponse:
+        """Take versions or a model out of the trash."""
+
+    async def empty_trash(self, request: trash.EmptyTrashRequest) -> trash.EmptyTrashResponse:
+        """Give up what is in the trash."""
+
+    async def list_trash(self, request: trash.ListTrashRequest) -> trash.ListTrashResponse:
+        """List what is in the trash."""
+
+    async def pin_version(self, request: trash.PinVersionRequest) -> trash.PinVersionResponse:
+        """Keep a version from being deleted."""
+
+    async def unpin_version(self, request: trash.UnpinVersionRequest) -> trash.UnpinVersionResponse:
+        """Take a pin away."""
+
+    async def list_pins(self, request: trash.ListPinsRequest) -> trash.ListPinsResponse:
+        """List the pins of a model."""
+
+    async def hold_upload(self, request: trash.HoldUploadRequest) -> trash.HoldUploadResponse:
+        """Take or renew the lease of an upload."""
+
+    async def release_upload(self, request: trash.ReleaseUploadRequest) -> trash.ReleaseUploadResponse:
+        """Give the lease of an upload back."""
+
+
 class Connection(Protocol):
     """An open way to a node."""
 
@@ -168,6 +206,10 @@ class Connection(Protocol):
     @property
     def versions(self) -> VersionsApi:
         """Records and refs."""
+
+    @property
+    def trash(self) -> TrashApi:
+        """What may go, and what must stay."""
 
     @property
     def receipts(self) -> ReceiptsApi:

@@ -36,6 +36,7 @@ from mcr_node.services.receipts import ReceiptsService
 from mcr_node.services.repair import Repair
 from mcr_node.services.scrub import Scrub
 from mcr_node.services.sessions import SessionsService
+from mcr_node.services.trash import TrashService
 from mcr_node.services.upkeep import Pace, Upkeep
 from mcr_node.services.versions import VersionsService
 from mcr_node.storage import store_folder, successor
@@ -182,6 +183,7 @@ class Node:
         self.given = stores.given
         self._lock = lock
         self._stores = stores
+        self._trash_period_s = parts.pace.trash_period_s
         self._executor = executor
         self._chunk_executor = _Executor(CHUNK_WORKERS, "mcr-chunks", parts.on_failure)
         self._state_executor = _Executor(WRITERS, "mcr-state", parts.on_failure)
@@ -290,6 +292,10 @@ class Node:
     def versions(self, principal: str) -> VersionsService:
         """Return the service for somebody."""
         return VersionsService(self.log, self.chunks, principal)
+
+    def trash(self, principal: str) -> TrashService:
+        """Return the service for somebody."""
+        return TrashService(self.log, principal, trash_period_s=self._trash_period_s)
 
     def receipts(self, principal: str) -> ReceiptsService:
         """Return the service for somebody."""

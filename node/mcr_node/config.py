@@ -16,6 +16,7 @@ The file (`--config`) is TOML; its keys are the long flags without their dashes:
     scrub_period_s = 604_800      # every chunk is read and verified once in this time
     scrub_bytes_per_s = 20_971_520  # more when the period asks for it
     cache_bytes = 68_719_476_736  # of chunks fetched for readers; less when the disk gets full, 0 = none
+    trash_period_s = 604_800      # what is deleted through this node can be restored for so long
 """
 
 import tomllib
@@ -92,6 +93,7 @@ _KEYS: Mapping[str, type] = {
     "scrub_period_s": int,
     "scrub_bytes_per_s": int,
     "cache_bytes": int,
+    "trash_period_s": int,
 }
 
 
@@ -100,6 +102,7 @@ _PACE: Mapping[str, str] = {
     "repair_bytes_per_s": "repair_bytes_per_s",
     "scrub_period_s": "scrub_period_s",
     "scrub_bytes_per_s": "scrub_bytes_per_s",
+    "trash_period_s": "trash_period_s",
 }
 
 

@@ -61,6 +61,7 @@ class EmbeddedNode:
         self.versions = node.versions(principal)
         self.receipts = node.receipts(principal)
         self.sessions = node.sessions(principal)
+        self.trash = node.trash(principal)
         self.chunks: LocalChunks = node.chunks
         self.admin: AdminService = node.admin
         self.layout: LayoutService = node.layout

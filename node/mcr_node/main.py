@@ -107,6 +107,7 @@ async def _serve_as(
             versions=node.versions,
             receipts=node.receipts,
             sessions=node.sessions,
+            trash=node.trash,
             chunks=node.chunks,
             admin=node.admin,
             layout=node.layout,

@@ -10,6 +10,7 @@ from mcr._remote.nodes import Way
 from mcr._remote.receipts import RemoteReceipts
 from mcr._remote.sessions import RemoteSessions
 from mcr._remote.status import TransientError
+from mcr._remote.trash import RemoteTrash
 from mcr.addresses import Address
 from mcr.errors import UnavailableError
 from mcr.v1 import admin_pb2 as admin
@@ -49,6 +50,7 @@ class RemoteConnection:
         self.versions = RemoteVersions(calls, stale_ok=stale_ok)
         self.receipts = RemoteReceipts(calls, stale_ok=stale_ok)
         self.sessions = RemoteSessions(calls, stale_ok=stale_ok)
+        self.trash = RemoteTrash(calls, stale_ok=stale_ok)
         self.admin = RemoteAdmin(calls)
         self.layout = RemoteLayout(calls)
         self.chunks = RemoteChunks(calls, anywhere=True)

@@ -18,6 +18,7 @@ from mcr.v1.admin_pb2_grpc import AdminServiceStub
 from mcr.v1.chunks_pb2_grpc import ChunksServiceStub
 from mcr.v1.receipts_pb2_grpc import ReceiptsServiceStub
 from mcr.v1.sessions_pb2_grpc import SessionsServiceStub
+from mcr.v1.trash_pb2_grpc import TrashServiceStub
 from mcr.v1.versions_pb2_grpc import VersionsServiceStub
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from mcr.v1.chunks_pb2_grpc import ChunksServiceAsyncStub
     from mcr.v1.receipts_pb2_grpc import ReceiptsServiceAsyncStub
     from mcr.v1.sessions_pb2_grpc import SessionsServiceAsyncStub
+    from mcr.v1.trash_pb2_grpc import TrashServiceAsyncStub
     from mcr.v1.versions_pb2_grpc import VersionsServiceAsyncStub
 
 # A node that does not answer so soon is passed over, even across an ocean and with a busy disk.
@@ -68,6 +70,7 @@ class Way:
     admin: "AdminServiceAsyncStub"
     receipts: "ReceiptsServiceAsyncStub"
     sessions: "SessionsServiceAsyncStub"
+    trash: "TrashServiceAsyncStub"
     latency_s: float = 0.0
     failed_at_s: float | None = None
 
@@ -83,6 +86,7 @@ class Way:
             AdminServiceStub(channel),  # type: ignore[arg-type]
             ReceiptsServiceStub(channel),  # type: ignore[arg-type]
             SessionsServiceStub(channel),  # type: ignore[arg-type]
+            TrashServiceStub(channel),  # type: ignore[arg-type]
         )
 
 

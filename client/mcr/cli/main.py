@@ -23,6 +23,7 @@ from mcr.cli import (
     sessions,
     settings,
     stores,
+    trash,
     upkeep,
 )
 from mcr.cli.options import Group
@@ -87,6 +88,10 @@ for _command in (
     refs.tag,
     refs.channel,
     refs.rollback,
+    trash.delete,
+    trash.trash,
+    trash.pin,
+    trash.unpin,
     metrics.report,
     following.follow,
     receipts.ack,

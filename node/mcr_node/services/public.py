@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection
 from mcr._frames import MESSAGE_BYTES_MAX
 from mcr.blocking import settle
 from mcr.errors import UnavailableError
-from mcr.v1 import admin_pb2, layout_pb2, receipts_pb2, sessions_pb2, versions_pb2
+from mcr.v1 import admin_pb2, layout_pb2, receipts_pb2, sessions_pb2, trash_pb2, versions_pb2
 from mcr_node.services import chunk_streams, exchange
 from mcr_node.services.admin import AdminService
 from mcr_node.services.chunk_streams import ChunkEdge
@@ -23,6 +23,7 @@ from mcr_node.services.exchange import ExchangeEdge, Giving
 from mcr_node.services.layout import LayoutService
 from mcr_node.services.receipts import ReceiptsService
 from mcr_node.services.sessions import SessionsService
+from mcr_node.services.trash import TrashService
 from mcr_node.services.versions import VersionsService
 
 Item = TypeVar("Item")
@@ -30,6 +31,7 @@ Item = TypeVar("Item")
 VERSIONS = versions_pb2.DESCRIPTOR.services_by_name["VersionsService"]
 RECEIPTS = receipts_pb2.DESCRIPTOR.services_by_name["ReceiptsService"]
 SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"]
+TRASH = trash_pb2.DESCRIPTOR.services_by_name["TrashService"]
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
 LAYOUT = layout_pb2.DESCRIPTOR.services_by_name["LayoutService"]
 # Calls under way; beyond it gRPC itself refuses. Far above what two cores can work on at once.
@@ -58,6 +60,7 @@ class PublicServer:
         versions: Callable[[str], VersionsService],
         receipts: Callable[[str], ReceiptsService],
         sessions: Callable[[str], SessionsService],
+        trash: Callable[[str], TrashService],
         chunks: LocalChunks,
         admin: AdminService,
         layout: LayoutService,
@@ -88,6 +91,7 @@ class PublicServer:
             SESSIONS.full_name: unary_handlers(
                 edge, SESSIONS, lambda context: sessions(principal_of(context))
             ),
+            TRASH.full_name: unary_handlers(edge, TRASH, lambda context: trash(principal_of(context))),
             ADMIN.full_name: unary_handlers(edge, ADMIN, lambda _: admin),
             LAYOUT.full_name: unary_handlers(edge, LAYOUT, lambda _: layout),
             chunk_streams.SERVICE.full_name: ChunkEdge(chunks, edge).handlers(),

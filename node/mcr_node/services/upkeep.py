@@ -15,6 +15,7 @@ from mcr_node.services.deadlines import time_left_s
 from mcr_node.services.draining import Draining
 from mcr_node.services.repair import REPAIR_BYTES_PER_S, SILENCE_S, Repair
 from mcr_node.services.scrub import SCRUB_BYTES_PER_S, SCRUB_PERIOD_S, Scrub
+from mcr_node.services.trash import TRASH_PERIOD_S
 from mcr_node.services.workers import State, Worker
 
 # How often it is looked whether the members changed; costs nothing.
@@ -35,12 +36,14 @@ class Pace:
         repair_bytes_per_s: what repair sends at most.
         scrub_period_s: every frame is read once in this time.
         scrub_bytes_per_s: what scrub reads at most, unless the period asks for more.
+        trash_period_s: what is deleted can be restored for so long.
     """
 
     silence_s: float = SILENCE_S
     repair_bytes_per_s: float = REPAIR_BYTES_PER_S
     scrub_period_s: float = SCRUB_PERIOD_S
     scrub_bytes_per_s: float = SCRUB_BYTES_PER_S
+    trash_period_s: float = TRASH_PERIOD_S
 
 
 class Upkeep:

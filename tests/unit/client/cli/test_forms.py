@@ -153,6 +153,8 @@ def test_a_version_in_json() -> None:
         "chunk_count": 1240,
         "metrics": {"loss": 0.31, "acc": "NaN"},
         "refs": ["branch:main", "channel:production", "tag:best"],
+        "deleted_at": None,
+        "purged": False,
     }
 
 

@@ -1,0 +1,47 @@
+"""The nouns of what stays and what goes: the trash, and pins. Pure values."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a deletion put into the trash.
+
+    Attributes:
+        numbers: of the versions; those that were there before are left out.
+        until_ms: it can be restored before this log time, milliseconds since 1970 UTC.
+    """
+
+    numbers: tuple[int, ...]
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrashItem:
+    """Something in the trash: a version, or all that there was of a model.
+
+    Attributes:
+        number: of the version; of the last one of a model.
+        actor, reason, deleted_at_ms: the deletion; log time, milliseconds since 1970 UTC.
+        until_ms: it can be restored before this log time.
+        bytes_total: sum of the sizes of the version's files; 0 for a whole model.
+    """
+
+    model: str
+    number: int
+    whole_model: bool
+    actor: str
+    reason: str
+    deleted_at_ms: int
+    until_ms: int
+    bytes_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Why a version is not to be deleted."""
+
+    number: int
+    actor: str
+    reason: str
+    at_ms: int
