@@ -183,7 +183,7 @@ class Node:
         self.given = stores.given
         self._lock = lock
         self._stores = stores
-        self._trash_period_s = parts.pace.trash_period_s
+        self._pace = parts.pace
         self._executor = executor
         self._chunk_executor = _Executor(CHUNK_WORKERS, "mcr-chunks", parts.on_failure)
         self._state_executor = _Executor(WRITERS, "mcr-state", parts.on_failure)
@@ -223,21 +223,26 @@ class Node:
                 lacks=store.lacks,
             )
             self.upkeep = self._upkeep_of(store, parts.others, parts.pace)
-        self.admin = AdminService(
+        self.admin = self._admin_of(store, identity, myself, parts.others)
+        draining = None if self.upkeep is None else self.upkeep.draining
+        self.layout = LayoutService(self.log, self.admin.membership, draining)
+
+    def _admin_of(
+        self, store: WatchedStore, identity: StoreIdentity, myself: Myself, others: Others | None
+    ) -> AdminService:
+        return AdminService(
             self.log,
             store,
             store_id=identity.store_id,
             store_format=store_folder.STORE_FORMAT,
             encoding=identity.encoding,
-            bytes_free=partial(store_folder.bytes_free, path),
-            log_entry_count=stores.log_entry_count,
+            bytes_free=partial(store_folder.bytes_free, self.path),
+            log_entry_count=self._stores.log_entry_count,
             myself=myself,
-            colleagues=parts.others,
+            colleagues=others,
             keep_all=self._keep_all,
             upkeep=self.upkeep,
         )
-        draining = None if self.upkeep is None else self.upkeep.draining
-        self.layout = LayoutService(self.log, self.admin.membership, draining)
 
     def _upkeep_of(self, store: WatchedStore, others: Others, pace: Pace) -> Upkeep:
         presence = Presence(others, self._others, self.clock, silence_s=pace.silence_s)
@@ -295,7 +300,7 @@ class Node:
 
     def trash(self, principal: str) -> TrashService:
         """Return the service for somebody."""
-        return TrashService(self.log, principal, trash_period_s=self._trash_period_s)
+        return TrashService(self.log, principal, trash_period_s=self._pace.trash_period_s)
 
     def receipts(self, principal: str) -> ReceiptsService:
         """Return the service for somebody."""

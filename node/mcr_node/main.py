@@ -87,16 +87,7 @@ async def _serve_as(
     told: Callable[[NodeInfo], None],
 ) -> None:
     myself = Myself(identity.name, str(settings.listen), identity.site, settings.capacity_bytes)
-    parts = Parts(
-        timing=settings.timing,
-        joins=identity.node_id is not None,
-        others=colleagues,
-        pace=settings.pace,
-        node_id=identity.node_id,
-        on_failure=_die,
-        cache_bytes=settings.cache_bytes,
-    )
-    node = await open_node(settings.data, myself, parts=parts)
+    node = await open_node(settings.data, myself, parts=_parts_of(identity, settings, colleagues))
     peers: GrpcPeers | None = None
     try:
         telemetry = Telemetry()
@@ -151,6 +142,18 @@ async def _serve_as(
         if peers is not None:
             await peers.close()
         await node.close()
+
+
+def _parts_of(identity: NodeIdentity, settings: NodeSettings, colleagues: GrpcColleagues) -> Parts:
+    return Parts(
+        timing=settings.timing,
+        joins=identity.node_id is not None,
+        others=colleagues,
+        pace=settings.pace,
+        node_id=identity.node_id,
+        on_failure=_die,
+        cache_bytes=settings.cache_bytes,
+    )
 
 
 async def establish(settings: NodeSettings, colleagues: GrpcColleagues) -> NodeIdentity:
