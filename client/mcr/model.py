@@ -165,6 +165,8 @@ class Ref:
         number: the version it points at; version_id: its id, 64 hexadecimal characters.
         actor, reason, moved_at_ms: of the latest move.
         protection: rules a move must meet; empty when unprotected.
+        frozen: `level` (`automatic` or `all`), `actor`, `reason` and `at_ms`; None when it is not frozen.
+        pending: `number`, `actor`, `reason`, `at_ms` and `index` of a move that waits for approval.
     """
 
     model: str
@@ -177,6 +179,8 @@ class Ref:
     reason: str
     moved_at_ms: int
     protection: Mapping[str, ParameterValue] = field(default_factory=dict)
+    frozen: Parameters | None = None
+    pending: Parameters | None = None
 
     @property
     def version(self) -> str:
@@ -193,6 +197,7 @@ class RefMove:
         version_id: its id, 64 hexadecimal characters; "" after a deletion.
         verb: `create`, `commit`, `set`, `rollback` or `delete`.
         log_index: where the move stands in the log.
+        evidence: what a policy decided it on, or who asked for it and who approved; None for any other move.
     """
 
     generation: int
@@ -203,6 +208,7 @@ class RefMove:
     reason: str
     at_ms: int
     log_index: LogIndex
+    evidence: Parameters | None = None
 
 
 @dataclass(frozen=True, slots=True)

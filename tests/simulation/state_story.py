@@ -34,6 +34,7 @@ from mcr_node.core.state.outcomes import (
     CountResult,
     DeletedResult,
     DigestResult,
+    PolicyResult,
     ReceiptResult,
     RefResult,
     Rejected,
@@ -152,11 +153,17 @@ class StateStory:
         match outcome.result:
             case VersionResult(number):
                 said = f"v{number}"
-            case RefResult(ref, already):
+            case RefResult(ref, already, waits):
                 at = f"at v{ref.number}" if ref.number else "deleted"
-                said = f"{ref.kind}:{ref.name} {at} generation {ref.generation}" + " already" * already
-            case ReportResult(number, metric_count):
-                said = f"v{number} has {metric_count} metrics"
+                said = (
+                    f"{ref.kind}:{ref.name} {at} generation {ref.generation}"
+                    + " already" * already
+                    + " waits" * waits
+                )
+            case ReportResult(number, metric_count, decision):
+                said = f"v{number} has {metric_count} metrics" + (f"; {decision}" if decision else "")
+            case PolicyResult(name, decision):
+                said = decision or f"policy {name}"
             case ReceiptResult(number, channel, generation):
                 said = f"v{number}" + (f" of channel:{channel} generation {generation}" if channel else "")
             case DeletedResult(numbers):

@@ -6,15 +6,30 @@ import pytest
 
 from tests.simulation import scenario
 from tests.simulation.cluster_story import ClusterStory
+from tests.simulation.policy_story import PolicyStory
 from tests.simulation.state_story import StateStory
 
 SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
+POLICY_SCENARIOS = sorted((Path(__file__).parent / "scenarios" / "policies").glob("*.txt"))
 CLUSTER_SCENARIOS = sorted((Path(__file__).parent / "scenarios" / "cluster").glob("*.txt"))
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_the_story_ends_as_it_is_written(path: Path, rewrite: bool) -> None:
     scenario.run(path, StateStory().execute, rewrite=rewrite)
+
+
+@pytest.mark.parametrize("path", POLICY_SCENARIOS, ids=lambda path: path.stem)
+def test_policies_decide_as_it_is_written(path: Path, rewrite: bool) -> None:
+    scenario.run(path, PolicyStory().execute, rewrite=rewrite)
+
+
+def test_there_is_a_case_for_each_way_in_which_a_policy_can_decide() -> None:
+    cases = [
+        line for path in POLICY_SCENARIOS for line in path.read_text().splitlines() if line[:5] == "case "
+    ]
+
+    assert len(cases) >= 60
 
 
 @pytest.mark.parametrize("path", CLUSTER_SCENARIOS, ids=lambda path: path.stem)

@@ -1,22 +1,25 @@
 """Random command sequences over few names, so that they meet each other, and what holds in every state."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import strategies as st
 
-from mcr.model import ChunkId, RequestId
+from mcr.model import ChunkId, ParameterValue, RequestId
 from mcr.record import decode_record, version_id
-from mcr_node.core.state import keys, receipt_keys, receipts
+from mcr_node.core.state import keys, policy_keys, receipt_keys, receipts
 from mcr_node.core.state.commands import (
     Acknowledge,
+    ApproveMove,
     Command,
     CommitVersion,
     CreateBranch,
     CreateTag,
     DeleteBranch,
+    DeletePolicy,
+    FreezeChannel,
     LastGoodTarget,
     MoveChannel,
     NumberTarget,
@@ -25,7 +28,10 @@ from mcr_node.core.state.commands import (
     ReportMetrics,
     RollbackBranch,
     RollbackChannel,
+    SetPolicy,
+    Settle,
 )
+from mcr_node.core.state.policy_rows import DecisionRow, PoliciesRow
 from mcr_node.core.state.receipts import AgeRow, ConsumerRow, ReceiptRow, ReceiptsRow, UseRow
 from mcr_node.core.state.records import (
     EventRow,
@@ -57,12 +63,26 @@ _envelope = {
     "at_ms": st.integers(1_000, 10**10),
     "model": _models,
 }
+POLICIES: list[Mapping[str, ParameterValue]] = [
+    {"channel": "production", "metric": "loss", "above": 0.5, "nan": True},
+    {"channel": "production", "metric": "loss", "below": 0, "target": "last-good", "freeze": "automatic"},
+    {"channel": "production", "metric": "accuracy", "drop": 0.1, "count": 2, "target": "v1"},
+    {"channel": "main", "metric": "loss", "above": 0, "consecutive": 2, "interval": "1s"},
+    {"branch": "main", "metric": "loss", "above": 0, "never_past": "t1"},
+    {"branch": "exp", "metric": "norm", "nan": True, "dry_run": True},
+    {"branch": "main", "metric": "accuracy", "below": 0.5, "max_per_day": 1, "cool_down": "1h"},
+    {"channel": "production", "missing": "10m"},
+    {"channel": "production", "metric": "loss"},
+]
+_policies = st.sampled_from(["p", "q", "r"])
 _protections = st.fixed_dictionaries(
     {},
     optional={
         "actors": st.lists(st.sampled_from(["alice", "bob", "ci", "dora"]), min_size=1, max_size=3),
         "branch": _branches,
         "metrics": st.just(["loss"]),
+        "available": st.just(["north"]),
+        "two": st.just(True),
     },
 )
 
@@ -131,6 +151,24 @@ others: st.SearchStrategy[Command] = st.one_of(
         **_envelope,
     ),
     session_commands.drawn(_envelope, _branches),
+    st.builds(
+        SetPolicy,
+        name=_policies,
+        rules=st.sampled_from(POLICIES),
+        **_envelope,
+    ),
+    st.builds(DeletePolicy, name=_policies, **_envelope),
+    st.builds(Settle, policy=_policies, generation=st.integers(1, 6), **_envelope),
+    st.builds(
+        FreezeChannel,
+        channel=_channels,
+        level=st.sampled_from(["", "", "automatic", "all"]),
+        reason=_reasons,
+        **_envelope,
+    ),
+    st.builds(
+        ApproveMove, channel=_channels, request=st.integers(1, 40), withdraw=st.booleans(), **_envelope
+    ),
 )
 any_command: st.SearchStrategy[Command] = st.one_of(
     plain_commits, plain_commits, commits, others, others, trash_commands
@@ -175,6 +213,7 @@ def check_invariants(view: View) -> None:
     _check_events(view)
     _check_receipts(view)
     session_commands.check_sessions(view)
+    _check_policies(view)
     for key, value in _rows(view, b"c"):
         assert MetricCountRow.unpack(value).count == len(_rows(view, b"l" + key[1:]))
 
@@ -287,3 +326,25 @@ def _check_receipts(view: View) -> None:
             for key, value in view.scan(*receipt_keys.uses(model))
         }
         assert uses == {number: count for number, count in loaded.items() if number}
+
+
+def _check_policies(view: View) -> None:
+    """The lists are those of the policies there are, and a policy goes back once from where it goes back."""
+    for model_key, _ in view.scan(*keys.models_after("")):
+        model = keys.model_in(model_key)
+        listed = view.scan(*policy_keys.policies_after(model, ""))
+        names = [policy_keys.policy_in(key)[1] for key, _ in listed]
+        totals = read(view, policy_keys.totals(model), PoliciesRow) or PoliciesRow()
+        assert totals.count == len(names)
+        assert sorted(name for group in totals.by_metric.values() for name in group) == names
+        for name in names:
+            rows = [DecisionRow.unpack(value) for _, value in view.scan(*policy_keys.decisions(model, name))]
+            moved = [(row.evidence["rules"], row.generation) for row in rows if row.outcome == "rolled_back"]
+            assert all(moved.count(one) == 1 for one in moved)
+    for key, value in _rows(view, b"h"):
+        move = MoveRow.unpack(value)
+        if move.actor.startswith("policy:"):
+            assert move.verb == "rollback"
+            assert move.evidence is not None
+            assert f"policy:{move.evidence['policy']}" == move.actor
+            assert keys.number_in(key) > 1

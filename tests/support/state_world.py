@@ -10,11 +10,14 @@ from mcr.model import ChunkId, LogIndex, Parameters, ParameterValue, Ref, Reques
 from mcr_node.core.state.apply import apply
 from mcr_node.core.state.commands import (
     Acknowledge,
+    ApproveMove,
     Command,
     CommitVersion,
     CreateBranch,
     CreateTag,
     DeleteBranch,
+    DeletePolicy,
+    FreezeChannel,
     MoveChannel,
     NumberTarget,
     PreviousTarget,
@@ -22,6 +25,8 @@ from mcr_node.core.state.commands import (
     ReportMetrics,
     RollbackBranch,
     RollbackChannel,
+    SetPolicy,
+    Settle,
     Target,
 )
 from mcr_node.core.state.digest import DIGEST_START, next_digest
@@ -222,6 +227,7 @@ class StateWorld:
         channel: str = "",
         *,
         allow_non_finite: bool = False,
+        generation: int = 0,
     ) -> ReportMetrics:
         return ReportMetrics(
             request_id=self.request_id(),
@@ -232,6 +238,7 @@ class StateWorld:
             values=values,
             channel=channel,
             allow_non_finite=allow_non_finite,
+            generation=generation,
         )
 
     def acknowledge(
@@ -255,6 +262,65 @@ class StateWorld:
             consumer=consumer,
             rank=rank,
             state=state,
+        )
+
+    def set_policy(self, name: str, rules: Mapping[str, ParameterValue]) -> SetPolicy:
+        return SetPolicy(
+            request_id=self.request_id(),
+            principal=self.principal,
+            at_ms=self.at_ms,
+            model=self.model,
+            name=name,
+            rules=rules,
+        )
+
+    def delete_policy(self, name: str) -> DeletePolicy:
+        return DeletePolicy(
+            request_id=self.request_id(),
+            principal=self.principal,
+            at_ms=self.at_ms,
+            model=self.model,
+            name=name,
+        )
+
+    def freeze(self, level: str, channel: str = "production", reason: str = "") -> FreezeChannel:
+        return FreezeChannel(
+            request_id=self.request_id(),
+            principal=self.principal,
+            at_ms=self.at_ms,
+            model=self.model,
+            channel=channel,
+            level=level,
+            reason=reason,
+        )
+
+    def approve(
+        self,
+        request: int,
+        channel: str = "production",
+        *,
+        available: tuple[str, ...] = (),
+        withdraw: bool = False,
+    ) -> ApproveMove:
+        return ApproveMove(
+            request_id=self.request_id(),
+            principal=self.principal,
+            at_ms=self.at_ms,
+            model=self.model,
+            channel=channel,
+            request=request,
+            available=available,
+            withdraw=withdraw,
+        )
+
+    def settle(self, policy: str, generation: int) -> Settle:
+        return Settle(
+            request_id=self.request_id(),
+            principal=self.principal,
+            at_ms=self.at_ms,
+            model=self.model,
+            policy=policy,
+            generation=generation,
         )
 
     # Commands that must be accepted.

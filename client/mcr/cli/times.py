@@ -1,26 +1,11 @@
 """Times as people write them: ISO 8601 with a zone, or a span such as `2h`, back from now. Pure."""
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from mcr.errors import InvalidArgumentError
+from mcr.spans import parse_span as parse_span
 
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_PART = r"[0-9]{1,9}(?:\.[0-9]{1,9})?[smhdw]"
-_SPAN = re.compile(rf"(?:{_PART})+", re.ASCII)
-_PARTS = re.compile(r"([0-9.]+)([smhdw])", re.ASCII)
 EXAMPLES = "write 2026-11-23T10:00:00Z, or a span such as 30m, 2h or 7d for that long ago"
-
-
-def parse_span(text: str) -> timedelta | None:
-    """Return the length of a span such as `2h`, `1.5d` or `1h30m`; None when `text` has another form."""
-    if _SPAN.fullmatch(text) is None:
-        return None
-    seconds = sum(float(count) * _UNIT_SECONDS[unit] for count, unit in _PARTS.findall(text))
-    try:
-        return timedelta(seconds=seconds)
-    except OverflowError:
-        return None
 
 
 def parse_time(text: str, *, now: datetime, argument: str = "--at") -> datetime:

@@ -17,16 +17,19 @@ from mcr_node.core.state import (
     channels,
     checks,
     keys,
-    metrics,
+    policies,
     receipts,
     refs,
+    reporting,
     requests,
     sessions,
     trash_apply,
     versions,
+    watching,
 )
 from mcr_node.core.state.commands import (
     Acknowledge,
+    ApproveMove,
     Change,
     CheckDigest,
     Command,
@@ -34,11 +37,15 @@ from mcr_node.core.state.commands import (
     CreateBranch,
     CreateTag,
     DeleteBranch,
+    DeletePolicy,
+    FreezeChannel,
     MoveChannel,
     ProtectChannel,
     ReportMetrics,
     RollbackBranch,
     RollbackChannel,
+    SetPolicy,
+    Settle,
     TrashCommand,
 )
 from mcr_node.core.state.outcomes import Accepted as Accepted
@@ -95,10 +102,10 @@ def _accept(overlay: Overlay, index: LogIndex, command: Command) -> Accepted:
     return Accepted(index, result)
 
 
-def _carry_out(step: Step, command: Change) -> Result:
+def _carry_out(step: Step, command: Change) -> Result:  # noqa: C901 (one case a command)
     match command:
         case CommitVersion():
-            return versions.commit(step, command)
+            return reporting.commit(step, command)
         case RollbackBranch():
             return versions.roll_back_branch(step, command)
         case CreateBranch() | CreateTag():
@@ -112,12 +119,22 @@ def _carry_out(step: Step, command: Change) -> Result:
         case ProtectChannel():
             return channels.protect_channel(step, command)
         case ReportMetrics():
-            return metrics.report(step, command)
+            return reporting.report(step, command)
         case Acknowledge():
             return receipts.acknowledge(step, command)
         case TrashCommand():
             return trash_apply.carry_out(step, command)
         case BeginSession() | PutPart() | SealSession() | AbortSession():
             return sessions.carry_out(step, command)
+        case SetPolicy():
+            return policies.set_policy(step, command)
+        case DeletePolicy():
+            return policies.delete_policy(step, command)
+        case FreezeChannel():
+            return channels.freeze_channel(step, command)
+        case ApproveMove():
+            return channels.approve(step, command)
+        case Settle():
+            return watching.settle(step, command)
         case other:
             assert_never(other)

@@ -20,10 +20,12 @@ from mcr.model import (
     Parameters,
     ParameterValue,
 )
+from mcr.policy_rules import ALL, AUTOMATIC
 from mcr.references import check_model, check_name
-from mcr_node.core.state import protection, receipts, session_checks, trash_checks
+from mcr_node.core.state import policies, protection, receipts, session_checks, trash_checks
 from mcr_node.core.state.commands import (
     Acknowledge,
+    ApproveMove,
     Change,
     CheckDigest,
     Command,
@@ -31,13 +33,17 @@ from mcr_node.core.state.commands import (
     CreateBranch,
     CreateTag,
     DeleteBranch,
+    DeletePolicy,
     Envelope,
+    FreezeChannel,
     MoveChannel,
     NumberTarget,
     ProtectChannel,
     ReportMetrics,
     RollbackBranch,
     RollbackChannel,
+    SetPolicy,
+    Settle,
     Target,
     TrashCommand,
 )
@@ -82,7 +88,7 @@ def _check_digest(command: CheckDigest) -> None:
         raise InvalidArgumentError("digest", f"it has {len(command.digest)} bytes, not {DIGEST_BYTES}")
 
 
-def _check_content(command: Change) -> None:
+def _check_content(command: Change) -> None:  # noqa: C901 (one case a command)
     match command:
         case CommitVersion():
             _check_commit(command)
@@ -106,6 +112,7 @@ def _check_content(command: Change) -> None:
             if command.expected_generation is not None:
                 check_number("expected_generation", command.expected_generation, 0)
             check_text("reason", command.reason, REASON_CHARACTERS_MAX)
+            _check_available(command.available)
         case RollbackChannel():
             check_name("channel", command.channel)
             _check_target(command.target)
@@ -121,6 +128,10 @@ def _check_content(command: Change) -> None:
             receipts.check(command)
         case BeginSession() | PutPart() | SealSession() | AbortSession():
             _check_session(command)
+        case SetPolicy() | DeletePolicy():
+            policies.check(command)
+        case FreezeChannel() | ApproveMove() | Settle():
+            _check_steering(command)
         case other:
             assert_never(other)
 
@@ -164,7 +175,35 @@ def _check_report(command: ReportMetrics) -> None:
         check_name("channel", command.channel)
     if not command.values:
         raise InvalidArgumentError("values", "a report needs at least one metric")
-    _check_metrics(command.values, allow_non_finite=command.allow_non_finite)
+    check_number("generation", command.generation, 0)
+    if command.generation and not command.channel:
+        raise InvalidArgumentError("generation", "it needs a channel")
+    # Whether NaN is taken depends on what policies watch for (`reporting`).
+    _check_metrics(command.values, allow_non_finite=True)
+
+
+def _check_steering(command: FreezeChannel | ApproveMove | Settle) -> None:
+    match command:
+        case FreezeChannel():
+            check_name("channel", command.channel)
+            check_text("reason", command.reason, REASON_CHARACTERS_MAX)
+            if command.level not in ("", AUTOMATIC, ALL):
+                raise InvalidArgumentError("level", f"it is not {AUTOMATIC} or {ALL}, or empty")
+        case ApproveMove():
+            check_name("channel", command.channel)
+            check_number("request", command.request, 1)
+            _check_available(command.available)
+        case Settle():
+            check_name("policy", command.policy)
+            check_number("generation", command.generation, 1)
+
+
+def _check_available(sites: Sequence[str]) -> None:
+    if len(sites) > protection.RULE_ITEMS_MAX:
+        reason = f"{len(sites)} sites, at most {protection.RULE_ITEMS_MAX}"
+        raise InvalidArgumentError("available", reason)
+    for site in sites:
+        check_text("available", site, protection.SITE_CHARACTERS_MAX)
 
 
 def _check_target(target: Target) -> None:
@@ -219,6 +258,8 @@ def _check_metrics(values: Mapping[str, float], *, allow_non_finite: bool) -> No
         fault = metric_name_fault(name)
         if fault:
             raise InvalidMetricError(shown(name), repr(values[name]), fault)
+        if isinstance(values[name], int) and not _is_finite(values[name]):
+            raise InvalidMetricError(name, shown(str(values[name])), "it is too large for a double")
         if not _is_finite(values[name]) and not allow_non_finite:
             raise InvalidMetricError(name, repr(values[name]), "it is not a finite number")
 

@@ -16,12 +16,15 @@ from mcr.model import ChunkId, LogIndex, ParameterValue, RequestId
 from mcr_node.core.state import checks, session_codec, trash_codec, watching_codec
 from mcr_node.core.state.commands import (
     Acknowledge,
+    ApproveMove,
     CheckDigest,
     Command,
     CommitVersion,
     CreateBranch,
     CreateTag,
     DeleteBranch,
+    DeletePolicy,
+    FreezeChannel,
     LastGoodTarget,
     MoveChannel,
     NumberTarget,
@@ -30,6 +33,8 @@ from mcr_node.core.state.commands import (
     ReportMetrics,
     RollbackBranch,
     RollbackChannel,
+    SetPolicy,
+    Settle,
     Target,
     TrashCommand,
 )
@@ -85,6 +90,7 @@ def encode(command: Command) -> bytes:
             move = pb.MoveChannel(model=model, channel=channel, number=number, reason=reason)
             if command.expected_generation is not None:
                 move.expected_generation = command.expected_generation
+            move.available.extend(command.available)
             message.move_channel.CopyFrom(move)
         case RollbackChannel(model=model, channel=channel, target=target, reason=reason):
             message.rollback_channel.CopyFrom(
@@ -104,6 +110,7 @@ def encode(command: Command) -> bytes:
                     metrics=_metrics_to_wire(command.values),
                     channel=command.channel,
                     allow_non_finite=command.allow_non_finite,
+                    generation=command.generation,
                 )
             )
         case CheckDigest(index=index, digest=digest):
@@ -113,11 +120,13 @@ def encode(command: Command) -> bytes:
     return message.SerializeToString()
 
 
-def _area_to_wire(command: Acknowledge | TrashCommand | SessionCommand, message: pb.Command) -> None:
+def _area_to_wire(
+    command: watching_codec.Watching | TrashCommand | SessionCommand, message: pb.Command
+) -> None:
     """Set the content of a command whose area has a codec of its own."""
     match command:
-        case Acknowledge():
-            message.acknowledge.CopyFrom(watching_codec.acknowledge_to_wire(command))
+        case Acknowledge() | SetPolicy() | DeletePolicy() | FreezeChannel() | ApproveMove() | Settle():
+            watching_codec.put(message, command)
         case TrashCommand():
             trash_codec.to_wire(command, message)
         case BeginSession() | PutPart() | SealSession() | AbortSession():
@@ -207,11 +216,12 @@ def decode(data: bytes) -> Command:
                 values=_metrics_from_wire(report.metrics),
                 channel=report.channel,
                 allow_non_finite=report.allow_non_finite,
+                generation=report.generation,
             )
-        case "acknowledge":
-            return watching_codec.acknowledge_from_wire(message)
         case "begin_session" | "put_part" | "seal_session" | "abort_session":
             return session_codec.from_wire(message, _mapping_from_wire)
+        case "acknowledge" | "set_policy" | "delete_policy" | "freeze_channel" | "approve_move" | "settle":
+            return watching_codec.get(message)
         case "check_digest":
             found = message.check_digest
             return CheckDigest(
@@ -300,6 +310,7 @@ def _channel_from_wire(message: pb.Command) -> MoveChannel | RollbackChannel | P
             number=move.number,
             expected_generation=move.expected_generation if move.HasField("expected_generation") else None,
             reason=move.reason,
+            available=tuple(move.available),
         )
     if message.HasField("rollback_channel"):
         back = message.rollback_channel

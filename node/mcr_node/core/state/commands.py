@@ -112,6 +112,7 @@ class MoveChannel(Envelope):
 
     Attributes:
         expected_generation: generation the channel must be at; 0 = it must not exist; None = any.
+        available: sites that have all bytes of the version, in order; the proposer vouches for it.
     """
 
     model: str
@@ -119,6 +120,7 @@ class MoveChannel(Envelope):
     number: int
     expected_generation: int | None
     reason: str
+    available: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +153,8 @@ class ReportMetrics(Envelope):
     Attributes:
         values: 1 to METRICS_MAX.
         channel: the channel that the report speaks for, or "".
-        allow_non_finite: accept NaN and infinities.
+        allow_non_finite: accept NaN and infinities even where no policy watches for them.
+        generation: at which the channel was when this was measured; 0 = not said.
     """
 
     model: str
@@ -159,6 +162,7 @@ class ReportMetrics(Envelope):
     values: Mapping[str, float]
     channel: str
     allow_non_finite: bool
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +184,71 @@ class Acknowledge(Envelope):
     consumer: str
     rank: int
     state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetPolicy(Envelope):
+    """Set a rollback policy, or replace it.
+
+    Attributes:
+        rules: see `mcr.policy_rules`.
+    """
+
+    model: str
+    name: str
+    rules: Mapping[str, ParameterValue]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletePolicy(Envelope):
+    """Delete a rollback policy."""
+
+    model: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreezeChannel(Envelope):
+    """Freeze a channel, or unfreeze it.
+
+    Attributes:
+        level: `automatic` = no policy moves it; `all` = and nobody moves it forward; "" = unfreeze it.
+    """
+
+    model: str
+    channel: str
+    level: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApproveMove(Envelope):
+    """Let a move of a channel happen that somebody else asked for, or drop it.
+
+    Attributes:
+        request: log index of what was asked; a later request is another one.
+        available: as of MoveChannel.
+        withdraw: drop it.
+    """
+
+    model: str
+    channel: str
+    request: int
+    available: tuple[str, ...] = ()
+    withdraw: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settle(Envelope):
+    """Decide what a policy has to decide that no report will: it was put off, or reports are missing.
+
+    Attributes:
+        generation: of its ref, for which that is so; checked again.
+    """
+
+    model: str
+    policy: str
+    generation: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,5 +280,10 @@ Change = (
     | Acknowledge
     | TrashCommand
     | SessionCommand
+    | SetPolicy
+    | DeletePolicy
+    | FreezeChannel
+    | ApproveMove
+    | Settle
 )
 Command = Change | CheckDigest

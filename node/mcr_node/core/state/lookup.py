@@ -111,4 +111,16 @@ def ref_of(of: RefName, row: RefRow) -> Ref:
         reason=row.reason,
         moved_at_ms=row.at_ms,
         protection=row.protection,
+        frozen=row.frozen,
+        pending=row.pending,
     )
+
+
+def no_policy(view: View, model: str, name: str) -> ReferenceNotFoundError:
+    """Return the error that says that there is no such policy.
+
+    Raises:
+        ModelNotFoundError: nor such a model.
+    """
+    model_row(view, model)
+    return ReferenceNotFoundError(model, f"policy:{name}", "no such policy, or nothing for it to watch")

@@ -3,27 +3,10 @@
 from collections.abc import Mapping
 
 from mcr.errors import InvalidArgumentError
-from mcr.model import METRICS_MAX, RefKind
-from mcr_node.core.state import keys, lookup
-from mcr_node.core.state.commands import ReportMetrics
-from mcr_node.core.state.keys import RefName
-from mcr_node.core.state.outcomes import ReportResult
+from mcr.model import METRICS_MAX
+from mcr_node.core.state import keys
 from mcr_node.core.state.records import MetricCountRow, MetricRow, ReportRow, read
 from mcr_node.core.state.step import Step
-
-
-def report(step: Step, command: ReportMetrics) -> ReportResult:
-    """Record metrics for a version that exists.
-
-    Raises:
-        ModelNotFoundError, ReferenceNotFoundError: no such version or channel.
-        InvalidArgumentError: the version would have too many different metrics.
-    """
-    lookup.record_bytes(step.overlay, command.model, command.number)
-    if command.channel:
-        lookup.ref_row(step.overlay, RefName(command.model, RefKind.CHANNEL, command.channel))
-    count = keep(step, command.model, command.number, command.values, command.channel)
-    return ReportResult(command.number, count)
 
 
 def keep(step: Step, model: str, number: int, values: Mapping[str, float], channel: str) -> int:

@@ -30,10 +30,12 @@ class RefResult:
     Attributes:
         ref: as it stands; after a deletion with number 0 and no version id.
         already: it stood there before, nothing moved.
+        waits: the move was only asked for; nothing moves before somebody else approves.
     """
 
     ref: Ref
     already: bool = False
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,12 @@ class ReportResult:
     Attributes:
         number: the version.
         metric_count: how many different metrics it has now.
+        decision: what policies decided on it, in sentences; "" when nothing.
     """
 
     number: int
     metric_count: int
+    decision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,18 @@ class SessionResult:
     serial: int
     generation: int
     already: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyResult:
+    """A policy was set, deleted, or had its turn.
+
+    Attributes:
+        decision: what it decided, in one sentence; "" when nothing.
+    """
+
+    name: str
+    decision: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +141,7 @@ Result = (
     | CountResult
     | RoundResult
     | SessionResult
+    | PolicyResult
 )
 
 
@@ -172,9 +189,13 @@ def pack_result(result: Result) -> dict[str, CanonicalValue]:
         case RefResult():
             ref = {name: getattr(result.ref, name) for name in _REF_FIELDS}
             # Rules as whoever set them wrote them.
-            return {"ref": canonical.ordered(ref), "type": "ref", "already": result.already}
+            waits: dict[str, CanonicalValue] = {"waits": True} if result.waits else {}
+            return {"ref": canonical.ordered(ref), "type": "ref", **waits, "already": result.already}
         case ReportResult():
-            return {"type": "report", "number": result.number, "metric_count": result.metric_count}
+            said: dict[str, CanonicalValue] = {"decision": result.decision} if result.decision else {}
+            return {"type": "report", "number": result.number, **said, "metric_count": result.metric_count}
+        case PolicyResult(name, decision):
+            return {"name": name, "type": "policy", "decision": decision}
         case ReceiptResult(number, channel, generation):
             return {"type": "receipt", "number": number, "channel": channel, "generation": generation}
         case DeletedResult():
@@ -207,9 +228,19 @@ def unpack_result(packed: Mapping[str, CanonicalValue]) -> Result:
             case "ref":
                 ref = dict(cast("Mapping[str, CanonicalValue]", values["ref"]))
                 kind = RefKind(cast("str", ref.pop("kind")))
-                return RefResult(Ref(kind=kind, **cast("dict[str, Any]", ref)), values["already"] is True)
+                return RefResult(
+                    Ref(kind=kind, **cast("dict[str, Any]", ref)),
+                    values["already"] is True,
+                    "waits" in values,
+                )
             case "report":
-                return ReportResult(cast("int", values["number"]), cast("int", values["metric_count"]))
+                return ReportResult(
+                    cast("int", values["number"]),
+                    cast("int", values["metric_count"]),
+                    cast("str", values.get("decision", "")),
+                )
+            case "policy":
+                return PolicyResult(cast("str", values["name"]), cast("str", values["decision"]))
             case "receipt":
                 return ReceiptResult(
                     cast("int", values["number"]),

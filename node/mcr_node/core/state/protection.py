@@ -5,6 +5,8 @@
     actors    list of 1 to 100 principals       one of them asks
     branch    name of a branch                  the version was made on that branch
     metrics   list of 1 to 100 metric names     each was reported for the version with a finite value
+    available list of 1 to 100 sites            each has all bytes of the version, which the proposer looks up
+    two       true                              somebody else approves it (`channels.approve`)
 
 Rules are a mapping so that a later release can add one; a rule that this release does not know is refused,
 never ignored.
@@ -20,11 +22,13 @@ from mcr.references import check_name
 from mcr_node.core.state import keys
 from mcr_node.core.state.keys import RefName
 from mcr_node.core.state.records import MetricRow, read
-from mcr_node.core.state.texts import check_principal, metric_name_fault, shown
+from mcr_node.core.state.texts import check_principal, check_text, metric_name_fault, shown
 from mcr_node.core.state.view import View
 
 Rules = Mapping[str, ParameterValue]
+RULES = ("actors", "branch", "metrics", "available", "two")
 RULE_ITEMS_MAX = 100
+SITE_CHARACTERS_MAX = 96
 
 
 def check_rules(rules: Rules) -> None:
@@ -48,10 +52,14 @@ def check_rules(rules: Rules) -> None:
                     fault = metric_name_fault(name)
                     if fault:
                         raise InvalidArgumentError(rule, f"the name of a metric: {fault}")
+            case "available":
+                for site in _texts(rule, value):
+                    check_text(rule, site, SITE_CHARACTERS_MAX)
+            case "two":
+                if value is not True:
+                    raise InvalidArgumentError(rule, "it is not true; leave it out where one is enough")
             case _:
-                raise InvalidArgumentError(
-                    "protection", f"{shown(rule)!r} is none of actors, branch, metrics"
-                )
+                raise InvalidArgumentError("protection", f"{shown(rule)!r} is none of {', '.join(RULES)}")
 
 
 def _texts(rule: str, value: ParameterValue) -> list[str]:
@@ -77,8 +85,34 @@ def check_actor(rules: Rules, of: RefName, principal: str) -> None:
         raise ProtectedError(str(of), f"{principal} is none of its actors")
 
 
-def check_move(view: View, rules: Rules, of: RefName, record: Record, principal: str) -> None:
+def needs_two(rules: Rules) -> bool:
+    """Tell whether a move must be approved by somebody else."""
+    return "two" in rules
+
+
+def sites_needed(rules: Rules) -> list[str]:
+    """Return the sites that must have all bytes of a version before a channel moves to it."""
+    return _texts("available", rules["available"]) if "available" in rules else []
+
+
+def check_move(
+    view: View,
+    rules: Rules,
+    of: RefName,
+    record: Record,
+    principal: str,
+    *,
+    available: Sequence[str] = (),
+) -> None:
     """Check that somebody may move a channel to a version.
+
+    Args:
+        view: the state.
+        rules: of the channel.
+        of: the channel.
+        record: of the version.
+        principal: who asks.
+        available: sites that have all its bytes, as far as the proposer looked.
 
     Raises:
         ProtectedError: names the first rule that is not met.
@@ -93,3 +127,6 @@ def check_move(view: View, rules: Rules, of: RefName, record: Record, principal:
         if row is None or not math.isfinite(row.value):
             state = "not reported" if row is None else f"reported as {row.value}"
             raise ProtectedError(str(of), f"metric {name} of v{record.number} is {state}")
+    for site in sites_needed(rules):
+        if site not in available:
+            raise ProtectedError(str(of), f"v{record.number} is not available at site {site} yet")

@@ -321,6 +321,7 @@ def _move_of(generation: int, row: MoveRow) -> RefMove:
         reason=row.reason,
         at_ms=row.at_ms,
         log_index=LogIndex(row.index),
+        evidence=row.evidence,
     )
 
 

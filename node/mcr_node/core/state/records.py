@@ -204,7 +204,12 @@ class RefRow(Row):
             goes back to. It is not simply the generation before: after a rollback that one is what was left.
         protection: rules; empty when unprotected.
         protected_by: principal that set them last; "" when never set.
+        frozen: `level`, `actor`, `reason` and `at_ms` of a channel that is frozen; None when it is not.
+        pending: `number`, `actor`, `reason`, `at_ms` and `index` of a move that waits for approval.
     """
+
+    FORMAT = 2
+    SINCE = {"frozen": 2, "pending": 2}  # noqa: RUF012 (see Row)
 
     IS_HOT = True
 
@@ -217,6 +222,8 @@ class RefRow(Row):
     at_ms: int
     protection: Mapping[str, ParameterValue] = field(default_factory=dict)
     protected_by: str = ""
+    frozen: Mapping[str, ParameterValue] | None = None
+    pending: Mapping[str, ParameterValue] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +234,11 @@ class MoveRow(Row):
         number, version_id: what it points at since; 0 and empty after a deletion.
         below: as in RefRow, as of this move.
         index: log index.
+        evidence: what a policy decided it on; None when a person moved it.
     """
+
+    FORMAT = 2
+    SINCE = {"evidence": 2}  # noqa: RUF012 (see Row)
 
     number: int
     version_id: bytes
@@ -237,6 +248,7 @@ class MoveRow(Row):
     reason: str
     at_ms: int
     index: int
+    evidence: Mapping[str, ParameterValue] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,10 @@ Laws:
     A tag never moves. The default branch is deleted with its model only (`trash`).
 """
 
+from collections.abc import Mapping
+
 from mcr.errors import AlreadyExistsError, ProtectedError
-from mcr.model import RefKind, VersionId
+from mcr.model import ParameterValue, RefKind, VersionId
 from mcr.record import version_id
 from mcr.references import DEFAULT_BRANCH
 from mcr_node.core.state import deletions, events, keys, lookup
@@ -29,10 +31,12 @@ def move(
     verb: str,
     reason: str,
     below: int = 0,
+    evidence: Mapping[str, ParameterValue] | None = None,
 ) -> RefRow:
-    """Point a name at a version, making it when it does not exist; protection stays.
+    """Point a name at a version, making it when it does not exist; protection stays, what waits does not.
 
     Only channels have a `below` (see `RefRow`): what was before a branch's head follows from its parents.
+    `evidence` is that of a policy that decided the move.
     """
     overlay = step.overlay
     before = read(overlay, keys.ref(of), RefRow)
@@ -47,16 +51,23 @@ def move(
         at_ms=step.at_ms,
         protection={} if before is None else before.protection,
         protected_by="" if before is None else before.protected_by,
+        frozen=None if before is None else before.frozen,
     )
     overlay.put(keys.ref(of), row.pack())
     if before is not None:
         overlay.delete(keys.pointer(of, before.number))
     overlay.put(keys.pointer(of, number), PointerRow().pack())
-    _write_history(step, of, row, verb)
+    _write_history(step, of, row, verb, evidence)
     return row
 
 
-def _write_history(step: Step, of: RefName, row: RefRow, verb: str) -> None:
+def _write_history(
+    step: Step,
+    of: RefName,
+    row: RefRow,
+    verb: str,
+    evidence: Mapping[str, ParameterValue] | None = None,
+) -> None:
     entry = MoveRow(
         number=row.number,
         version_id=row.version_id,
@@ -66,6 +77,7 @@ def _write_history(step: Step, of: RefName, row: RefRow, verb: str) -> None:
         reason=row.reason,
         at_ms=row.at_ms,
         index=step.index,
+        evidence=evidence,
     )
     step.overlay.put(keys.move(of, row.generation), entry.pack())
     events.keep(step, of, row.generation)

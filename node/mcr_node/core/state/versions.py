@@ -6,10 +6,11 @@ Laws:
     a head holds and what came before it are found in one step, however often the branch went back.
 """
 
+from collections.abc import Iterator, Mapping
 from typing import assert_never
 
 from mcr.errors import HeadMovedError, InvalidArgumentError, ReferenceNotFoundError
-from mcr.model import RefKind, VersionKind
+from mcr.model import ParameterValue, RefKind, VersionKind
 from mcr.record import Record, encode_record, version_id
 from mcr.references import DEFAULT_BRANCH
 from mcr_node.core.state import collecting, deletions, keys, lookup, metrics, refs
@@ -24,6 +25,7 @@ from mcr_node.core.state.keys import RefName
 from mcr_node.core.state.outcomes import VersionResult
 from mcr_node.core.state.records import IdRow, ModelRow, RefRow, StandingRow, read
 from mcr_node.core.state.step import Step
+from mcr_node.core.state.view import View
 
 # As for channels: each step reads one record.
 LAST_GOOD_STEPS_MAX = 256
@@ -90,7 +92,15 @@ def check_head(branch: RefName, expected: int, head: RefRow | None) -> None:
         raise HeadMovedError(said[0], said[1], str(branch))
 
 
-def _add(step: Step, record: Record, model_row: ModelRow | None, *, verb: str, reason: str) -> VersionResult:
+def _add(
+    step: Step,
+    record: Record,
+    model_row: ModelRow | None,
+    *,
+    verb: str,
+    reason: str,
+    evidence: Mapping[str, ParameterValue] | None = None,
+) -> VersionResult:
     overlay, model = step.overlay, record.model
     data = encode_record(record)
     identity = version_id(data)
@@ -107,6 +117,7 @@ def _add(step: Step, record: Record, model_row: ModelRow | None, *, verb: str, r
         identity=identity,
         verb=verb,
         reason=reason,
+        evidence=evidence,
     )
     return VersionResult(record.number, identity)
 
@@ -128,7 +139,7 @@ def roll_back_branch(step: Step, command: RollbackBranch) -> VersionResult:
     present = lookup.content_number(lookup.record(overlay, model, head.number))
     match command.target:
         case PreviousTarget():
-            content = _content_before(step, branch, present)
+            content = _content_before(step.overlay, branch, present)
         case LastGoodTarget():
             content = _last_good(step, branch, present)
         case NumberTarget(number):
@@ -138,9 +149,34 @@ def roll_back_branch(step: Step, command: RollbackBranch) -> VersionResult:
             assert_never(other)
     if content == present:
         raise InvalidArgumentError("target", f"{branch} has the content of v{content} already")
-    _mark(step, branch, present, head.generation, rolled_back=True)
+    mark(step, branch, present, head.generation, rolled_back=True)
     if isinstance(command.target, NumberTarget):
-        _mark(step, branch, content, head.generation + 1, rolled_back=False)
+        mark(step, branch, content, head.generation + 1, rolled_back=False)
+    return restore(step, branch, head, content, reason=command.reason, description=command.description)
+
+
+def restore(
+    step: Step,
+    branch: RefName,
+    head: RefRow,
+    content: int,
+    *,
+    reason: str,
+    description: str = "",
+    evidence: Mapping[str, ParameterValue] | None = None,
+) -> VersionResult:
+    """Make a version with the content of another one on top of a branch's head.
+
+    Args:
+        step: its principal is the creator.
+        branch: the branch.
+        head: where it is.
+        content: number of the version that first had the content.
+        reason: kept in the history of the branch.
+        description: of the new version; "" = made from the content and the reason.
+        evidence: why a policy decided it; kept in the history of the branch.
+    """
+    overlay, model = step.overlay, branch.model
     target = lookup.record(overlay, model, content)
     model_row = lookup.model_row(overlay, model)
     record = Record(
@@ -148,7 +184,7 @@ def roll_back_branch(step: Step, command: RollbackBranch) -> VersionResult:
         number=model_row.version_count + 1,
         created_at_ms=step.at_ms,
         creator=step.principal,
-        description=command.description or _describe(content, command.reason),
+        description=description or _describe(content, reason),
         parameters=target.parameters,
         branch=branch.name,
         kind=VersionKind.ROLLBACK,
@@ -160,16 +196,16 @@ def roll_back_branch(step: Step, command: RollbackBranch) -> VersionResult:
         file_count=target.file_count,
         chunk_count=target.chunk_count,
     )
-    return _add(step, record, model_row, verb="rollback", reason=command.reason)
+    return _add(step, record, model_row, verb="rollback", reason=reason, evidence=evidence)
 
 
 def _describe(content: int, reason: str) -> str:
     return f"roll back to v{content}: {reason}" if reason else f"roll back to v{content}"
 
 
-def _content_before(step: Step, branch: RefName, content: int) -> int:
+def _content_before(view: View, branch: RefName, content: int) -> int:
     """Return the content before one; what was deleted since is passed over."""
-    view, model = step.overlay, branch.model
+    model = branch.model
     at = content
     for _ in range(DELETED_STEPS_MAX):
         parents = lookup.record(view, model, at).parents
@@ -183,17 +219,36 @@ def _content_before(step: Step, branch: RefName, content: int) -> int:
     raise ReferenceNotFoundError(model, str(branch), f"nothing to go back to: v{content} {what}")
 
 
-def _last_good(step: Step, branch: RefName, present: int) -> int:
+def contents_before(view: View, branch: RefName, present: int) -> Iterator[int]:
+    """Yield the contents that a branch had before, nearest first; bounded."""
     content = present
     for _ in range(LAST_GOOD_STEPS_MAX):
-        content = _content_before(step, branch, content)
-        standing = read(step.overlay, keys.standing(branch, content), StandingRow)
-        if standing is None or not standing.rolled_back:
+        try:
+            content = _content_before(view, branch, content)
+        except ReferenceNotFoundError:
+            return
+        yield content
+
+
+def _last_good(step: Step, branch: RefName, present: int) -> int:
+    last = present
+    for content in contents_before(step.overlay, branch, present):
+        if not rolled_back(step.overlay, branch, content):
             return content
+        last = content
+    # Where there is no more, it raises what a rollback to the previous one would.
+    _content_before(step.overlay, branch, last)
     reason = f"the {LAST_GOOD_STEPS_MAX} versions before were all rolled back from; choose one by its number"
     raise ReferenceNotFoundError(branch.model, str(branch), reason)
 
 
-def _mark(step: Step, branch: RefName, content: int, generation: int, *, rolled_back: bool) -> None:
+def rolled_back(view: View, branch: RefName, content: int) -> bool:
+    """Tell whether a rollback left a content since it was last chosen by its number."""
+    standing = read(view, keys.standing(branch, content), StandingRow)
+    return standing is not None and standing.rolled_back
+
+
+def mark(step: Step, branch: RefName, content: int, generation: int, *, rolled_back: bool) -> None:
+    """Note whether a rollback leaves a content, or goes to it by its number."""
     row = StandingRow(generation=generation, rolled_back=rolled_back)
     step.overlay.put(keys.standing(branch, content), row.pack())

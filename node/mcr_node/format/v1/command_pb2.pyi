@@ -54,6 +54,11 @@ class Command(google.protobuf.message.Message):
     PUT_PART_FIELD_NUMBER: builtins.int
     SEAL_SESSION_FIELD_NUMBER: builtins.int
     ABORT_SESSION_FIELD_NUMBER: builtins.int
+    SET_POLICY_FIELD_NUMBER: builtins.int
+    DELETE_POLICY_FIELD_NUMBER: builtins.int
+    FREEZE_CHANNEL_FIELD_NUMBER: builtins.int
+    APPROVE_MOVE_FIELD_NUMBER: builtins.int
+    SETTLE_FIELD_NUMBER: builtins.int
     format: builtins.int
     """Format of the command, 1. A greater number was written by a newer release."""
     request_id: builtins.bytes
@@ -162,6 +167,26 @@ class Command(google.protobuf.message.Message):
     def abort_session(self) -> mcr_node.format.v1.session_commands_pb2.AbortSession:
         """See AbortSession."""
 
+    @property
+    def set_policy(self) -> global___SetPolicy:
+        """See SetPolicy."""
+
+    @property
+    def delete_policy(self) -> global___DeletePolicy:
+        """See DeletePolicy."""
+
+    @property
+    def freeze_channel(self) -> global___FreezeChannel:
+        """See FreezeChannel."""
+
+    @property
+    def approve_move(self) -> global___ApproveMove:
+        """See ApproveMove."""
+
+    @property
+    def settle(self) -> global___Settle:
+        """See Settle."""
+
     def __init__(
         self,
         *,
@@ -194,10 +219,15 @@ class Command(google.protobuf.message.Message):
         put_part: mcr_node.format.v1.session_commands_pb2.PutPart | None = ...,
         seal_session: mcr_node.format.v1.session_commands_pb2.SealSession | None = ...,
         abort_session: mcr_node.format.v1.session_commands_pb2.AbortSession | None = ...,
+        set_policy: global___SetPolicy | None = ...,
+        delete_policy: global___DeletePolicy | None = ...,
+        freeze_channel: global___FreezeChannel | None = ...,
+        approve_move: global___ApproveMove | None = ...,
+        settle: global___Settle | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["abort_session", b"abort_session", "acknowledge", b"acknowledge", "begin_session", b"begin_session", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_versions", b"delete_versions", "empty_trash", b"empty_trash", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "pin_version", b"pin_version", "protect_channel", b"protect_channel", "put_part", b"put_part", "release_upload", b"release_upload", "report_metrics", b"report_metrics", "restore_versions", b"restore_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "seal_session", b"seal_session", "unpin_version", b"unpin_version"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["abort_session", b"abort_session", "acknowledge", b"acknowledge", "at_ms", b"at_ms", "begin_session", b"begin_session", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_versions", b"delete_versions", "empty_trash", b"empty_trash", "format", b"format", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "pin_version", b"pin_version", "principal", b"principal", "protect_channel", b"protect_channel", "put_part", b"put_part", "release_upload", b"release_upload", "report_metrics", b"report_metrics", "request_id", b"request_id", "restore_versions", b"restore_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "seal_session", b"seal_session", "unpin_version", b"unpin_version"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["commit_version", "rollback_branch", "create_branch", "delete_branch", "create_tag", "move_channel", "rollback_channel", "protect_channel", "report_metrics", "check_digest", "acknowledge", "delete_versions", "delete_name", "delete_model", "restore_versions", "empty_trash", "pin_version", "unpin_version", "mark_garbage", "hold_upload", "release_upload", "begin_session", "put_part", "seal_session", "abort_session"] | None: ...
+    def HasField(self, field_name: typing.Literal["abort_session", b"abort_session", "acknowledge", b"acknowledge", "approve_move", b"approve_move", "begin_session", b"begin_session", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_policy", b"delete_policy", "delete_versions", b"delete_versions", "empty_trash", b"empty_trash", "freeze_channel", b"freeze_channel", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "pin_version", b"pin_version", "protect_channel", b"protect_channel", "put_part", b"put_part", "release_upload", b"release_upload", "report_metrics", b"report_metrics", "restore_versions", b"restore_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "seal_session", b"seal_session", "set_policy", b"set_policy", "settle", b"settle", "unpin_version", b"unpin_version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["abort_session", b"abort_session", "acknowledge", b"acknowledge", "approve_move", b"approve_move", "at_ms", b"at_ms", "begin_session", b"begin_session", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_policy", b"delete_policy", "delete_versions", b"delete_versions", "empty_trash", b"empty_trash", "format", b"format", "freeze_channel", b"freeze_channel", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "pin_version", b"pin_version", "principal", b"principal", "protect_channel", b"protect_channel", "put_part", b"put_part", "release_upload", b"release_upload", "report_metrics", b"report_metrics", "request_id", b"request_id", "restore_versions", b"restore_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "seal_session", b"seal_session", "set_policy", b"set_policy", "settle", b"settle", "unpin_version", b"unpin_version"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["commit_version", "rollback_branch", "create_branch", "delete_branch", "create_tag", "move_channel", "rollback_channel", "protect_channel", "report_metrics", "check_digest", "acknowledge", "delete_versions", "delete_name", "delete_model", "restore_versions", "empty_trash", "pin_version", "unpin_version", "mark_garbage", "hold_upload", "release_upload", "begin_session", "put_part", "seal_session", "abort_session", "set_policy", "delete_policy", "freeze_channel", "approve_move", "settle"] | None: ...
 
 global___Command = Command
 
@@ -458,6 +488,7 @@ class MoveChannel(google.protobuf.message.Message):
     NUMBER_FIELD_NUMBER: builtins.int
     EXPECTED_GENERATION_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    AVAILABLE_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Model."""
     channel: builtins.str
@@ -468,6 +499,10 @@ class MoveChannel(google.protobuf.message.Message):
     """Generation that the channel must be at; 0 = it must not exist. Absent = any."""
     reason: builtins.str
     """Why, up to 4096 characters; may be empty."""
+    @property
+    def available(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Sites that have all bytes of the version, as the proposer found; up to 100."""
+
     def __init__(
         self,
         *,
@@ -476,9 +511,10 @@ class MoveChannel(google.protobuf.message.Message):
         number: builtins.int = ...,
         expected_generation: builtins.int | None = ...,
         reason: builtins.str = ...,
+        available: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_expected_generation", b"_expected_generation", "expected_generation", b"expected_generation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_expected_generation", b"_expected_generation", "channel", b"channel", "expected_generation", b"expected_generation", "model", b"model", "number", b"number", "reason", b"reason"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_expected_generation", b"_expected_generation", "available", b"available", "channel", b"channel", "expected_generation", b"expected_generation", "model", b"model", "number", b"number", "reason", b"reason"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_expected_generation", b"_expected_generation"]) -> typing.Literal["expected_generation"] | None: ...
 
 global___MoveChannel = MoveChannel
@@ -553,6 +589,7 @@ class ReportMetrics(google.protobuf.message.Message):
     METRICS_FIELD_NUMBER: builtins.int
     CHANNEL_FIELD_NUMBER: builtins.int
     ALLOW_NON_FINITE_FIELD_NUMBER: builtins.int
+    GENERATION_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Model."""
     number: builtins.int
@@ -560,7 +597,9 @@ class ReportMetrics(google.protobuf.message.Message):
     channel: builtins.str
     """Channel that the report speaks for; may be empty."""
     allow_non_finite: builtins.bool
-    """Accept NaN and infinities."""
+    """Accept NaN and infinities even where no policy watches for them."""
+    generation: builtins.int
+    """Generation at which the channel was when this was measured; 0 = not said, or no channel."""
     @property
     def metrics(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Metric]:
         """1 to 1000 metrics by name, each name once."""
@@ -573,8 +612,9 @@ class ReportMetrics(google.protobuf.message.Message):
         metrics: collections.abc.Iterable[global___Metric] | None = ...,
         channel: builtins.str = ...,
         allow_non_finite: builtins.bool = ...,
+        generation: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["allow_non_finite", b"allow_non_finite", "channel", b"channel", "metrics", b"metrics", "model", b"model", "number", b"number"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allow_non_finite", b"allow_non_finite", "channel", b"channel", "generation", b"generation", "metrics", b"metrics", "model", b"model", "number", b"number"]) -> None: ...
 
 global___ReportMetrics = ReportMetrics
 
@@ -643,3 +683,143 @@ class Acknowledge(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["channel", b"channel", "consumer", b"consumer", "generation", b"generation", "model", b"model", "number", b"number", "rank", b"rank", "state", b"state"]) -> None: ...
 
 global___Acknowledge = Acknowledge
+
+@typing.final
+class SetPolicy(google.protobuf.message.Message):
+    """Set a rollback policy, or replace it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    RULES_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Model."""
+    name: builtins.str
+    """Name of the policy, 1 to 96 characters."""
+    rules: builtins.bytes
+    """Its fields in canonical bytes (a mapping); see client/mcr/policy.schema.json."""
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        name: builtins.str = ...,
+        rules: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "name", b"name", "rules", b"rules"]) -> None: ...
+
+global___SetPolicy = SetPolicy
+
+@typing.final
+class DeletePolicy(google.protobuf.message.Message):
+    """Delete a rollback policy."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Model."""
+    name: builtins.str
+    """Name of the policy."""
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "name", b"name"]) -> None: ...
+
+global___DeletePolicy = DeletePolicy
+
+@typing.final
+class FreezeChannel(google.protobuf.message.Message):
+    """Freeze a channel, or unfreeze it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    CHANNEL_FIELD_NUMBER: builtins.int
+    LEVEL_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Model."""
+    channel: builtins.str
+    """Channel."""
+    level: builtins.str
+    """`automatic`: no policy moves it. `all`: and nobody moves it forward. Empty: it is frozen no longer."""
+    reason: builtins.str
+    """Why, up to 4096 characters; may be empty."""
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        channel: builtins.str = ...,
+        level: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["channel", b"channel", "level", b"level", "model", b"model", "reason", b"reason"]) -> None: ...
+
+global___FreezeChannel = FreezeChannel
+
+@typing.final
+class ApproveMove(google.protobuf.message.Message):
+    """Let a move of a channel happen that somebody else asked for, or drop it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    CHANNEL_FIELD_NUMBER: builtins.int
+    REQUEST_FIELD_NUMBER: builtins.int
+    AVAILABLE_FIELD_NUMBER: builtins.int
+    WITHDRAW_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Model."""
+    channel: builtins.str
+    """Channel."""
+    request: builtins.int
+    """Log index at which the move was asked for."""
+    withdraw: builtins.bool
+    """Drop it."""
+    @property
+    def available(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Sites that have all bytes of the version, as the proposer found; up to 100."""
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        channel: builtins.str = ...,
+        request: builtins.int = ...,
+        available: collections.abc.Iterable[builtins.str] | None = ...,
+        withdraw: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["available", b"available", "channel", b"channel", "model", b"model", "request", b"request", "withdraw", b"withdraw"]) -> None: ...
+
+global___ApproveMove = ApproveMove
+
+@typing.final
+class Settle(google.protobuf.message.Message):
+    """Decide what a policy has to decide that no report will: it was put off, or reports are missing."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    POLICY_FIELD_NUMBER: builtins.int
+    GENERATION_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Model."""
+    policy: builtins.str
+    """Name of the policy."""
+    generation: builtins.int
+    """Generation of its channel or branch for which that is so, from 1."""
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        policy: builtins.str = ...,
+        generation: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["generation", b"generation", "model", b"model", "policy", b"policy"]) -> None: ...
+
+global___Settle = Settle

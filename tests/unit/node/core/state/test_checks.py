@@ -15,18 +15,24 @@ from mcr.model import (
     RequestId,
 )
 from mcr_node.core.state.commands import (
+    Acknowledge,
+    ApproveMove,
     Change,
     Command,
     CommitVersion,
     CreateBranch,
     CreateTag,
     DeleteBranch,
+    DeletePolicy,
+    FreezeChannel,
     MoveChannel,
     NumberTarget,
     ProtectChannel,
     ReportMetrics,
     RollbackBranch,
     RollbackChannel,
+    SetPolicy,
+    Settle,
     TrashCommand,
 )
 from mcr_node.core.state.keys import NUMBER_MAX
@@ -52,6 +58,12 @@ def every_command(world: StateWorld) -> list[Change]:
         session_commands.put(world, "rank0"),
         session_commands.seal(world, 1),
         session_commands.abort(world),
+        world.acknowledge(1),
+        world.set_policy("loss", {"channel": "production", "metric": "loss", "above": 2.0}),
+        world.delete_policy("loss"),
+        world.freeze("all"),
+        world.approve(1),
+        world.settle("loss", 1),
     ]
 
 
@@ -84,10 +96,14 @@ def test_every_command_is_refused_with_a_bad_name() -> None:
                 bad = replace(command, name="a b")
             case MoveChannel() | RollbackChannel() | ProtectChannel():
                 bad = replace(command, channel="")
-            case ReportMetrics():
-                bad = replace(command, channel="\x00")
             case BeginSession() | PutPart() | SealSession() | AbortSession():
                 bad = replace(command, session=".")
+            case ReportMetrics() | Acknowledge() | FreezeChannel() | ApproveMove():
+                bad = replace(command, channel="\x00")
+            case SetPolicy() | DeletePolicy():
+                bad = replace(command, name="\x00")
+            case Settle():
+                bad = replace(command, policy="\x00")
             case _:
                 raise AssertionError(command)
         assert world.reject(bad)[0] == "invalid_name"
