@@ -6,7 +6,7 @@ async with await mcr.aio.connect("node1:7101,node2:7101") as client:
 
 import asyncio
 import getpass
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -16,6 +16,7 @@ from types import TracebackType
 
 from mcr import _embedded, _wire
 from mcr.addresses import Address, looks_like_addresses, parse_addresses
+from mcr.auto_commit import AutoCommitCalls
 from mcr.blocking import decided, run_blocking
 from mcr.checking import check_versions
 from mcr.committing import WORKERS, CommitProgress, Uploaded, Uploader
@@ -182,7 +183,7 @@ class AsyncClient(MembershipCalls, UpkeepCalls, TrashOfAll):
         return await check_versions(self._connection.chunks, versions(), total, deep=deep, progress=progress)
 
 
-class AsyncModel(FollowCalls, SessionCalls, TrashCalls):
+class AsyncModel(FollowCalls, AutoCommitCalls, SessionCalls, TrashCalls):
     """One model of a store. Reading methods are those of `mcr.reading.ModelReader`."""
 
     async def commit(
@@ -198,6 +199,7 @@ class AsyncModel(FollowCalls, SessionCalls, TrashCalls):
         request_id: str | None = None,
         allow_non_finite: bool = False,
         durability: str | int | None = None,
+        exclude: Sequence[str] = (),
         progress: Callable[[CommitProgress], None] | None = None,
     ) -> CommitResult:
         """Commit a file or folder as the next version.
@@ -217,6 +219,7 @@ class AsyncModel(FollowCalls, SessionCalls, TrashCalls):
             allow_non_finite: accept NaN and infinities among the metrics.
             durability: copies to wait for. `site` or None: on two nodes, where there are two; `cluster`: in
                 two sites; or a number of nodes.
+            exclude: glob patterns, as of `checkout`; what fits any of them is left out.
             progress: called from the event loop.
 
         Raises:
@@ -240,7 +243,7 @@ class AsyncModel(FollowCalls, SessionCalls, TrashCalls):
             request.expected_head = 0 if expect == "none" else await self._number(expect)
         if parent is not None:
             request.parent = await self._number(parent)
-        upload = partial(self._upload, path, branch, parent, progress)
+        upload = partial(self._upload, path, branch, parent, progress, exclude)
         uploaded, answer = await self._seal(request, upload)
         version = await self._with_files(_wire.version_from_wire(answer.version, with_metrics=True))
         return CommitResult(
@@ -285,10 +288,11 @@ class AsyncModel(FollowCalls, SessionCalls, TrashCalls):
         branch: str,
         parent: str | None,
         progress: Callable[[CommitProgress], None] | None,
+        exclude: Sequence[str],
     ) -> Uploaded:
         if progress is not None:
             progress(CommitProgress("scan", 0, 0, 0, 0))
-        sources = await run_blocking(self._executor, partial(scan, path))
+        sources = await run_blocking(self._executor, partial(scan, path, exclude))
         base = await self._manifest_like(branch, parent)
         return await Uploader(self._connection.chunks, self._executor, progress).upload(sources, base)
 

@@ -10,13 +10,14 @@ method `spawn`. `close` has nothing to save: what a call returned was durable th
 """
 
 import io
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from mcr import aio
+from mcr._client_following import BlockingFollowing
 from mcr._client_receipts import BlockingReceipts
 from mcr._client_trash import BlockingTrash, BlockingTrashOfAll
 from mcr._session_wire import SessionStatus
@@ -26,7 +27,6 @@ from mcr.checkout import CheckoutProgress, CheckoutResult
 from mcr.committing import CommitProgress
 from mcr.comparing import Diff, DiffProgress
 from mcr.files import RangeFile
-from mcr.following import KEEP_DEFAULT, FollowEvent, Loading, Switch
 from mcr.layout_blocking import BlockingLayout
 from mcr.loop_thread import LoopThread
 from mcr.model import (
@@ -197,7 +197,7 @@ class TensorMap(Mapping[str, "NDArray[Any]"]):
         return len(self._names)
 
 
-class Model(BlockingReceipts, BlockingTrash):
+class Model(BlockingReceipts, BlockingTrash, BlockingFollowing):
     """One model of a store."""
 
     def __init__(self, model: aio.AsyncModel, loop: LoopThread) -> None:
@@ -222,6 +222,7 @@ class Model(BlockingReceipts, BlockingTrash):
         request_id: str | None = None,
         allow_non_finite: bool = False,
         durability: str | int | None = None,
+        exclude: Sequence[str] = (),
         progress: Callable[[CommitProgress], None] | None = None,
     ) -> CommitResult:
         """See `AsyncModel.commit`; `progress` is called from another thread."""
@@ -236,6 +237,7 @@ class Model(BlockingReceipts, BlockingTrash):
             request_id=request_id,
             allow_non_finite=allow_non_finite,
             durability=durability,
+            exclude=exclude,
             progress=progress,
         )
         return self._loop.run(work, "commit")
@@ -283,35 +285,6 @@ class Model(BlockingReceipts, BlockingTrash):
                 yield event
         finally:
             self._loop.run(events.aclose(), "watch", bounded=False)
-
-    def follow(
-        self,
-        channel: str,
-        destination: str | Path,
-        *,
-        load: Callable[[Loading], Awaitable[None] | None] | None = None,
-        told: Callable[[FollowEvent], None] | None = None,
-        keep: int = KEEP_DEFAULT,
-        switch: str = Switch.SYMLINK,
-        once: bool = False,
-        retry: bool = False,
-        consumer: str | None = None,
-        rank: int = 0,
-    ) -> None:
-        """See `AsyncModel.follow`; ends by an interruption. `load` and `told` run in other threads."""
-        work = self._model.follow(
-            channel,
-            destination,
-            load=load,
-            told=told,
-            keep=keep,
-            switch=switch,
-            once=once,
-            retry=retry,
-            consumer=consumer,
-            rank=rank,
-        )
-        self._loop.run(work, "follow", bounded=once)
 
     def create_branch(self, name: str, *, at: str | None = None) -> Ref:
         """See `AsyncModel.create_branch`."""

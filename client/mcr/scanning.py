@@ -20,11 +20,13 @@ the scan and the end of the commit is noticed, and never committed half old, hal
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from mcr.errors import SourceChangedError, SourceNotFoundError, SourceUnreadableError, UnsafePathError
 from mcr.manifest.paths import PARTIAL_FOLDER, STORE_FOLDER, check_path, check_symlink
+from mcr.manifest.patterns import PathPattern
 from mcr.model import EntryKind
 
 _SPECIAL_KINDS = (
@@ -71,8 +73,12 @@ class Source:
     identity: Identity
 
 
-def scan(path: str | os.PathLike[str]) -> list[Source]:
+def scan(path: str | os.PathLike[str], exclude: Iterable[str] = ()) -> list[Source]:
     """Return all that a commit of `path` holds, sorted by path (UTF-8 bytes).
+
+    Args:
+        path: a file or a folder.
+        exclude: patterns (`mcr.manifest.PathPattern`) of paths in the folder that are left out.
 
     Raises:
         SourceNotFoundError: there is nothing at `path`.
@@ -89,7 +95,12 @@ def scan(path: str | os.PathLike[str]) -> list[Source]:
     except OSError as error:
         raise _unreadable(top, error) from error
     if stat.S_ISDIR(status.st_mode):
-        found = _scan_folder(top)
+        patterns = [PathPattern(text) for text in exclude]
+        found = [
+            source
+            for source in _scan_folder(top)
+            if not any(pattern.fits(source.path) for pattern in patterns)
+        ]
     else:
         name = os.path.basename(top)
         _check_name(name, top)

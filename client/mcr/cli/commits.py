@@ -45,6 +45,7 @@ class _CommitOptions(TypedDict):
     durability: str | None
     request_id: str | None
     parent: str | None
+    exclude: tuple[str, ...]
 
 
 @command(
@@ -95,6 +96,7 @@ class _CommitOptions(TypedDict):
 @click.option(
     "--request-id", metavar="ID", help="Name of this request; repeated, it returns the version it made."
 )
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out what fits; may be repeated.")
 @click.option("--parent", metavar="REF", help="Version it descends from.  [default: head of the branch]")
 @with_session
 def commit(session: Session, model: str, path: Path, **given: Unpack[_CommitOptions]) -> None:
@@ -125,6 +127,7 @@ def commit(session: Session, model: str, path: Path, **given: Unpack[_CommitOpti
             request_id=given["request_id"],
             allow_non_finite=allow_non_finite,
             durability=durability,
+            exclude=given["exclude"],
             progress=lambda at: tick(at.phase, at.bytes_done, at.bytes_total),
         )
     session.output.data(commit_object(result), result.reference)

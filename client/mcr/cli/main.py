@@ -25,6 +25,7 @@ from mcr.cli import (
     stores,
     trash,
     upkeep,
+    watching,
 )
 from mcr.cli.options import Group
 from mcr.cli.output import Output
@@ -94,6 +95,7 @@ for _command in (
     trash.unpin,
     metrics.report,
     following.follow,
+    watching.watch,
     receipts.ack,
     receipts.served,
     sessions.sessions,

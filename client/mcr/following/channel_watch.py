@@ -5,20 +5,12 @@ from contextlib import aclosing
 
 from mcr import _wire
 from mcr.connection import Connection
-from mcr.errors import (
-    DeadlineError,
-    HistoryGoneError,
-    McrError,
-    NodeBusyError,
-    NoQuorumError,
-    UnavailableError,
-)
+from mcr.errors import HistoryGoneError, McrError
 from mcr.model import RefKind, RefMove
+from mcr.passing import UNREACHABLE
 from mcr.reading import ModelReader
 from mcr.v1 import versions_pb2 as pb
 
-# What passes by itself, or when an operator has looked: no reason to end.
-PASSING = (UnavailableError, NoQuorumError, DeadlineError, NodeBusyError)
 # A stream goes on elsewhere by itself for half a minute; then it is begun anew, after as long as this.
 AGAIN_S = 1.0
 
@@ -46,7 +38,7 @@ class ChannelWatch:
             except HistoryGoneError:
                 # Away for longer than events are kept: where the channel is now is all that matters.
                 continue
-            except PASSING as error:
+            except UNREACHABLE as error:
                 await self._note(None, error)
                 await asyncio.sleep(AGAIN_S)
 

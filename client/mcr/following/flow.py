@@ -24,28 +24,20 @@ from typing import TypeVar
 
 from mcr.blocking import run_blocking, settle
 from mcr.connection import Connection
-from mcr.errors import (
-    FailedError,
-    InvalidArgumentError,
-    McrError,
-    MissingChunkError,
-    OutOfSpaceError,
-)
-from mcr.following.channel_watch import PASSING, ChannelWatch
+from mcr.errors import FailedError, InvalidArgumentError, McrError, OutOfSpaceError
+from mcr.following.channel_watch import ChannelWatch
 from mcr.following.happenings import FollowEvent, FollowStep, Loading
 from mcr.following.place import KEEP_DEFAULT, Place
 from mcr.following.record import FollowRecord, Held, Loaded
 from mcr.model import RefMove
+from mcr.passing import PASSING, Again
 from mcr.reading import ModelReader
 
 LOAD_TRIES_MAX = 3
-# A fetch that failed is tried again: soon at first, as a node may just be restarting, then rarely.
-AGAIN_S_MIN, AGAIN_S_MAX = 1.0, 30.0
 # A follower that is silent for longer than some of these is gone, for whoever looks at `mcr served`. Each is
 # one entry of the log: a fleet of a thousand makes three a second.
 SIGN_OF_LIFE_S = 300.0
 REASON_CHARACTERS_MAX = 1000
-_MAY_PASS = (*PASSING, MissingChunkError, OutOfSpaceError)
 
 Result = TypeVar("Result")
 Load = Callable[[Loading], Awaitable[None]]
@@ -189,19 +181,18 @@ class Follower:
             await settle([fetching, newer])
 
     async def _fetch(self, held: Held, move: RefMove) -> None:
-        pause_s = AGAIN_S_MIN
+        again = Again()
         while not await self._blocking(lambda: self._place.is_held(held)):
             self._tell(FollowStep.FETCHING, move)
             try:
                 await self._fetch_once(held, move)
-            except _MAY_PASS as error:
+            except PASSING as error:
                 if self._wanted.once:
                     raise
                 if isinstance(error, OutOfSpaceError):
                     await self._blocking(lambda: self._place.prune((*self._needed(), held)))
                 self._tell(FollowStep.WAITING, move, reason=_said(error))
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, AGAIN_S_MAX)
+                await again.wait()
 
     async def _fetch_once(self, held: Held, move: RefMove) -> None:
         folder = await self._blocking(lambda: self._place.unseal(held))
@@ -319,21 +310,22 @@ class Follower:
         # Only the newest counts.
         if overtaken is not None:
             await settle([overtaken])
-        pause_s = AGAIN_S_MIN
+        again = Again()
         while True:
             try:
                 await send(move, loaded)
-                self._tell(FollowStep.ACKNOWLEDGED, move)
-                pause_s = SIGN_OF_LIFE_S
             except McrError as error:
                 if self._wanted.once:
                     raise
                 self._tell(FollowStep.WAITING, move, reason=_said(error))
-                pause_s = min(2 * pause_s, AGAIN_S_MAX)
+                await again.wait()
+                continue
+            self._tell(FollowStep.ACKNOWLEDGED, move)
             if self._wanted.once:
                 return
-            # Sent again it is a sign of life; and after a failure, another try.
-            await asyncio.sleep(pause_s)
+            again = Again()
+            # Sent again it is a sign of life.
+            await asyncio.sleep(SIGN_OF_LIFE_S)
 
     def _tell(
         self,
