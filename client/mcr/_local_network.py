@@ -36,6 +36,8 @@ class LocalNetwork:
         self._owners: dict[str, str] = {}
         # By (who dialled, who was dialled); a pair without a gate is open.
         self._gates: dict[tuple[str, str], asyncio.Event] = {}
+        # Of what a node says, bytes in a second; a node without a rate is as fast as it can.
+        self._rates: dict[str, float] = {}
 
     def join(self, name: str, address: str) -> Mapping[str, str]:
         """Take a node into the network; return what its environment must say."""
@@ -53,6 +55,10 @@ class LocalNetwork:
         """Cut exactly these pairs, each in both directions; all others are open then."""
         wanted = [pair for one, other in pairs for pair in ((one, other), (other, one))]
         self._call(self._set(wanted))
+
+    def limit(self, name: str, bytes_per_s: float | None) -> None:
+        """Let each connection of a node carry what it says so slowly; None = as fast as it can."""
+        self._call(self._limit(name, bytes_per_s))
 
     def close(self) -> None:
         """End all connections and the thread; may be called twice."""
@@ -89,6 +95,11 @@ class LocalNetwork:
             if pair not in pairs:
                 gate.set()
 
+    async def _limit(self, name: str, bytes_per_s: float | None) -> None:
+        self._rates.pop(name, None)
+        if bytes_per_s is not None:
+            self._rates[name] = bytes_per_s
+
     def _gate(self, pair: tuple[str, str]) -> asyncio.Event:
         gate = self._gates.get(pair)
         if gate is None:
@@ -103,14 +114,15 @@ class LocalNetwork:
             raise ValueError(f"{method}: nodes dial through here, and nothing else")
         host, _, port = target.rpartition(":")
         # An address that is no node's: whatever is there, nobody cuts it.
-        gate = self._gate((name, self._owners.get(target, target)))
+        owner = self._owners.get(target, target)
+        gate = self._gate((name, owner))
         await gate.wait()
         far_reader, far_writer = await asyncio.open_connection(host, int(port))
         try:
             writer.write(_ESTABLISHED)
             async with asyncio.TaskGroup() as both:
-                both.create_task(_pump(reader, far_writer, gate))
-                both.create_task(_pump(far_reader, writer, gate))
+                both.create_task(self._pump(name, reader, far_writer, gate))
+                both.create_task(self._pump(owner, far_reader, writer, gate))
         except* OSError:
             # One side is gone; the other one is told by the end of its connection.
             pass
@@ -125,12 +137,17 @@ class LocalNetwork:
             relay.cancel()
         await asyncio.gather(*relays, return_exceptions=True)
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event) -> None:
-    while data := await reader.read(_PART_BYTES):
+    async def _pump(
+        self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event
+    ) -> None:
+        """Carry what `name` says."""
+        while data := await reader.read(_PART_BYTES):
+            await gate.wait()
+            writer.write(data)
+            await writer.drain()
+            rate = self._rates.get(name)
+            if rate is not None:
+                await asyncio.sleep(len(data) / rate)
         await gate.wait()
-        writer.write(data)
-        await writer.drain()
-    await gate.wait()
-    # Both directions end together: gRPC has no half-closed connections.
-    raise ConnectionResetError
+        # Both directions end together: gRPC has no half-closed connections.
+        raise ConnectionResetError

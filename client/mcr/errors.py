@@ -39,6 +39,7 @@
     ├── CorruptError             13   an operator must look; nothing wrong was served
     │   ├── CorruptChunkError         a chunk's bytes do not hash to its id
     │   ├── MissingChunkError         a chunk that a version needs is not held
+    │   │   └── LostChunkError            with the versions and files that need it
     │   └── CorruptStoreError         a log, index or state file is damaged
     ├── OutOfSpaceError          14   free space, then repeat
     ├── DeadlineError            15   time ran out
@@ -58,6 +59,10 @@ builds the same error again.
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from mcr._corrupt_errors import CorruptChunkError as CorruptChunkError
+from mcr._corrupt_errors import CorruptStoreError as CorruptStoreError
+from mcr._corrupt_errors import LostChunkError as LostChunkError
+from mcr._corrupt_errors import MissingChunkError as MissingChunkError
 from mcr._mcr_error import ConflictError as ConflictError
 from mcr._mcr_error import CorruptError as CorruptError
 from mcr._mcr_error import FieldValue as FieldValue
@@ -329,38 +334,6 @@ class ProtectedError(NotAllowedError):
     reason: str
     code = "protected"
     template = "{ref} is protected: {reason}"
-
-
-@dataclass(eq=False)
-class CorruptChunkError(CorruptError):
-    """A chunk's bytes do not hash to its id."""
-
-    chunk_id: str
-    reason: str
-    code = "corrupt_chunk"
-    template = "chunk {chunk_id} is damaged: {reason}"
-    hint_template = "run mcr doctor; committing the same files again stores a good copy"
-
-
-@dataclass(eq=False)
-class MissingChunkError(CorruptError):
-    """A chunk that is needed is not held."""
-
-    chunk_id: str
-    code = "missing_chunk"
-    template = "chunk {chunk_id} is not in the store"
-    hint_template = "mcr doctor or mcr repair status names who needs it; committing the files again stores it"
-
-
-@dataclass(eq=False)
-class CorruptStoreError(CorruptError):
-    """A log, index or state file is damaged, and going on could lose or invent data."""
-
-    path: str
-    reason: str
-    code = "corrupt_store"
-    template = "{path} is damaged: {reason}"
-    hint_template = "keep a copy of the folder as it is, then restore it from a backup or another node"
 
 
 @dataclass(eq=False)

@@ -288,6 +288,16 @@ class LocalCluster:
         if self._network is not None:
             self._network.cut(())
 
+    def slow(self, i: int, bytes_per_s: float | None) -> None:
+        """Let what a node says to the others arrive slowly, on each connection; None = fast again.
+
+        Raises:
+            InvalidArgumentError: the cluster was made without partitions.
+        """
+        if self._network is None:
+            raise InvalidArgumentError("partitions", "this cluster was made without them")
+        self._network.limit(self.nodes[i].name, bytes_per_s)
+
     def corrupt(self, i: int, *, flips: int = 1, seed: int = 0) -> Path:
         """Flip bits in the chunks of a node, running or not, as a bad disk does; return the file.
 

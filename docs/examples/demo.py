@@ -69,6 +69,15 @@ def _end(number: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
+def fetched_bytes(cluster: LocalCluster, i: int, version: str, folder: Path) -> int:
+    """Check a version out from one node; return how much of it that node fetched from others meanwhile."""
+    with cluster.connect(i) as client:
+        before = client.status()
+        client.model(MODEL).checkout(version, folder)
+        after = client.status()
+    return after.bytes_fetched_near - before.bytes_fetched_near
+
+
 def tell(cluster: LocalCluster) -> int:
     """Do the work on a running cluster."""
     root = cluster.folder
@@ -97,22 +106,30 @@ def tell(cluster: LocalCluster) -> int:
 
     cluster.kill(leader)
     say(f"5. {names[leader]}, the leader, was killed with SIGKILL")
+    fetched = fetched_bytes(cluster, others[1], first.name, root / "out-of-peers")
+    if wrong := differing(root / "out-of-peers", root / "epoch1"):
+        say(f"   checked out from {names[others[1]]}, {', '.join(wrong)} of {first.name} differs")
+        return 1
+    taken = (
+        f"{first.name}, which {names[leader]} had taken, was checked out from {names[others[1]]}: bit-exact"
+    )
+    say(f"6. {taken};\n   {fetched:,} bytes of it were fetched from a peer, {names[others[0]]}")
     with mcr.connect(cluster.addresses) as client:
         third = client.model(MODEL).commit(root / "epoch3", message="epoch 3", expect=second.name)
         now = client.cluster_status().leader
-    say(f"6. {third.reference} committed all the same; {now} leads now")
+    say(f"7. {third.reference} committed all the same; {now} leads now")
 
     with cluster.connect(others[1]) as client:
         model = client.model(MODEL)
         back = model.channel("production").rollback(reason="latency went up")
         through = names[others[1]]
-        say(f"7. channel production was rolled back to {back.version} through {through}; every move is kept:")
+        say(f"8. channel production was rolled back to {back.version} through {through}; every move is kept:")
         for move in model.channel("production").history():
             say(f"     generation {move.generation}: {move.verb} to v{move.number} ({move.reason})")
 
     cluster.start(leader)
     cluster.wait_ready()
-    say(f"8. {names[leader]} was started again and has caught up")
+    say(f"9. {names[leader]} was started again and has caught up")
     with cluster.connect(leader) as client:
         model = client.model(MODEL)
         for ref, source in (("channel:production", "epoch1"), ("v2", "epoch2"), ("v3", "epoch3")):
@@ -122,7 +139,7 @@ def tell(cluster: LocalCluster) -> int:
                 differing_files = ", ".join(wrong)
                 say(f"   checked out from {names[leader]}, {differing_files} of {ref} differs")
                 return 1
-    say(f"9. all three versions were checked out from {names[leader]}: bit-exact")
+    say(f"10. all three versions were checked out from {names[leader]}: bit-exact")
     for i in range(3):
         cluster.stop(i)
     say("done: all nodes were stopped, and nothing is left behind")

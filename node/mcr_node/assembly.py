@@ -31,6 +31,7 @@ from mcr_node.services.colleagues import Colleagues
 from mcr_node.services.damage import WatchedStore
 from mcr_node.services.draining import Draining
 from mcr_node.services.layout import LayoutService
+from mcr_node.services.needing import Needing
 from mcr_node.services.presence import Presence
 from mcr_node.services.receipts import ReceiptsService
 from mcr_node.services.repair import Repair
@@ -203,10 +204,17 @@ class Node:
         )
         # What stands above knows the log by its port; only whoever starts and connects it, the runner.
         self.log: ReplicatedLog = self.runner
-        capacity_bytes = myself.capacity_bytes
-        cache = _cache_of(path, stores.chunks, capacity_bytes, parts) if parts.cache_bytes else None
-        store = WatchedStore(stores.chunks) if cache is None else CachingStore(stores.chunks, cache)
-        self._cache = cache
+        self._cache = _cache_of(path, stores.chunks, myself.capacity_bytes, parts)
+        store = self._open_chunks(stores.chunks, myself.capacity_bytes, parts)
+        self.needing = Needing(self.log, self.chunks)
+        self.admin = self._admin_of(store, identity, myself, parts.others)
+        draining = None if self.upkeep is None else self.upkeep.draining
+        self.layout = LayoutService(self.log, self.admin.membership, draining)
+
+    def _open_chunks(self, chunks: ChunkStore, capacity_bytes: int | None, parts: Parts) -> WatchedStore:
+        """Put together what moves chunks, and return the store below it."""
+        cache = self._cache
+        store = WatchedStore(chunks) if cache is None else CachingStore(chunks, cache)
         self.chunks = LocalChunks(store, self._chunk_executor, capacity_bytes=capacity_bytes)
         # None: nobody serves it, so it has no background of its own, and no other node to give to.
         self.upkeep: Upkeep | None = None
@@ -223,9 +231,7 @@ class Node:
                 lacks=store.lacks,
             )
             self.upkeep = self._upkeep_of(store, parts.others, parts.pace)
-        self.admin = self._admin_of(store, identity, myself, parts.others)
-        draining = None if self.upkeep is None else self.upkeep.draining
-        self.layout = LayoutService(self.log, self.admin.membership, draining)
+        return store
 
     def _admin_of(
         self, store: WatchedStore, identity: StoreIdentity, myself: Myself, others: Others | None
@@ -361,7 +367,9 @@ async def open_node(
     return node
 
 
-def _cache_of(path: Path, store: ChunkStore, capacity_bytes: int | None, parts: Parts) -> ChunkCache:
+def _cache_of(path: Path, store: ChunkStore, capacity_bytes: int | None, parts: Parts) -> ChunkCache | None:
+    if not parts.cache_bytes:
+        return None
     room = room_of(parts.cache_bytes, capacity_bytes, store, partial(store_folder.bytes_free, path))
     return FileChunkCache.open(path / "cache", room)
 

@@ -6,10 +6,11 @@ The same log, state, chunk store and services as on a node of a cluster, with on
 import secrets
 from pathlib import Path
 
+from mcr.transfer import ChunkTransport
 from mcr_node.assembly import Node, Parts, open_node
 from mcr_node.services.admin import AdminService, Myself
-from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.layout import LayoutService
+from mcr_node.services.needing import ExplainingChunks
 from mcr_node.storage import store_folder
 from mcr_node.storage.database import Database
 from mcr_node.storage.disk import Disk
@@ -62,7 +63,7 @@ class EmbeddedNode:
         self.receipts = node.receipts(principal)
         self.sessions = node.sessions(principal)
         self.trash = node.trash(principal)
-        self.chunks: LocalChunks = node.chunks
+        self.chunks: ChunkTransport = ExplainingChunks(node.chunks, node.needing)
         self.admin: AdminService = node.admin
         self.layout: LayoutService = node.layout
 

@@ -93,19 +93,7 @@ async def _serve_as(
         telemetry = Telemetry()
         owner = Owner(node.cluster_id, node.runner.node_id)
         raft = RaftEdge(owner, node.runner, node.snapshots, node.given, node.read_executor)
-        server = PublicServer(
-            Edge(node.clock, telemetry),
-            versions=node.versions,
-            receipts=node.receipts,
-            sessions=node.sessions,
-            trash=node.trash,
-            chunks=node.chunks,
-            admin=node.admin,
-            layout=node.layout,
-            register=raft.register,
-            end_peers=raft.end,
-            giving=node.giving,
-        )
+        server = _server_of(node, telemetry, raft)
         probes = Probes(node.admin, telemetry)
         background: list[asyncio.Task[None]] = []
         try:
@@ -153,6 +141,23 @@ def _parts_of(identity: NodeIdentity, settings: NodeSettings, colleagues: GrpcCo
         node_id=identity.node_id,
         on_failure=_die,
         cache_bytes=settings.cache_bytes,
+    )
+
+
+def _server_of(node: Node, telemetry: Telemetry, raft: RaftEdge) -> PublicServer:
+    return PublicServer(
+        Edge(node.clock, telemetry),
+        versions=node.versions,
+        receipts=node.receipts,
+        sessions=node.sessions,
+        trash=node.trash,
+        chunks=node.chunks,
+        admin=node.admin,
+        layout=node.layout,
+        register=raft.register,
+        end_peers=raft.end,
+        explain=node.needing.explain,
+        giving=node.giving,
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mcr.errors import LostChunkError
 from mcr.model import MIB
 from mcr.testing import LocalCluster
 from tests.support.served import bytes_from
@@ -61,3 +62,66 @@ def test_many_readers_of_a_site_fetch_each_chunk_once_from_the_other(
     # What came is kept: a later reader crosses nothing.
     check(cluster, 3, name, tmp_path / "in", tmp_path / "again")
     assert far_bytes(cluster, 2, 3) - before == crossed
+
+
+def test_a_holder_that_dies_or_hangs_or_is_slow_does_not_hold_a_reader(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    with cluster.connect(0) as client:
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "weights.bin").write_bytes(bytes_from(2, SIZE_BYTES))
+        name = client.model(MODEL).commit(tmp_path / "in", durability=3).name
+    for number, fail in enumerate((cluster.pause, lambda i: cluster.slow(i, 20_000), cluster.kill)):
+        # Of the nodes of the west each holds a part; all of it is held by both of the east.
+        reader, victim = 2 + number % 2, number % 2
+        # A cache would answer by itself.
+        restart_without_cache(cluster, reader)
+        fail(victim)
+        check(cluster, reader, name, tmp_path / "in", tmp_path / f"out{number}")
+        with cluster.connect(reader) as client:
+            status = client.status()
+        assert status.bytes_fetched_near + status.bytes_fetched_far > MIB
+        recover(cluster, victim)
+
+
+def restart_without_cache(cluster: LocalCluster, i: int) -> None:
+    cluster.stop(i)
+    for file in (cluster.nodes[i].data / "cache").glob("*"):
+        file.unlink()
+    cluster.start(i)
+    cluster.wait_ready()
+
+
+def recover(cluster: LocalCluster, i: int) -> None:
+    cluster.slow(i, None)
+    if cluster.nodes[i].process is None:
+        cluster.start(i)
+    elif cluster.nodes[i].paused:
+        cluster.resume(i)
+    cluster.wait_ready()
+
+
+def test_when_all_copies_are_damaged_the_error_names_the_chunk_and_who_needs_it(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    name = commit(cluster, 0, tmp_path / "in", 3)
+    for node in cluster.nodes:
+        damage_all(node.data, (tmp_path / "in" / "weights.bin").read_bytes()[5 * MIB : 5 * MIB + 64])
+    with pytest.raises(LostChunkError) as caught:
+        check(cluster, 1, name, tmp_path / "in", tmp_path / "out")
+    error = caught.value
+    assert len(error.chunk_id) == 64
+    assert (error.files, error.versions) == ("weights.bin", f"{MODEL}@{name}")
+    assert error.exit_status == 13
+    assert not (tmp_path / "out" / "weights.bin").exists()
+
+
+def damage_all(folder: Path, content: bytes) -> None:
+    """Flip a bit of some content in every file that holds it."""
+    for file in [*folder.rglob("*.pack"), *folder.rglob("*.cache")]:
+        data = file.read_bytes()
+        at = data.find(content)
+        if at >= 0:
+            with file.open("r+b") as opened:
+                opened.seek(at)
+                opened.write(bytes([content[0] ^ 1]))

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import grpc
@@ -10,7 +10,7 @@ import grpc.aio
 
 from mcr._frames import FORWARD_KEY, FRAME_CHUNKS_MAX
 from mcr.blocking import settle
-from mcr.errors import DeadlineError, InvalidArgumentError
+from mcr.errors import DeadlineError, InvalidArgumentError, McrError
 from mcr.model import DIGEST_BYTES, ChunkId
 from mcr.transfer import Stored
 from mcr.v1 import chunks_pb2 as pb
@@ -18,6 +18,7 @@ from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.edge import Context, Edge, Handler, Limit, parsed, unary_handlers
 
 Item = TypeVar("Item")
+Explain = Callable[[McrError], Awaitable[McrError]]
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ChunksService"]
 # One frame is verified and written while the next ones arrive; more would only fill memory.
@@ -31,7 +32,9 @@ STALL_S = 30.0
 class ChunkEdge:
     """Checks requests and moves frames between the network and the store."""
 
-    def __init__(self, chunks: LocalChunks, edge: Edge) -> None:
+    def __init__(self, chunks: LocalChunks, edge: Edge, explain: Explain) -> None:
+        """Serve `chunks`; `explain` makes more of an error when something cannot be read."""
+        self._explain = explain
         self._chunks = chunks
         self._edge = edge
         self._uploads = Limit("uploads", UPLOADS_MAX)
@@ -101,7 +104,7 @@ class ChunkEdge:
                     await _within_stall(context.write(frame), "taking the next chunks")
                     self._edge.telemetry.bytes_sent.inc(len(frame))
                 if error is not None:
-                    raise error
+                    raise await self._explain(error)
         finally:
             await settle([reading])
 

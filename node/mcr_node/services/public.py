@@ -16,7 +16,7 @@ from mcr.errors import UnavailableError
 from mcr.v1 import admin_pb2, layout_pb2, receipts_pb2, sessions_pb2, trash_pb2, versions_pb2
 from mcr_node.services import chunk_streams, exchange
 from mcr_node.services.admin import AdminService
-from mcr_node.services.chunk_streams import ChunkEdge
+from mcr_node.services.chunk_streams import ChunkEdge, Explain
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.edge import Context, Edge, Handler, Limit, parsed, principal_of, unary_handlers
 from mcr_node.services.exchange import ExchangeEdge, Giving
@@ -66,11 +66,12 @@ class PublicServer:
         layout: LayoutService,
         register: Callable[[grpc.aio.Server], None],
         end_peers: Callable[[], None],
+        explain: Explain,
         giving: Giving | None = None,
     ) -> None:
         """Make the server; `register` adds what the other nodes call, `end_peers` ends their calls.
 
-        `giving` are the chunks that they may have for their readers.
+        `giving` are the chunks that they may have for their readers; `explain` says who needs a lost one.
         """
         self._edge = edge
         self._end_peers = end_peers
@@ -94,7 +95,7 @@ class PublicServer:
             TRASH.full_name: unary_handlers(edge, TRASH, lambda context: trash(principal_of(context))),
             ADMIN.full_name: unary_handlers(edge, ADMIN, lambda _: admin),
             LAYOUT.full_name: unary_handlers(edge, LAYOUT, lambda _: layout),
-            chunk_streams.SERVICE.full_name: ChunkEdge(chunks, edge).handlers(),
+            chunk_streams.SERVICE.full_name: ChunkEdge(chunks, edge, explain).handlers(),
         }
         if giving is not None:
             services[exchange.SERVICE.full_name] = ExchangeEdge(giving, edge).handlers()
