@@ -40,6 +40,7 @@ from mcr.model import (
     StoreStatus,
     Version,
 )
+from mcr.quotas import QuotaCalls
 from mcr.reading import PAGE_MAX, fields_of
 from mcr.references import DEFAULT_BRANCH, check_model
 from mcr.reporting import write_header
@@ -97,7 +98,7 @@ def _principal() -> str:
     return f"local:{getpass.getuser()}"
 
 
-class AsyncClient(MembershipCalls, UpkeepCalls, TrashOfAll):
+class AsyncClient(MembershipCalls, QuotaCalls, UpkeepCalls, TrashOfAll):
     """A connection to a store. Make one with `connect`; close it, or use it as a context manager."""
 
     def __init__(self, connection: Connection) -> None:

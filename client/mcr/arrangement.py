@@ -20,3 +20,22 @@ class DrainProgress:
     chunks_left: int
     chunks_copied: int
     waits_for: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How many bytes versions may have together.
+
+    Attributes:
+        scope: `namespace/name`, or `namespace`.
+        bytes_used: sizes of their files; too low while `is_counting`.
+        is_counting: what there was before it was set is still being counted.
+        set_by, set_at_ms: who set it last, and when, milliseconds since 1970.
+    """
+
+    scope: str
+    bytes_max: int
+    bytes_used: int
+    is_counting: bool
+    set_by: str
+    set_at_ms: int

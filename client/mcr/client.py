@@ -142,10 +142,16 @@ class Client(BlockingLayout, BlockingTrashOfAll):
         self._loop.run(self._client.replace_member(old, new, patience_s=patience_s), "cluster replace")
 
     def remove_member(
-        self, name: str, *, force: bool = False, progress: Callable[[DrainProgress], None] | None = None
+        self,
+        name: str,
+        *,
+        force: bool = False,
+        accept_loss: bool = False,
+        progress: Callable[[DrainProgress], None] | None = None,
     ) -> None:
         """See `AsyncClient.remove_member`."""
-        self._loop.run(self._client.remove_member(name, force=force, progress=progress), "cluster remove")
+        removed = self._client.remove_member(name, force=force, accept_loss=accept_loss, progress=progress)
+        self._loop.run(removed, "cluster remove")
 
     def promote_member(self, name: str) -> None:
         """See `AsyncClient.promote_member`."""

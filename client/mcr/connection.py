@@ -10,6 +10,7 @@ from typing import Protocol
 from mcr.transfer import ChunkTransport
 from mcr.v1 import admin_pb2 as admin
 from mcr.v1 import layout_pb2 as layout
+from mcr.v1 import quotas_pb2 as quotas
 from mcr.v1 import receipts_pb2 as receipts
 from mcr.v1 import sessions_pb2 as sessions
 from mcr.v1 import trash_pb2 as trash
@@ -196,6 +197,16 @@ class TrashApi(Protocol):
         """Give the lease of an upload back."""
 
 
+class QuotasApi(Protocol):
+    """mcr.v1.QuotasService; see protos/mcr/v1/quotas.proto."""
+
+    async def set_quota(self, request: quotas.SetQuotaRequest) -> quotas.SetQuotaResponse:
+        """Set, change or clear a quota."""
+
+    async def list_quotas(self, request: quotas.ListQuotasRequest) -> quotas.ListQuotasResponse:
+        """List quotas by scope."""
+
+
 class Connection(Protocol):
     """An open way to a node."""
 
@@ -222,6 +233,10 @@ class Connection(Protocol):
     @property
     def admin(self) -> AdminApi:
         """Status."""
+
+    @property
+    def quotas(self) -> QuotasApi:
+        """How many bytes versions may have."""
 
     @property
     def layout(self) -> LayoutApi:

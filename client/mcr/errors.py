@@ -25,12 +25,15 @@
     │   ├── AlreadyExistsError
     │   ├── RequestReusedError        a request id used for another request
     │   ├── VersionInUseError         a version that something needs is not deleted
+    │   ├── LayoutChangedError        of a cluster, since it was looked at
+    │   ├── MembersChangedError       since the chunks were looked for
     │   ├── SealOutdatedError         garbage was marked since the chunks were looked for
     │   ├── SessionEndedError         an upload session that takes nothing more
     │   ├── SessionChangedError       parts came while it was being sealed
     │   ├── SessionIncompleteError    parts that were expected are missing; names them
     │   └── PartConflictError         a part was put with other bytes
     ├── DurabilityError          11   not enough nodes for the copies asked for
+    ├── LastCopyError            11   a removal would lose chunks
     ├── UnavailableError         11   no node can be reached
     │   └── DivergedError             a node whose state is wrong serves nothing
     ├── NoQuorumError            11   the nodes reached cannot decide: no majority, or no leader yet
@@ -42,6 +45,7 @@
     │   │   └── LostChunkError            with the versions and files that need it
     │   └── CorruptStoreError         a log, index or state file is damaged
     ├── OutOfSpaceError          14   free space, then repeat
+    ├── QuotaExceededError       14   of a model or a namespace
     ├── DeadlineError            15   time ran out
     ├── SourceChangedError        1   a file changed while it was read
     ├── SourceUnreadableError     1   a file that cannot be read
@@ -75,6 +79,10 @@ from mcr._session_errors import SessionChangedError as SessionChangedError
 from mcr._session_errors import SessionEndedError as SessionEndedError
 from mcr._session_errors import SessionIncompleteError as SessionIncompleteError
 from mcr._session_errors import SessionNotFoundError as SessionNotFoundError
+from mcr._space_errors import LastCopyError as LastCopyError
+from mcr._space_errors import LayoutChangedError as LayoutChangedError
+from mcr._space_errors import MembersChangedError as MembersChangedError
+from mcr._space_errors import QuotaExceededError as QuotaExceededError
 from mcr._trash_errors import SealOutdatedError as SealOutdatedError
 from mcr._trash_errors import VersionDeletedError as VersionDeletedError
 from mcr._trash_errors import VersionInUseError as VersionInUseError

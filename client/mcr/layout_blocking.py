@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mcr.arrangement import DrainProgress
+from mcr.arrangement import DrainProgress, Quota
 from mcr.loop_thread import LoopThread
 
 if TYPE_CHECKING:
@@ -20,9 +20,15 @@ class BlockingLayout:
         self, name: str, *, wait: bool = True, progress: Callable[[DrainProgress], None] | None = None
     ) -> DrainProgress:
         """See `AsyncClient.drain_member`."""
-        return self._loop.run(
-            self._client.drain_member(name, wait=wait, progress=progress), "cluster drain", bounded=not wait
-        )
+        return self._loop.run(self._client.drain_member(name, wait=wait, progress=progress), "cluster drain")
+
+    def set_quota(self, scope: str, bytes_max: int | None, *, request_id: str | None = None) -> Quota | None:
+        """See `AsyncClient.set_quota`."""
+        return self._loop.run(self._client.set_quota(scope, bytes_max, request_id=request_id), "quota --set")
+
+    def quotas(self, scope: str = "") -> list[Quota]:
+        """See `AsyncClient.quotas`."""
+        return self._loop.run(self._client.quotas(scope), "quota")
 
     def cancel_drain(self, name: str) -> None:
         """See `AsyncClient.cancel_drain`."""

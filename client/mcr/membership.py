@@ -57,7 +57,12 @@ class MembershipCalls(LayoutCalls):
         await self._connection.admin.replace_member(request)
 
     async def remove_member(
-        self, name: str, *, force: bool = False, progress: Callable[[DrainProgress], None] | None = None
+        self,
+        name: str,
+        *,
+        force: bool = False,
+        accept_loss: bool = False,
+        progress: Callable[[DrainProgress], None] | None = None,
     ) -> None:
         """Remove a node from the cluster; its process goes on until it is stopped, without a say.
 
@@ -66,16 +71,20 @@ class MembershipCalls(LayoutCalls):
         Args:
             name: of the node.
             force: although it cannot hand over what it holds.
+            accept_loss: with `force`, also where chunks are lost with it.
             progress: called now and then while it is drained.
 
         Raises:
             MemberNotFoundError: no member has that name.
             FailedError: it is the last voter.
+            LastCopyError: with `force`: some chunks may be on it alone.
             NoQuorumError: no majority decided in time; look at `cluster_status` before repeating.
         """
         if not force:
             await self.drain_member(name, progress=progress)
-        await self._connection.admin.remove_member(admin.RemoveMemberRequest(name=name, force=force))
+        await self._connection.admin.remove_member(
+            admin.RemoveMemberRequest(name=name, force=force, accept_loss=accept_loss)
+        )
 
     async def promote_member(self, name: str) -> None:
         """Give a learner a vote now, rather than when it has caught up; done already for a voter.

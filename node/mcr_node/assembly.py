@@ -33,6 +33,7 @@ from mcr_node.services.draining import Draining
 from mcr_node.services.layout import LayoutService
 from mcr_node.services.needing import Needing
 from mcr_node.services.presence import Presence
+from mcr_node.services.quotas import QuotasService
 from mcr_node.services.receipts import ReceiptsService
 from mcr_node.services.repair import Repair
 from mcr_node.services.scrub import Scrub
@@ -247,6 +248,7 @@ class Node:
             myself=myself,
             colleagues=others,
             keep_all=self._keep_all,
+            check_dispensable=self._check_dispensable,
             upkeep=self.upkeep,
         )
 
@@ -284,6 +286,10 @@ class Node:
     async def _keep_all(self, leaving: int) -> None:
         await self.layout.drain(leaving)
 
+    async def _check_dispensable(self, member: Member) -> None:
+        if self.upkeep is not None:
+            await self.upkeep.draining.check_dispensable(member)
+
     def _me(self) -> Member:
         known = self.log.membership.get(self.log.node_id)
         return known or Member(self.log.node_id, self.admin.myself.name, site=self.admin.myself.site)
@@ -307,6 +313,10 @@ class Node:
     def trash(self, principal: str) -> TrashService:
         """Return the service for somebody."""
         return TrashService(self.log, principal, trash_period_s=self._pace.trash_period_s)
+
+    def quotas(self, principal: str) -> QuotasService:
+        """Return the service for somebody."""
+        return QuotasService(self.log, principal)
 
     def receipts(self, principal: str) -> ReceiptsService:
         """Return the service for somebody."""

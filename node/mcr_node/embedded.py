@@ -66,6 +66,7 @@ class EmbeddedNode:
         self.chunks: ChunkTransport = ExplainingChunks(node.chunks, node.needing)
         self.admin: AdminService = node.admin
         self.layout: LayoutService = node.layout
+        self.quotas = node.quotas(principal)
 
     @property
     def location(self) -> str:

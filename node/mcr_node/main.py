@@ -157,6 +157,7 @@ def _server_of(node: Node, telemetry: Telemetry, raft: RaftEdge) -> PublicServer
         register=raft.register,
         end_peers=raft.end,
         explain=node.needing.explain,
+        quotas=node.quotas,
         giving=node.giving,
     )
 

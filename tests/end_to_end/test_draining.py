@@ -114,3 +114,40 @@ def test_the_last_voter_that_stays_cannot_be_drained() -> None:
         second = mcr_command("cluster", "drain", "n2", cluster=cluster.addresses)
         assert second.returncode == 1
         assert "last voter" in second.stderr
+
+
+def test_a_removal_that_would_lose_a_last_copy_is_refused_even_by_force(tmp_path: Path) -> None:
+    with cluster_of(3) as cluster:
+        # given: a version whose two holders are gone, or about to
+        with cluster.connect() as client:
+            client.pause_worker("repair")
+        manifest = commit(cluster, 0, tmp_path / "in", 1)
+        cluster.leader()
+        for i in range(3):
+            cluster.stop(i)
+        places = holders_on_disk([node.data for node in cluster.nodes], [manifest]).values()
+        held = [i for i in range(3) if any(i in each for each in places)]
+        spare = next(iter({0, 1, 2} - set(next(iter(places)))))
+        gone = next(i for i in held if i != spare)
+        for i in range(3):
+            cluster.start(i)
+        cluster.wait_ready()
+        # Of the other one: its disk is replaced by an empty one, so to speak.
+        other = next(i for i in range(3) if i not in (gone, spare))
+        cluster.kill(other)
+
+        # when
+        where = cluster.nodes[spare].address
+        cluster.leader()
+        words = ["cluster", "remove", cluster.nodes[gone].name, "--force"]
+        refused = mcr_command(*words, "--json", cluster=where)
+
+        # then
+        assert refused.returncode == 11, refused.stderr
+        told = json.loads(refused.stderr)
+        assert (told["error"], told["member"]) == ("last_copy", cluster.nodes[gone].name)
+        assert told["chunks"] > 0
+        assert "drain/net@v1" in told["version"]
+        assert mcr_command("cluster", "remove", "n1", "--accept-loss", cluster=where).returncode == 2
+        accepted = mcr_command(*words, "--accept-loss", cluster=where)
+        assert accepted.returncode == 0, accepted.stderr

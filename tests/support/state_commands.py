@@ -46,6 +46,7 @@ from mcr_node.core.state.records import (
 )
 from mcr_node.core.state.view import View, prefix_end
 from tests.support import session_commands
+from tests.support.state_space import check_space, space_commands
 from tests.support.state_trash import check_trash, trash_commands
 from tests.support.state_world import StateWorld
 
@@ -101,6 +102,7 @@ commits = st.builds(
     chunk_count=st.integers(0, 9),
     metrics=_metrics,
     allow_non_finite=st.booleans(),
+    layout_epoch=st.sampled_from([None, 0, 5, 9]),
     **_envelope,
 )
 plain_commits = st.builds(
@@ -171,7 +173,7 @@ others: st.SearchStrategy[Command] = st.one_of(
     ),
 )
 any_command: st.SearchStrategy[Command] = st.one_of(
-    plain_commits, plain_commits, commits, others, others, trash_commands
+    plain_commits, plain_commits, commits, others, others, trash_commands, space_commands
 )
 
 
@@ -209,6 +211,7 @@ def check_invariants(view: View) -> None:
         _check_versions(view, keys.model_in(key), ModelRow.unpack(value))
     _check_refs(view)
     check_trash(view)
+    check_space(view)
     _check_requests(view)
     _check_events(view)
     _check_receipts(view)

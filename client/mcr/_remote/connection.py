@@ -7,6 +7,7 @@ from mcr._remote.calls import LONG_CALL_S, Calls
 from mcr._remote.chunks import RemoteChunks, watched
 from mcr._remote.layout import RemoteLayout
 from mcr._remote.nodes import Way
+from mcr._remote.quotas import RemoteQuotas
 from mcr._remote.receipts import RemoteReceipts
 from mcr._remote.sessions import RemoteSessions
 from mcr._remote.status import TransientError
@@ -53,6 +54,7 @@ class RemoteConnection:
         self.trash = RemoteTrash(calls, stale_ok=stale_ok)
         self.admin = RemoteAdmin(calls)
         self.layout = RemoteLayout(calls)
+        self.quotas = RemoteQuotas(calls, stale_ok=stale_ok)
         self.chunks = RemoteChunks(calls, anywhere=True)
 
     @property

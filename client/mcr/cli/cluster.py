@@ -124,16 +124,22 @@ def replace(session: Session, /, old: str, new: str, wait_s: float) -> None:
 )
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Also when it cannot hand over what it holds.")
+@click.option("--accept-loss", is_flag=True, help="With --force: also when chunks are lost with it.")
 @with_session
-def remove(session: Session, /, name: str, force: bool) -> None:
+def remove(session: Session, /, name: str, force: bool, accept_loss: bool) -> None:
     """Remove node NAME from the cluster, also one that does not answer.
 
     It is drained first (see mcr cluster drain), but for --force. Interrupted, the same command goes on; to
-    let it stay after all, mcr cluster drain --cancel. Stop its process afterwards; its folder may then be
-    deleted, and cannot join again. The last voter cannot be removed.
+    let it stay after all, mcr cluster drain --cancel. With --force it goes at once, and what it held is
+    copied from the others afterwards; refused (exit status 11) when they lack some of it.
+
+    Stop its process afterwards; its folder may then be deleted, and cannot join again. The last voter cannot
+    be removed.
     """
+    if accept_loss and not force:
+        raise click.UsageError("--accept-loss goes with --force")
     with session.connect() as client, session.output.bar(unit=" chunks") as tick:
-        client.remove_member(name, force=force, progress=lambda at: show(tick, at))
+        client.remove_member(name, force=force, accept_loss=accept_loss, progress=lambda at: show(tick, at))
     session.output.data({"removed": name}, name)
 
 

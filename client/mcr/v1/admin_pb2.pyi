@@ -456,20 +456,24 @@ class RemoveMemberRequest(google.protobuf.message.Message):
     NAME_FIELD_NUMBER: builtins.int
     FORCE_FIELD_NUMBER: builtins.int
     HANDED_ON_FIELD_NUMBER: builtins.int
+    ACCEPT_LOSS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name of the member."""
     force: builtins.bool
-    """Remove it although it cannot hand over what it holds."""
+    """Remove it although it cannot hand over what it holds; refused where chunks would be lost with it."""
     handed_on: builtins.bool
     """See AddMemberRequest."""
+    accept_loss: builtins.bool
+    """With `force`: also where chunks are lost with it."""
     def __init__(
         self,
         *,
         name: builtins.str = ...,
         force: builtins.bool = ...,
         handed_on: builtins.bool = ...,
+        accept_loss: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["force", b"force", "handed_on", b"handed_on", "name", b"name"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accept_loss", b"accept_loss", "force", b"force", "handed_on", b"handed_on", "name", b"name"]) -> None: ...
 
 global___RemoveMemberRequest = RemoveMemberRequest
 

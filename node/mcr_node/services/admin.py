@@ -58,6 +58,7 @@ class AdminService:
         log_entry_count: Callable[[], int],
         myself: Myself,
         keep_all: Callable[[int], Awaitable[None]],
+        check_dispensable: Callable[[Member], Awaitable[None]],
         colleagues: Colleagues | None = None,
         upkeep: Upkeep | None = None,
     ) -> None:
@@ -71,7 +72,12 @@ class AdminService:
         self.myself = myself
         self._colleagues = colleagues
         self.membership = MembershipService(
-            log, colleagues, cluster_id=store_id, encoding=encoding, keep_all=keep_all
+            log,
+            colleagues,
+            cluster_id=store_id,
+            encoding=encoding,
+            keep_all=keep_all,
+            check_dispensable=check_dispensable,
         )
         self.digests = DigestChecks(log, colleagues)
         self._upkeep = upkeep

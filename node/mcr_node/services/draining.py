@@ -5,17 +5,22 @@ gives it nothing, its copies count no more, and `services.repair` copies what la
 The leader watches over it. When no node has anything left to copy, it walks through the manifests of all
 versions once more and counts the copies on those who stay; only this count says that a member is drained.
 
-A version that is made meanwhile is sealed without the leaving member by every node that knows of it; nobody
-is called drained before all that answer do.
+A version that is made meanwhile is sealed without the leaving member by every node that knows of it. Before
+the count a fence goes into the log (`core.state.fence`), behind which no other seal counts.
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from mcr.errors import FailedError, McrError
+from mcr.errors import FailedError, LastCopyError, McrError
+from mcr.model import RequestId
 from mcr.v1 import admin_pb2 as pb
 from mcr_node.core.members import Member, Membership
+from mcr_node.core.state.fence import fence_of
+from mcr_node.core.state.outcomes import Rejected
+from mcr_node.core.state.space_commands import FenceCommits
 from mcr_node.ports import Clock
 from mcr_node.ports_log import ReplicatedLog
 from mcr_node.services.census import Census, Known
@@ -30,6 +35,7 @@ from mcr_node.services.workers import Step
 # How often the leader looks whether the others are done: people wait for it.
 LOOK_S = 0.5
 # What is asked of a node whether it is done.
+REQUEST_ID_BYTES = 16
 CHUNKS_LEAVING, CHUNKS_COPIED, LAYOUT_EPOCH = "chunks_leaving", "chunks_copied", "layout_epoch"
 
 
@@ -116,6 +122,7 @@ class Draining:
         if self._is_leaving(membership):
             await self._hand_over(membership)
             return
+        await self._raise_fence(membership.epoch)
         present = await self._presence.look()
         alive = {member.node_id: None for member in present.alive}
         # Whoever does not answer may hold what nobody else has.
@@ -164,6 +171,30 @@ class Draining:
         is_leaving = member is not None and member.leaving
         return is_leaving and self._log.is_leader and self._drained_epoch == membership.epoch
 
+    async def check_dispensable(self, member: Member) -> None:
+        """Leader: refuse to lose chunks with a member: those that nobody else has who answers.
+
+        Raises:
+            LastCopyError: there are some, as far as can be told without it.
+            McrError: a node stopped answering.
+        """
+        present = await self._presence.look()
+        others = [one for one in present.alive if one.node_id != member.node_id]
+        is_silent = len(others) == len(present.alive)
+        # A chunk that not even this member has, when it answers, is not lost by its removal.
+        asked = others if is_silent else [*others, replace(member, leaving=True)]
+        census = Census(self._chunks, self._others, self._myself(self._log.membership), asked, 1)
+        known = Known()
+        example = ""
+        for model in await all_models(self._log):
+            async for version in versions_of(self._log, model):
+                async for counted in census.count(version.manifest, known):
+                    if not example and any(is_silent or copies.leaving for copies in counted.short):
+                        example = f"{model}@v{version.number}"
+        if example:
+            chunks = sum(is_silent or bool(copies.leaving) for copies in known.short.values()) + known.more
+            raise LastCopyError(member.name, chunks, example)
+
     # ---- inside ----
 
     def _is_leaving(self, membership: Membership) -> bool:
@@ -173,6 +204,20 @@ class Draining:
         found = membership.get(self._log.node_id)
         assert found is not None, "whoever leads is a member"
         return found
+
+    async def _raise_fence(self, epoch: int) -> None:
+        """Let no commit follow that was sealed by a node which did not know who is leaving."""
+        if await self._log.run(lambda: fence_of(self._log.view())) >= epoch:
+            return
+        command = FenceCommits(
+            request_id=RequestId(secrets.token_bytes(REQUEST_ID_BYTES)),
+            principal=f"node:{self._log.membership.name_of(self._log.node_id)}",
+            at_ms=self._clock.now_ms(),
+            epoch=epoch,
+        )
+        outcome = await self._log.propose(command)
+        if isinstance(outcome, Rejected):
+            raise outcome.error()
 
     async def _hand_over(self, membership: Membership) -> None:
         """Let a voter lead that stays: the one that lacks least.

@@ -24,6 +24,8 @@ _STATUS: dict[type[McrError], grpc.StatusCode] = {
     errors.NoQuorumError: grpc.StatusCode.UNAVAILABLE,
     errors.NotAllowedError: grpc.StatusCode.PERMISSION_DENIED,
     errors.CorruptError: grpc.StatusCode.DATA_LOSS,
+    errors.LastCopyError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.QuotaExceededError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.OutOfSpaceError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.NodeBusyError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,

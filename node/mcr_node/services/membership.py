@@ -41,13 +41,24 @@ class MembershipService:
         cluster_id: bytes,
         encoding: str,
         keep_all: Callable[[int], Awaitable[None]],
+        check_dispensable: Callable[[Member], Awaitable[None]],
     ) -> None:
-        """Serve the members of `log`; `keep_all` returns once nothing depends on a node."""
+        """Serve the members of a log.
+
+        Args:
+            log: the log.
+            colleagues: the other nodes; None = there are none.
+            cluster_id: what a node that joins is told.
+            encoding: as well.
+            keep_all: returns once nothing depends on a node.
+            check_dispensable: refuses where chunks would be lost with one.
+        """
         self._log = log
         self._colleagues = colleagues
         self._cluster_id = cluster_id
         self._encoding = encoding
         self._keep_all = keep_all
+        self._check_dispensable = check_dispensable
         # Name of the node that is being replaced.
         self._replacing = ""
 
@@ -96,12 +107,14 @@ class MembershipService:
         if member.node_id == self._log.node_id:
             await self._transfer("")
             # Whoever leads now removes us.
-            request = pb.RemoveMemberRequest(name=request.name, force=request.force)
+            request.handed_on = False
             return await self._hand_on("RemoveMember", request, pb.RemoveMemberResponse)
         if not request.force:
             # It may hold a last copy, or a second one. When the caller's time is up it goes on leaving, and
             # the same command goes on where it stopped.
             await self._keep_all(member.node_id)
+        elif not request.accept_loss:
+            await self._check_dispensable(member)
         await self._log.members.remove(member.node_id)
         return pb.RemoveMemberResponse()
 

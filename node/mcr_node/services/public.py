@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection
 from mcr._frames import MESSAGE_BYTES_MAX
 from mcr.blocking import settle
 from mcr.errors import UnavailableError
-from mcr.v1 import admin_pb2, layout_pb2, receipts_pb2, sessions_pb2, trash_pb2, versions_pb2
+from mcr.v1 import admin_pb2, layout_pb2, quotas_pb2, receipts_pb2, sessions_pb2, trash_pb2, versions_pb2
 from mcr_node.services import chunk_streams, exchange
 from mcr_node.services.admin import AdminService
 from mcr_node.services.chunk_streams import ChunkEdge, Explain
@@ -21,6 +21,7 @@ from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.edge import Context, Edge, Handler, Limit, parsed, principal_of, unary_handlers
 from mcr_node.services.exchange import ExchangeEdge, Giving
 from mcr_node.services.layout import LayoutService
+from mcr_node.services.quotas import QuotasService
 from mcr_node.services.receipts import ReceiptsService
 from mcr_node.services.sessions import SessionsService
 from mcr_node.services.trash import TrashService
@@ -33,6 +34,7 @@ RECEIPTS = receipts_pb2.DESCRIPTOR.services_by_name["ReceiptsService"]
 SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"]
 TRASH = trash_pb2.DESCRIPTOR.services_by_name["TrashService"]
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
+QUOTAS = quotas_pb2.DESCRIPTOR.services_by_name["QuotasService"]
 LAYOUT = layout_pb2.DESCRIPTOR.services_by_name["LayoutService"]
 # Calls under way; beyond it gRPC itself refuses. Far above what two cores can work on at once.
 CALLS_MAX = 4096
@@ -64,6 +66,7 @@ class PublicServer:
         chunks: LocalChunks,
         admin: AdminService,
         layout: LayoutService,
+        quotas: Callable[[str], QuotasService],
         register: Callable[[grpc.aio.Server], None],
         end_peers: Callable[[], None],
         explain: Explain,
@@ -94,6 +97,7 @@ class PublicServer:
             ),
             TRASH.full_name: unary_handlers(edge, TRASH, lambda context: trash(principal_of(context))),
             ADMIN.full_name: unary_handlers(edge, ADMIN, lambda _: admin),
+            QUOTAS.full_name: unary_handlers(edge, QUOTAS, lambda context: quotas(principal_of(context))),
             LAYOUT.full_name: unary_handlers(edge, LAYOUT, lambda _: layout),
             chunk_streams.SERVICE.full_name: ChunkEdge(chunks, edge, explain).handlers(),
         }

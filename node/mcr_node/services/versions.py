@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 from mcr import _wire
-from mcr.errors import InvalidArgumentError, McrError
+from mcr.errors import InvalidArgumentError, McrError, MembersChangedError
 from mcr.model import DIGEST_BYTES, ChunkId, LogIndex, RefKind
 from mcr.references import Reference, Selector, check_model, parse_reference
 from mcr.v1 import versions_pb2 as pb
@@ -42,6 +43,8 @@ from mcr_node.services.messages import (
 EVENTS_MAX = 256
 # So many are read without leaving the event loop.
 EVENTS_AT_ONCE_MAX = 8
+# Members that begin to leave while a commit is made, one after the other.
+SEALS_MAX = 3
 # In one call; as many as a page may have.
 REPORTS_MAX = 1000
 # How long a watcher hears nothing at most: half of what a client takes for a dead connection.
@@ -63,7 +66,19 @@ class VersionsService(LogCalls):
             raise InvalidArgumentError(
                 "manifest", f"it has {len(request.manifest)} bytes, not {DIGEST_BYTES}"
             )
+        for _ in range(SEALS_MAX):
+            with suppress(MembersChangedError):
+                return await self._commit(request)
+        return await self._commit(request)
+
+    async def _commit(self, request: pb.CommitVersionRequest) -> pb.CommitVersionResponse:
+        """Seal and propose.
+
+        Raises:
+            MembersChangedError: somebody is leaving whose copies were counted on, so it is sealed again.
+        """
         manifest = ChunkId(request.manifest)
+        layout_epoch = self._log.membership.epoch
         # Sealed before visible: what the manifest names is looked for here, not believed.
         content = await self._chunks.seal(
             manifest, durability=durability_of(request.durability) if request.HasField("durability") else None
@@ -83,6 +98,7 @@ class VersionsService(LogCalls):
                 chunk_count=content.chunk_count,
                 metrics={metric.name: metric.value for metric in request.metrics},
                 allow_non_finite=request.allow_non_finite,
+                layout_epoch=layout_epoch,
             )
         )
         version = self._made(request.model, accepted)

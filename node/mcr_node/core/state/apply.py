@@ -23,6 +23,7 @@ from mcr_node.core.state import (
     reporting,
     requests,
     sessions,
+    space_apply,
     trash_apply,
     versions,
     watching,
@@ -46,6 +47,7 @@ from mcr_node.core.state.commands import (
     RollbackChannel,
     SetPolicy,
     Settle,
+    SpaceCommand,
     TrashCommand,
 )
 from mcr_node.core.state.outcomes import Accepted as Accepted
@@ -122,6 +124,8 @@ def _carry_out(step: Step, command: Change) -> Result:  # noqa: C901 (one case a
             return reporting.report(step, command)
         case Acknowledge():
             return receipts.acknowledge(step, command)
+        case SpaceCommand():
+            return space_apply.carry_out(step, command)
         case TrashCommand():
             return trash_apply.carry_out(step, command)
         case BeginSession() | PutPart() | SealSession() | AbortSession():

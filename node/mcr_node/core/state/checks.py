@@ -22,7 +22,7 @@ from mcr.model import (
 )
 from mcr.policy_rules import ALL, AUTOMATIC
 from mcr.references import check_model, check_name
-from mcr_node.core.state import policies, protection, receipts, session_checks, trash_checks
+from mcr_node.core.state import policies, protection, receipts, session_checks, space_apply, trash_checks
 from mcr_node.core.state.commands import (
     Acknowledge,
     ApproveMove,
@@ -44,6 +44,7 @@ from mcr_node.core.state.commands import (
     RollbackChannel,
     SetPolicy,
     Settle,
+    SpaceCommand,
     Target,
     TrashCommand,
 )
@@ -77,6 +78,9 @@ def check(command: Command) -> None:
         return
     if isinstance(command, TrashCommand):
         trash_checks.check(command)
+        return
+    if isinstance(command, SpaceCommand):
+        space_apply.check(command)
         return
     check_model(command.model)
     _check_content(command)
@@ -122,7 +126,7 @@ def _check_content(command: Change) -> None:  # noqa: C901 (one case a command)
             protection.check_rules(command.protection)
         case ReportMetrics():
             _check_report(command)
-        case TrashCommand():
+        case TrashCommand() | SpaceCommand():
             raise AssertionError("checked apart")
         case Acknowledge():
             receipts.check(command)
@@ -163,6 +167,8 @@ def _check_commit(command: CommitVersion) -> None:
     check_number("bytes_total", command.bytes_total, 0)
     check_number("file_count", command.file_count, 0)
     check_number("chunk_count", command.chunk_count, 0)
+    if command.layout_epoch is not None:
+        check_number("layout_epoch", command.layout_epoch, 0)
     if command.gc_round is not None:
         check_number("gc_round", command.gc_round, 0)
     trash_checks.check_lease(command.lease, 0)

@@ -13,7 +13,7 @@ from mcr import canonical
 from mcr.canonical import CanonicalError
 from mcr.errors import CorruptStoreError, StoreFormatError
 from mcr.model import ChunkId, LogIndex, ParameterValue, RequestId
-from mcr_node.core.state import checks, session_codec, trash_codec, watching_codec
+from mcr_node.core.state import checks, session_codec, space_apply, trash_codec, watching_codec
 from mcr_node.core.state.commands import (
     Acknowledge,
     ApproveMove,
@@ -35,6 +35,7 @@ from mcr_node.core.state.commands import (
     RollbackChannel,
     SetPolicy,
     Settle,
+    SpaceCommand,
     Target,
     TrashCommand,
 )
@@ -121,12 +122,14 @@ def encode(command: Command) -> bytes:
 
 
 def _area_to_wire(
-    command: watching_codec.Watching | TrashCommand | SessionCommand, message: pb.Command
+    command: watching_codec.Watching | TrashCommand | SpaceCommand | SessionCommand, message: pb.Command
 ) -> None:
     """Set the content of a command whose area has a codec of its own."""
     match command:
         case Acknowledge() | SetPolicy() | DeletePolicy() | FreezeChannel() | ApproveMove() | Settle():
             watching_codec.put(message, command)
+        case SpaceCommand():
+            space_apply.to_wire(command, message)
         case TrashCommand():
             trash_codec.to_wire(command, message)
         case BeginSession() | PutPart() | SealSession() | AbortSession():
@@ -149,6 +152,8 @@ def _commit_to_wire(command: CommitVersion) -> pb.CommitVersion:
         allow_non_finite=command.allow_non_finite,
         lease=command.lease,
     )
+    if command.layout_epoch is not None:
+        message.layout_epoch = command.layout_epoch
     if command.gc_round is not None:
         message.gc_round = command.gc_round
     if command.expected_head is not None:
@@ -231,6 +236,8 @@ def decode(data: bytes) -> Command:
                 index=LogIndex(found.index),
                 digest=found.digest,
             )
+        case content if content in space_apply.CONTENTS:
+            return space_apply.from_wire(message)
         case content if trash_codec.knows(content):
             return trash_codec.from_wire(message)
         case _:
@@ -267,6 +274,7 @@ def _commit_from_wire(message: pb.Command) -> CommitVersion:
         chunk_count=commit.chunk_count,
         metrics=_metrics_from_wire(commit.metrics),
         allow_non_finite=commit.allow_non_finite,
+        layout_epoch=commit.layout_epoch if commit.HasField("layout_epoch") else None,
         gc_round=commit.gc_round if commit.HasField("gc_round") else None,
         lease=commit.lease,
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from mcr.model import ChunkId, LogIndex, Parameters, ParameterValue
 from mcr_node.core.state.envelope import Envelope as Envelope
 from mcr_node.core.state.session_commands import SessionCommand
+from mcr_node.core.state.space_commands import SpaceCommand as SpaceCommand
 from mcr_node.core.state.trash_commands import TrashCommand as TrashCommand
 
 
@@ -43,6 +44,8 @@ class CommitVersion(Envelope):
         parent: number of the parent; None = head of the branch, or of `main` when the branch is new.
         metrics: reported together with the version.
         manifest: root of a manifest whose chunks are all durable; the proposer vouches for it.
+        layout_epoch: of the members among whom they were found (`core.state.fence`); None = by a release that
+            names none.
         gc_round: round of garbage collection (`core.state.collecting`) in which it was found that they are
             held; in a later round it has to be found anew. None = by a release that collected nothing.
         lease: of the upload that ends with this commit; empty = it had none.
@@ -61,6 +64,7 @@ class CommitVersion(Envelope):
     metrics: Mapping[str, float]
     allow_non_finite: bool = False
     gc_round: int | None = None
+    layout_epoch: int | None = None
     lease: bytes = b""
 
 
@@ -279,6 +283,7 @@ Change = (
     | ReportMetrics
     | Acknowledge
     | TrashCommand
+    | SpaceCommand
     | SessionCommand
     | SetPolicy
     | DeletePolicy

@@ -8,7 +8,9 @@
     G       (nothing)                            CollectingRow     state
     L       lease                                LeaseRow          upload that holds a lease
     M       (nothing)                            StateRow          state
+    N       (nothing)                            FenceRow          state
     P       model NUL number                     PinRow            pinned version
+    U       model, or namespace                  QuotaRow          quota
     W       (nothing)                            EventsRow         state
     a       index                                request id        remembered request, by age
     c       model NUL number                     MetricCountRow    version with metrics

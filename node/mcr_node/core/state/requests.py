@@ -26,7 +26,7 @@ DAY_MS = 24 * 60 * 60 * 1000
 _CONTEXT = b"mcr request fingerprint 1\x00"
 _COMMAND = "command"
 # Nor in which round of garbage collection it was found that chunks are held, nor under which lease.
-_ENVELOPE_FIELDS = ("request_id", "at_ms", "gc_round", "lease")
+_ENVELOPE_FIELDS = ("request_id", "at_ms", "gc_round", "layout_epoch", "lease")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from mcr.errors import (
 from mcr.model import RefKind, VersionId
 from mcr.record import version_id
 from mcr.references import DEFAULT_BRANCH
-from mcr_node.core.state import deletions, keys, lookup, protection, receipts, refs, trash_keys
+from mcr_node.core.state import deletions, keys, lookup, protection, quotas, receipts, refs, trash_keys
 from mcr_node.core.state.deletions import Deletion
 from mcr_node.core.state.keys import RefName
 from mcr_node.core.state.outcomes import CountResult, DeletedResult, RefResult
@@ -230,6 +230,7 @@ def purge_expired(step: Step, present_round: int, *, everything: bool = False) -
 
 
 def _purge(step: Step, of: Trashed, row: TrashRow, present_round: int) -> None:
+    quotas.release(step, of)
     step.overlay.delete(trash_keys.trash_age(of, row.until_ms))
     gone = replace(row, is_purged=True, purged_round=present_round)
     step.overlay.put(trash_keys.trash(of), gone.pack())

@@ -13,7 +13,7 @@ from mcr.errors import HeadMovedError, InvalidArgumentError, ReferenceNotFoundEr
 from mcr.model import ParameterValue, RefKind, VersionKind
 from mcr.record import Record, encode_record, version_id
 from mcr.references import DEFAULT_BRANCH
-from mcr_node.core.state import collecting, deletions, keys, lookup, metrics, refs
+from mcr_node.core.state import collecting, deletions, fence, keys, lookup, metrics, quotas, refs
 from mcr_node.core.state.commands import (
     CommitVersion,
     LastGoodTarget,
@@ -44,6 +44,8 @@ def commit(step: Step, command: CommitVersion) -> VersionResult:
         ModelNotFoundError, ReferenceNotFoundError: the given parent does not exist.
         InvalidArgumentError: too many metrics.
         SealOutdatedError: garbage was marked since its chunks were looked for.
+        MembersChangedError: somebody is leaving since then.
+        QuotaExceededError: it does not fit into a quota.
     """
     overlay, model = step.overlay, command.model
     branch = RefName(model, RefKind.BRANCH, command.branch)
@@ -51,6 +53,7 @@ def commit(step: Step, command: CommitVersion) -> VersionResult:
     if command.expected_head is not None:
         check_head(branch, command.expected_head, head)
     collecting.check_round(overlay, command.gc_round)
+    fence.check_sealed(overlay, command.layout_epoch)
     parent = command.parent
     if parent is None:
         start = head or read(overlay, keys.ref(RefName(model, RefKind.BRANCH, DEFAULT_BRANCH)), RefRow)
@@ -101,6 +104,7 @@ def _add(
     reason: str,
     evidence: Mapping[str, ParameterValue] | None = None,
 ) -> VersionResult:
+    quotas.charge(step, record)
     overlay, model = step.overlay, record.model
     data = encode_record(record)
     identity = version_id(data)

@@ -40,6 +40,9 @@ class Command(google.protobuf.message.Message):
     REPORT_METRICS_FIELD_NUMBER: builtins.int
     CHECK_DIGEST_FIELD_NUMBER: builtins.int
     ACKNOWLEDGE_FIELD_NUMBER: builtins.int
+    SET_QUOTA_FIELD_NUMBER: builtins.int
+    COUNT_QUOTA_FIELD_NUMBER: builtins.int
+    FENCE_COMMITS_FIELD_NUMBER: builtins.int
     DELETE_VERSIONS_FIELD_NUMBER: builtins.int
     DELETE_NAME_FIELD_NUMBER: builtins.int
     DELETE_MODEL_FIELD_NUMBER: builtins.int
@@ -110,6 +113,18 @@ class Command(google.protobuf.message.Message):
     @property
     def acknowledge(self) -> global___Acknowledge:
         """See Acknowledge."""
+
+    @property
+    def set_quota(self) -> global___SetQuota:
+        """See SetQuota."""
+
+    @property
+    def count_quota(self) -> global___CountQuota:
+        """See CountQuota."""
+
+    @property
+    def fence_commits(self) -> global___FenceCommits:
+        """See FenceCommits."""
 
     @property
     def delete_versions(self) -> mcr_node.format.v1.trash_pb2.DeleteVersions:
@@ -205,6 +220,9 @@ class Command(google.protobuf.message.Message):
         report_metrics: global___ReportMetrics | None = ...,
         check_digest: global___CheckDigest | None = ...,
         acknowledge: global___Acknowledge | None = ...,
+        set_quota: global___SetQuota | None = ...,
+        count_quota: global___CountQuota | None = ...,
+        fence_commits: global___FenceCommits | None = ...,
         delete_versions: mcr_node.format.v1.trash_pb2.DeleteVersions | None = ...,
         delete_name: mcr_node.format.v1.trash_pb2.DeleteName | None = ...,
         delete_model: mcr_node.format.v1.trash_pb2.DeleteModel | None = ...,
@@ -225,9 +243,9 @@ class Command(google.protobuf.message.Message):
         approve_move: global___ApproveMove | None = ...,
         settle: global___Settle | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["abort_session", b"abort_session", "acknowledge", b"acknowledge", "approve_move", b"approve_move", "begin_session", b"begin_session", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_policy", b"delete_policy", "delete_versions", b"delete_versions", "empty_trash", b"empty_trash", "freeze_channel", b"freeze_channel", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "pin_version", b"pin_version", "protect_channel", b"protect_channel", "put_part", b"put_part", "release_upload", b"release_upload", "report_metrics", b"report_metrics", "restore_versions", b"restore_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "seal_session", b"seal_session", "set_policy", b"set_policy", "settle", b"settle", "unpin_version", b"unpin_version"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["abort_session", b"abort_session", "acknowledge", b"acknowledge", "approve_move", b"approve_move", "at_ms", b"at_ms", "begin_session", b"begin_session", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_policy", b"delete_policy", "delete_versions", b"delete_versions", "empty_trash", b"empty_trash", "format", b"format", "freeze_channel", b"freeze_channel", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "pin_version", b"pin_version", "principal", b"principal", "protect_channel", b"protect_channel", "put_part", b"put_part", "release_upload", b"release_upload", "report_metrics", b"report_metrics", "request_id", b"request_id", "restore_versions", b"restore_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "seal_session", b"seal_session", "set_policy", b"set_policy", "settle", b"settle", "unpin_version", b"unpin_version"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["commit_version", "rollback_branch", "create_branch", "delete_branch", "create_tag", "move_channel", "rollback_channel", "protect_channel", "report_metrics", "check_digest", "acknowledge", "delete_versions", "delete_name", "delete_model", "restore_versions", "empty_trash", "pin_version", "unpin_version", "mark_garbage", "hold_upload", "release_upload", "begin_session", "put_part", "seal_session", "abort_session", "set_policy", "delete_policy", "freeze_channel", "approve_move", "settle"] | None: ...
+    def HasField(self, field_name: typing.Literal["abort_session", b"abort_session", "acknowledge", b"acknowledge", "approve_move", b"approve_move", "begin_session", b"begin_session", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "count_quota", b"count_quota", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_policy", b"delete_policy", "delete_versions", b"delete_versions", "empty_trash", b"empty_trash", "fence_commits", b"fence_commits", "freeze_channel", b"freeze_channel", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "pin_version", b"pin_version", "protect_channel", b"protect_channel", "put_part", b"put_part", "release_upload", b"release_upload", "report_metrics", b"report_metrics", "restore_versions", b"restore_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "seal_session", b"seal_session", "set_policy", b"set_policy", "set_quota", b"set_quota", "settle", b"settle", "unpin_version", b"unpin_version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["abort_session", b"abort_session", "acknowledge", b"acknowledge", "approve_move", b"approve_move", "at_ms", b"at_ms", "begin_session", b"begin_session", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "count_quota", b"count_quota", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_policy", b"delete_policy", "delete_versions", b"delete_versions", "empty_trash", b"empty_trash", "fence_commits", b"fence_commits", "format", b"format", "freeze_channel", b"freeze_channel", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "pin_version", b"pin_version", "principal", b"principal", "protect_channel", b"protect_channel", "put_part", b"put_part", "release_upload", b"release_upload", "report_metrics", b"report_metrics", "request_id", b"request_id", "restore_versions", b"restore_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "seal_session", b"seal_session", "set_policy", b"set_policy", "set_quota", b"set_quota", "settle", b"settle", "unpin_version", b"unpin_version"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["commit_version", "rollback_branch", "create_branch", "delete_branch", "create_tag", "move_channel", "rollback_channel", "protect_channel", "report_metrics", "check_digest", "acknowledge", "set_quota", "count_quota", "fence_commits", "delete_versions", "delete_name", "delete_model", "restore_versions", "empty_trash", "pin_version", "unpin_version", "mark_garbage", "hold_upload", "release_upload", "begin_session", "put_part", "seal_session", "abort_session", "set_policy", "delete_policy", "freeze_channel", "approve_move", "settle"] | None: ...
 
 global___Command = Command
 
@@ -301,6 +319,7 @@ class CommitVersion(google.protobuf.message.Message):
     ALLOW_NON_FINITE_FIELD_NUMBER: builtins.int
     GC_ROUND_FIELD_NUMBER: builtins.int
     LEASE_FIELD_NUMBER: builtins.int
+    LAYOUT_EPOCH_FIELD_NUMBER: builtins.int
     model: builtins.str
     """`namespace/name`; made by its first version."""
     branch: builtins.str
@@ -329,6 +348,10 @@ class CommitVersion(google.protobuf.message.Message):
     """
     lease: builtins.bytes
     """Lease of the upload that ends with it, up to 64 bytes; may be empty."""
+    layout_epoch: builtins.int
+    """Epoch of the members among whom its chunks were found to be held; refused before the fence. Absent = by a release
+    that names none.
+    """
     @property
     def metrics(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Metric]:
         """Metrics reported together with the version, by name, each name once; up to 1000."""
@@ -350,13 +373,16 @@ class CommitVersion(google.protobuf.message.Message):
         allow_non_finite: builtins.bool = ...,
         gc_round: builtins.int | None = ...,
         lease: builtins.bytes = ...,
+        layout_epoch: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_expected_head", b"_expected_head", "_gc_round", b"_gc_round", "_parent", b"_parent", "expected_head", b"expected_head", "gc_round", b"gc_round", "parent", b"parent"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_expected_head", b"_expected_head", "_gc_round", b"_gc_round", "_parent", b"_parent", "allow_non_finite", b"allow_non_finite", "branch", b"branch", "bytes_total", b"bytes_total", "chunk_count", b"chunk_count", "description", b"description", "expected_head", b"expected_head", "file_count", b"file_count", "gc_round", b"gc_round", "lease", b"lease", "manifest", b"manifest", "metrics", b"metrics", "model", b"model", "parameters", b"parameters", "parent", b"parent"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_expected_head", b"_expected_head", "_gc_round", b"_gc_round", "_layout_epoch", b"_layout_epoch", "_parent", b"_parent", "expected_head", b"expected_head", "gc_round", b"gc_round", "layout_epoch", b"layout_epoch", "parent", b"parent"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_expected_head", b"_expected_head", "_gc_round", b"_gc_round", "_layout_epoch", b"_layout_epoch", "_parent", b"_parent", "allow_non_finite", b"allow_non_finite", "branch", b"branch", "bytes_total", b"bytes_total", "chunk_count", b"chunk_count", "description", b"description", "expected_head", b"expected_head", "file_count", b"file_count", "gc_round", b"gc_round", "layout_epoch", b"layout_epoch", "lease", b"lease", "manifest", b"manifest", "metrics", b"metrics", "model", b"model", "parameters", b"parameters", "parent", b"parent"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_expected_head", b"_expected_head"]) -> typing.Literal["expected_head"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_gc_round", b"_gc_round"]) -> typing.Literal["gc_round"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_layout_epoch", b"_layout_epoch"]) -> typing.Literal["layout_epoch"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_parent", b"_parent"]) -> typing.Literal["parent"] | None: ...
 
@@ -823,3 +849,63 @@ class Settle(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["generation", b"generation", "model", b"model", "policy", b"policy"]) -> None: ...
 
 global___Settle = Settle
+
+@typing.final
+class SetQuota(google.protobuf.message.Message):
+    """Bound the bytes of the versions of a model or of a namespace."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: builtins.int
+    BYTES_MAX_FIELD_NUMBER: builtins.int
+    scope: builtins.str
+    """`namespace/name`, or `namespace`."""
+    bytes_max: builtins.int
+    """Bytes; absent = there is no bound any more."""
+    def __init__(
+        self,
+        *,
+        scope: builtins.str = ...,
+        bytes_max: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_bytes_max", b"_bytes_max", "bytes_max", b"bytes_max"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_bytes_max", b"_bytes_max", "bytes_max", b"bytes_max", "scope", b"scope"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_bytes_max", b"_bytes_max"]) -> typing.Literal["bytes_max"] | None: ...
+
+global___SetQuota = SetQuota
+
+@typing.final
+class CountQuota(google.protobuf.message.Message):
+    """Go on counting what there was before a quota was set."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: builtins.int
+    scope: builtins.str
+    """As in SetQuota."""
+    def __init__(
+        self,
+        *,
+        scope: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["scope", b"scope"]) -> None: ...
+
+global___CountQuota = CountQuota
+
+@typing.final
+class FenceCommits(google.protobuf.message.Message):
+    """Refuse commits that were sealed among members of an earlier epoch."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: builtins.int
+    epoch: builtins.int
+    """Epoch of the first members whose seals count, from 1."""
+    def __init__(
+        self,
+        *,
+        epoch: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["epoch", b"epoch"]) -> None: ...
+
+global___FenceCommits = FenceCommits

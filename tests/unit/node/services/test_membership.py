@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from mcr.errors import FailedError, InvalidArgumentError, MemberNotFoundError, NoQuorumError, UnavailableError
 from mcr.model import LogIndex
 from mcr.v1 import admin_pb2 as pb
+from mcr_node.core.members import Member
 from mcr_node.services.edge import snake
 from mcr_node.services.membership import MembershipService
 from tests.support.log_clusters import Cluster, join, leader_of, memory_cluster
@@ -26,19 +27,29 @@ class Edges:
         self.services: dict[int, MembershipService] = {}
         # Whose copies were seen to.
         self.kept: list[int] = []
+        # Of whom it was asked whether they hold what nobody else has.
+        self.checked: list[int] = []
         for node_id in cluster.nodes:
             self.serve(node_id)
 
     def serve(self, node_id: int) -> None:
         log = self._cluster.nodes[node_id]
         self.services[node_id] = MembershipService(
-            log, self, cluster_id=b"cluster", encoding="raw", keep_all=self._keep
+            log,
+            self,
+            cluster_id=b"cluster",
+            encoding="raw",
+            keep_all=self._keep,
+            check_dispensable=self._check,
         )
 
     async def _keep(self, leaving: int) -> None:
         # It is a member for as long as it may be asked for what it holds.
         assert leaving in leader_of(self._cluster).membership.ids()
         self.kept.append(leaving)
+
+    async def _check(self, member: Member) -> None:
+        self.checked.append(member.node_id)
 
     async def store_status(self, address: str) -> pb.GetStoreStatusResponse:
         raise UnavailableError(address, "nobody asks how it does here")
@@ -118,9 +129,9 @@ def test_copies_are_kept_before_a_node_leaves_unless_it_is_forced_out() -> None:
         first, second = followers(cluster)
         service = edges.services[leader_of(cluster).node_id]
         await service.remove(pb.RemoveMemberRequest(name=f"n{first}", force=True))
-        assert edges.kept == []
+        assert (edges.kept, edges.checked) == ([], [first])
         await service.remove(pb.RemoveMemberRequest(name=f"n{second}"))
-        assert edges.kept == [second]
+        assert (edges.kept, edges.checked) == ([second], [first])
 
     tell(story)
 

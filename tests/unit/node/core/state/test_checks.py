@@ -33,6 +33,7 @@ from mcr_node.core.state.commands import (
     RollbackChannel,
     SetPolicy,
     Settle,
+    SpaceCommand,
     TrashCommand,
 )
 from mcr_node.core.state.keys import NUMBER_MAX
@@ -82,7 +83,7 @@ def test_every_command_is_refused_with_a_bad_envelope_or_model() -> None:
         for each, argument in bad:
             code, fields = world.reject(each)
             assert (code, fields["argument"]) == ("invalid_argument", argument)
-        assert not isinstance(command, TrashCommand)
+        assert not isinstance(command, TrashCommand | SpaceCommand)
         assert world.reject(replace(command, model="resnet50"))[0] == "invalid_name"
 
 
