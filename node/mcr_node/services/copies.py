@@ -24,7 +24,9 @@ COPIES = 2
 IDS_AT_ONCE = 1024
 # What is read here and sent there in one step.
 CHUNKS_AT_ONCE = 8
-# Members that are asked, or sent to, at a time: a step of the greatest chunks takes 32 MiB each.
+# How many of these are on their way to one member: the second while the first is answered.
+PARTS_IN_FLIGHT = 2
+# Members that are asked, or sent to, at a time: a step of the greatest chunks takes 96 MiB each.
 MEMBERS_AT_ONCE = 4
 
 
@@ -217,15 +219,24 @@ class Sealing:
 
     async def _send(self, sends: Mapping[int, Sequence[ChunkId]], member: Member) -> None:
         ids = sends[member.node_id]
-        for start in range(0, len(ids), CHUNKS_AT_ONCE):
-            part = ids[start : start + CHUNKS_AT_ONCE]
-            try:
-                found = await self._here.get(part)
-            except McrError as error:
-                # What was here a moment ago is damaged, with no other copy: not the fault of the member.
-                raise MissingChunkError(part[0].hex()) from error
-            chunks = [Chunk(one, data) for one, data in zip(part, found, strict=True)]
-            await self._holders.put(member.address, chunks)
+        parts = [ids[start : start + CHUNKS_AT_ONCE] for start in range(0, len(ids), CHUNKS_AT_ONCE)]
+        sending: list[asyncio.Task[None]] = []
+        try:
+            for part in parts:
+                try:
+                    found = await self._here.get(part)
+                except McrError as error:
+                    # What was here a moment ago is damaged, with no other copy: not the fault of the member.
+                    raise MissingChunkError(part[0].hex()) from error
+                chunks = [Chunk(one, data) for one, data in zip(part, found, strict=True)]
+                if len(sending) == PARTS_IN_FLIGHT:
+                    await sending.pop(0)
+                # The next one is read while it is on its way: over a long line that takes most of the time.
+                sending.append(asyncio.create_task(self._holders.put(member.address, chunks)))
+            for task in sending:
+                await task
+        finally:
+            await settle(sending)
 
     async def _sync(self) -> None:
         own = asyncio.create_task(self._here.sync())
