@@ -44,6 +44,7 @@ from mcr.quotas import QuotaCalls
 from mcr.reading import PAGE_MAX, fields_of
 from mcr.references import DEFAULT_BRANCH, check_model
 from mcr.reporting import write_header
+from mcr.retention import RetentionCalls
 from mcr.scanning import scan
 from mcr.sessions import SessionCalls
 from mcr.trash import TrashCalls, TrashOfAll
@@ -184,7 +185,7 @@ class AsyncClient(MembershipCalls, QuotaCalls, UpkeepCalls, TrashOfAll):
         return await check_versions(self._connection.chunks, versions(), total, deep=deep, progress=progress)
 
 
-class AsyncModel(FollowCalls, AutoCommitCalls, SessionCalls, TrashCalls):
+class AsyncModel(FollowCalls, AutoCommitCalls, SessionCalls, TrashCalls, RetentionCalls):
     """One model of a store. Reading methods are those of `mcr.reading.ModelReader`."""
 
     async def commit(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 from mcr import aio
 from mcr._client_following import BlockingFollowing
 from mcr._client_receipts import BlockingReceipts
+from mcr._client_retention import BlockingRetention
 from mcr._client_trash import BlockingTrash, BlockingTrashOfAll
 from mcr._session_wire import SessionStatus
 from mcr.arrangement import DrainProgress
@@ -203,7 +204,7 @@ class TensorMap(Mapping[str, "NDArray[Any]"]):
         return len(self._names)
 
 
-class Model(BlockingReceipts, BlockingTrash, BlockingFollowing):
+class Model(BlockingReceipts, BlockingTrash, BlockingFollowing, BlockingRetention):
     """One model of a store."""
 
     def __init__(self, model: aio.AsyncModel, loop: LoopThread) -> None:

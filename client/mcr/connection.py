@@ -12,6 +12,7 @@ from mcr.v1 import admin_pb2 as admin
 from mcr.v1 import layout_pb2 as layout
 from mcr.v1 import quotas_pb2 as quotas
 from mcr.v1 import receipts_pb2 as receipts
+from mcr.v1 import retention_pb2 as retention
 from mcr.v1 import sessions_pb2 as sessions
 from mcr.v1 import trash_pb2 as trash
 from mcr.v1 import versions_pb2 as pb
@@ -160,6 +161,28 @@ class LayoutApi(Protocol):
         """Say how far a drain has come."""
 
 
+class RetentionApi(Protocol):
+    """mcr.v1.RetentionService; see protos/mcr/v1/retention.proto."""
+
+    async def set_retention(self, request: retention.SetRetentionRequest) -> retention.SetRetentionResponse:
+        """Replace the rules of a branch."""
+
+    async def list_retention(
+        self, request: retention.ListRetentionRequest
+    ) -> retention.ListRetentionResponse:
+        """List the rules of a model."""
+
+    async def plan_retention(
+        self, request: retention.PlanRetentionRequest
+    ) -> retention.PlanRetentionResponse:
+        """Say what would go."""
+
+    async def apply_retention(
+        self, request: retention.ApplyRetentionRequest
+    ) -> retention.ApplyRetentionResponse:
+        """Put what goes into the trash."""
+
+
 class TrashApi(Protocol):
     """mcr.v1.TrashService; see protos/mcr/v1/trash.proto."""
 
@@ -221,6 +244,10 @@ class Connection(Protocol):
     @property
     def trash(self) -> TrashApi:
         """What may go, and what must stay."""
+
+    @property
+    def retention(self) -> RetentionApi:
+        """Which versions stay."""
 
     @property
     def receipts(self) -> ReceiptsApi:

@@ -36,6 +36,8 @@ from mcr_node.services.presence import Presence
 from mcr_node.services.quotas import QuotasService
 from mcr_node.services.receipts import ReceiptsService
 from mcr_node.services.repair import Repair
+from mcr_node.services.retention import RetentionService
+from mcr_node.services.retiring import Retiring
 from mcr_node.services.scrub import Scrub
 from mcr_node.services.sessions import SessionsService
 from mcr_node.services.trash import TrashService
@@ -281,7 +283,8 @@ class Node:
             self.clock,
             bytes_per_s=pace.repair_bytes_per_s,
         )
-        return Upkeep(self.log, store, self.chunks, repair, scrub, draining)
+        retiring = Retiring(self.log, self.clock, period_s=pace.retention_period_s)
+        return Upkeep(self.log, store, self.chunks, repair, scrub, draining, retiring)
 
     async def _keep_all(self, leaving: int) -> None:
         await self.layout.drain(leaving)
@@ -317,6 +320,10 @@ class Node:
     def quotas(self, principal: str) -> QuotasService:
         """Return the service for somebody."""
         return QuotasService(self.log, principal)
+
+    def retention(self, principal: str) -> RetentionService:
+        """Return the service for somebody."""
+        return RetentionService(self.log, principal)
 
     def receipts(self, principal: str) -> ReceiptsService:
         """Return the service for somebody."""

@@ -17,6 +17,7 @@ The file (`--config`) is TOML; its keys are the long flags without their dashes:
     scrub_bytes_per_s = 20_971_520  # more when the period asks for it
     cache_bytes = 68_719_476_736  # of chunks fetched for readers; less when the disk gets full, 0 = none
     trash_period_s = 604_800      # what is deleted through this node can be restored for so long
+    retention_period_s = 600      # how often, while it leads, it looks what goes by retention rules
 """
 
 import tomllib
@@ -94,6 +95,7 @@ _KEYS: Mapping[str, type] = {
     "scrub_bytes_per_s": int,
     "cache_bytes": int,
     "trash_period_s": int,
+    "retention_period_s": int,
 }
 
 
@@ -103,6 +105,7 @@ _PACE: Mapping[str, str] = {
     "scrub_period_s": "scrub_period_s",
     "scrub_bytes_per_s": "scrub_bytes_per_s",
     "trash_period_s": "trash_period_s",
+    "retention_period_s": "retention_period_s",
 }
 
 

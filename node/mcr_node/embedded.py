@@ -63,6 +63,7 @@ class EmbeddedNode:
         self.receipts = node.receipts(principal)
         self.sessions = node.sessions(principal)
         self.trash = node.trash(principal)
+        self.retention = node.retention(principal)
         self.chunks: ChunkTransport = ExplainingChunks(node.chunks, node.needing)
         self.admin: AdminService = node.admin
         self.layout: LayoutService = node.layout

@@ -151,6 +151,7 @@ def _server_of(node: Node, telemetry: Telemetry, raft: RaftEdge) -> PublicServer
         receipts=node.receipts,
         sessions=node.sessions,
         trash=node.trash,
+        retention=node.retention,
         chunks=node.chunks,
         admin=node.admin,
         layout=node.layout,

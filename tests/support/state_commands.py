@@ -46,6 +46,7 @@ from mcr_node.core.state.records import (
 )
 from mcr_node.core.state.view import View, prefix_end
 from tests.support import session_commands
+from tests.support.state_retention import retention_commands
 from tests.support.state_space import check_space, space_commands
 from tests.support.state_trash import check_trash, trash_commands
 from tests.support.state_world import StateWorld
@@ -173,7 +174,7 @@ others: st.SearchStrategy[Command] = st.one_of(
     ),
 )
 any_command: st.SearchStrategy[Command] = st.one_of(
-    plain_commits, plain_commits, commits, others, others, trash_commands, space_commands
+    plain_commits, plain_commits, commits, others, others, trash_commands, space_commands, retention_commands
 )
 
 

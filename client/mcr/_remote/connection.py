@@ -9,6 +9,7 @@ from mcr._remote.layout import RemoteLayout
 from mcr._remote.nodes import Way
 from mcr._remote.quotas import RemoteQuotas
 from mcr._remote.receipts import RemoteReceipts
+from mcr._remote.retention import RemoteRetention
 from mcr._remote.sessions import RemoteSessions
 from mcr._remote.status import TransientError
 from mcr._remote.trash import RemoteTrash
@@ -51,6 +52,7 @@ class RemoteConnection:
         self.versions = RemoteVersions(calls, stale_ok=stale_ok)
         self.receipts = RemoteReceipts(calls, stale_ok=stale_ok)
         self.sessions = RemoteSessions(calls, stale_ok=stale_ok)
+        self.retention = RemoteRetention(calls, stale_ok=stale_ok)
         self.trash = RemoteTrash(calls, stale_ok=stale_ok)
         self.admin = RemoteAdmin(calls)
         self.layout = RemoteLayout(calls)

@@ -17,6 +17,7 @@ from mcr.v1 import admin_pb2 as admin
 from mcr.v1.admin_pb2_grpc import AdminServiceStub
 from mcr.v1.chunks_pb2_grpc import ChunksServiceStub
 from mcr.v1.receipts_pb2_grpc import ReceiptsServiceStub
+from mcr.v1.retention_pb2_grpc import RetentionServiceStub
 from mcr.v1.sessions_pb2_grpc import SessionsServiceStub
 from mcr.v1.trash_pb2_grpc import TrashServiceStub
 from mcr.v1.versions_pb2_grpc import VersionsServiceStub
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from mcr.v1.admin_pb2_grpc import AdminServiceAsyncStub
     from mcr.v1.chunks_pb2_grpc import ChunksServiceAsyncStub
     from mcr.v1.receipts_pb2_grpc import ReceiptsServiceAsyncStub
+    from mcr.v1.retention_pb2_grpc import RetentionServiceAsyncStub
     from mcr.v1.sessions_pb2_grpc import SessionsServiceAsyncStub
     from mcr.v1.trash_pb2_grpc import TrashServiceAsyncStub
     from mcr.v1.versions_pb2_grpc import VersionsServiceAsyncStub
@@ -71,6 +73,7 @@ class Way:
     receipts: "ReceiptsServiceAsyncStub"
     sessions: "SessionsServiceAsyncStub"
     trash: "TrashServiceAsyncStub"
+    retention: "RetentionServiceAsyncStub"
     latency_s: float = 0.0
     failed_at_s: float | None = None
 
@@ -87,6 +90,7 @@ class Way:
             ReceiptsServiceStub(channel),  # type: ignore[arg-type]
             SessionsServiceStub(channel),  # type: ignore[arg-type]
             TrashServiceStub(channel),  # type: ignore[arg-type]
+            RetentionServiceStub(channel),  # type: ignore[arg-type]
         )
 
 

@@ -13,7 +13,16 @@ from grpc_reflection.v1alpha import reflection
 from mcr._frames import MESSAGE_BYTES_MAX
 from mcr.blocking import settle
 from mcr.errors import UnavailableError
-from mcr.v1 import admin_pb2, layout_pb2, quotas_pb2, receipts_pb2, sessions_pb2, trash_pb2, versions_pb2
+from mcr.v1 import (
+    admin_pb2,
+    layout_pb2,
+    quotas_pb2,
+    receipts_pb2,
+    retention_pb2,
+    sessions_pb2,
+    trash_pb2,
+    versions_pb2,
+)
 from mcr_node.services import chunk_streams, exchange
 from mcr_node.services.admin import AdminService
 from mcr_node.services.chunk_streams import ChunkEdge, Explain
@@ -23,6 +32,7 @@ from mcr_node.services.exchange import ExchangeEdge, Giving
 from mcr_node.services.layout import LayoutService
 from mcr_node.services.quotas import QuotasService
 from mcr_node.services.receipts import ReceiptsService
+from mcr_node.services.retention import RetentionService
 from mcr_node.services.sessions import SessionsService
 from mcr_node.services.trash import TrashService
 from mcr_node.services.versions import VersionsService
@@ -32,6 +42,7 @@ Item = TypeVar("Item")
 VERSIONS = versions_pb2.DESCRIPTOR.services_by_name["VersionsService"]
 RECEIPTS = receipts_pb2.DESCRIPTOR.services_by_name["ReceiptsService"]
 SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"]
+RETENTION = retention_pb2.DESCRIPTOR.services_by_name["RetentionService"]
 TRASH = trash_pb2.DESCRIPTOR.services_by_name["TrashService"]
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
 QUOTAS = quotas_pb2.DESCRIPTOR.services_by_name["QuotasService"]
@@ -63,6 +74,7 @@ class PublicServer:
         receipts: Callable[[str], ReceiptsService],
         sessions: Callable[[str], SessionsService],
         trash: Callable[[str], TrashService],
+        retention: Callable[[str], RetentionService],
         chunks: LocalChunks,
         admin: AdminService,
         layout: LayoutService,
@@ -94,6 +106,9 @@ class PublicServer:
             ),
             SESSIONS.full_name: unary_handlers(
                 edge, SESSIONS, lambda context: sessions(principal_of(context))
+            ),
+            RETENTION.full_name: unary_handlers(
+                edge, RETENTION, lambda context: retention(principal_of(context))
             ),
             TRASH.full_name: unary_handlers(edge, TRASH, lambda context: trash(principal_of(context))),
             ADMIN.full_name: unary_handlers(edge, ADMIN, lambda _: admin),

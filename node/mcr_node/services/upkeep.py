@@ -14,6 +14,7 @@ from mcr_node.services.damage import WatchedStore
 from mcr_node.services.deadlines import time_left_s
 from mcr_node.services.draining import Draining
 from mcr_node.services.repair import REPAIR_BYTES_PER_S, SILENCE_S, Repair
+from mcr_node.services.retiring import PERIOD_S, Retiring
 from mcr_node.services.scrub import SCRUB_BYTES_PER_S, SCRUB_PERIOD_S, Scrub
 from mcr_node.services.trash import TRASH_PERIOD_S
 from mcr_node.services.workers import State, Worker
@@ -37,6 +38,7 @@ class Pace:
         scrub_period_s: every frame is read once in this time.
         scrub_bytes_per_s: what scrub reads at most, unless the period asks for more.
         trash_period_s: what is deleted can be restored for so long.
+        retention_period_s: how often what goes by retention rules is put into the trash.
     """
 
     silence_s: float = SILENCE_S
@@ -44,6 +46,7 @@ class Pace:
     scrub_period_s: float = SCRUB_PERIOD_S
     scrub_bytes_per_s: float = SCRUB_BYTES_PER_S
     trash_period_s: float = TRASH_PERIOD_S
+    retention_period_s: float = PERIOD_S
 
 
 class Upkeep:
@@ -57,13 +60,14 @@ class Upkeep:
         repair: Repair,
         scrub: Scrub,
         draining: Draining,
+        retiring: Retiring,
     ) -> None:
         self._log = log
         self._store = store
         self._chunks = chunks
         self.repair = repair
         self.draining = draining
-        self.workers = {task.name: Worker(task, log.clock) for task in (repair, scrub, draining)}
+        self.workers = {task.name: Worker(task, log.clock) for task in (repair, scrub, draining, retiring)}
 
     async def work_for_ever(self, bug: Callable[[str, Exception], None]) -> None:
         """Do all of it; ended by cancelling it."""

@@ -22,6 +22,7 @@ from mcr_node.core.state import (
     refs,
     reporting,
     requests,
+    retention,
     sessions,
     space_apply,
     trash_apply,
@@ -43,6 +44,7 @@ from mcr_node.core.state.commands import (
     MoveChannel,
     ProtectChannel,
     ReportMetrics,
+    RetentionCommand,
     RollbackBranch,
     RollbackChannel,
     SetPolicy,
@@ -128,6 +130,8 @@ def _carry_out(step: Step, command: Change) -> Result:  # noqa: C901 (one case a
             return space_apply.carry_out(step, command)
         case TrashCommand():
             return trash_apply.carry_out(step, command)
+        case RetentionCommand():
+            return retention.carry_out(step, command)
         case BeginSession() | PutPart() | SealSession() | AbortSession():
             return sessions.carry_out(step, command)
         case SetPolicy():

@@ -22,7 +22,15 @@ from mcr.model import (
 )
 from mcr.policy_rules import ALL, AUTOMATIC
 from mcr.references import check_model, check_name
-from mcr_node.core.state import policies, protection, receipts, session_checks, space_apply, trash_checks
+from mcr_node.core.state import (
+    policies,
+    protection,
+    receipts,
+    retention,
+    session_checks,
+    space_apply,
+    trash_checks,
+)
 from mcr_node.core.state.commands import (
     Acknowledge,
     ApproveMove,
@@ -40,6 +48,7 @@ from mcr_node.core.state.commands import (
     NumberTarget,
     ProtectChannel,
     ReportMetrics,
+    RetentionCommand,
     RollbackBranch,
     RollbackChannel,
     SetPolicy,
@@ -81,6 +90,9 @@ def check(command: Command) -> None:
         return
     if isinstance(command, SpaceCommand):
         space_apply.check(command)
+        return
+    if isinstance(command, RetentionCommand):
+        retention.check(command)
         return
     check_model(command.model)
     _check_content(command)
@@ -126,7 +138,7 @@ def _check_content(command: Change) -> None:  # noqa: C901 (one case a command)
             protection.check_rules(command.protection)
         case ReportMetrics():
             _check_report(command)
-        case TrashCommand() | SpaceCommand():
+        case TrashCommand() | SpaceCommand() | RetentionCommand():
             raise AssertionError("checked apart")
         case Acknowledge():
             receipts.check(command)

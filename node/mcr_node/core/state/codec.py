@@ -13,7 +13,14 @@ from mcr import canonical
 from mcr.canonical import CanonicalError
 from mcr.errors import CorruptStoreError, StoreFormatError
 from mcr.model import ChunkId, LogIndex, ParameterValue, RequestId
-from mcr_node.core.state import checks, session_codec, space_apply, trash_codec, watching_codec
+from mcr_node.core.state import (
+    checks,
+    retention_codec,
+    session_codec,
+    space_apply,
+    trash_codec,
+    watching_codec,
+)
 from mcr_node.core.state.commands import (
     Acknowledge,
     ApproveMove,
@@ -31,6 +38,7 @@ from mcr_node.core.state.commands import (
     PreviousTarget,
     ProtectChannel,
     ReportMetrics,
+    RetentionCommand,
     RollbackBranch,
     RollbackChannel,
     SetPolicy,
@@ -122,7 +130,8 @@ def encode(command: Command) -> bytes:
 
 
 def _area_to_wire(
-    command: watching_codec.Watching | TrashCommand | SpaceCommand | SessionCommand, message: pb.Command
+    command: watching_codec.Watching | TrashCommand | SpaceCommand | SessionCommand | RetentionCommand,
+    message: pb.Command,
 ) -> None:
     """Set the content of a command whose area has a codec of its own."""
     match command:
@@ -134,6 +143,8 @@ def _area_to_wire(
             trash_codec.to_wire(command, message)
         case BeginSession() | PutPart() | SealSession() | AbortSession():
             session_codec.to_wire(command, message)
+        case RetentionCommand():
+            retention_codec.to_wire(command, message)
         case other:
             assert_never(other)
 
@@ -240,6 +251,8 @@ def decode(data: bytes) -> Command:
             return space_apply.from_wire(message)
         case content if trash_codec.knows(content):
             return trash_codec.from_wire(message)
+        case content if content in retention_codec.NAMES:
+            return retention_codec.from_wire(message)
         case _:
             raise CorruptStoreError(PLACE, "a command has no content")
 

@@ -26,7 +26,8 @@
     v       model NUL number                     bytes of a record version
     w       index                                EventRow          move of a ref, the newest of all models
 
-`B` and `C`, what is loaded where, are laid out in `receipt_keys`; `K`, policies, in `policy_keys`.
+`B` and `C`, what is loaded where, are laid out in `receipt_keys`; `K`, policies, in `policy_keys`;
+`k` and `n`, which versions stay, in `retention`.
 Sessions have families S and T; their layout stands in `session_rows`.
 
 A value is a row of `records`, but for the two that are plain bytes.
