@@ -41,8 +41,9 @@ class LayoutChangedError(ConflictError):
 
     expected: int
     actual: int
+    reason: str
     code = "layout_changed"
-    template = "the layout is that of epoch {actual}, not {expected}"
+    template = "the layout is that of epoch {actual}, expected was {expected}: {reason}"
     hint_template = "look again with: mcr cluster layout show"
 
 

@@ -287,6 +287,7 @@ def cluster_from_wire(status: admin.GetClusterStatusResponse) -> ClusterStatus:
             applied_index=member.applied_index,
             bytes_used=member.bytes_used,
             bytes_free=member.bytes_free,
+            leaving=member.leaving,
         )
         for member in status.members
     )

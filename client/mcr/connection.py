@@ -160,6 +160,18 @@ class LayoutApi(Protocol):
     async def get_drain(self, request: layout.GetDrainRequest) -> layout.GetDrainResponse:
         """Say how far a drain has come."""
 
+    async def get_layout(self, request: layout.GetLayoutRequest) -> layout.GetLayoutResponse:
+        """Return the members as placement knows them, and what is staged."""
+
+    async def plan_layout(self, request: layout.PlanLayoutRequest) -> layout.PlanLayoutResponse:
+        """Say what would move."""
+
+    async def stage_layout(self, request: layout.StageLayoutRequest) -> layout.StageLayoutResponse:
+        """Note what is to become of a member."""
+
+    async def apply_layout(self, request: layout.ApplyLayoutRequest) -> layout.ApplyLayoutResponse:
+        """Put what is staged into force."""
+
 
 class RetentionApi(Protocol):
     """mcr.v1.RetentionService; see protos/mcr/v1/retention.proto."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mcr.arrangement import DrainProgress, Quota
+from mcr.arrangement import DrainProgress, Layout, LayoutPlan, Quota
 from mcr.loop_thread import LoopThread
 
 if TYPE_CHECKING:
@@ -37,3 +37,38 @@ class BlockingLayout:
     def drain_progress(self, name: str) -> DrainProgress:
         """See `AsyncClient.drain_progress`."""
         return self._loop.run(self._client.drain_progress(name), "cluster drain")
+
+    def layout(self) -> Layout:
+        """See `AsyncClient.layout`."""
+        return self._loop.run(self._client.layout(), "cluster layout show")
+
+    def plan_layout(self) -> LayoutPlan:
+        """See `AsyncClient.plan_layout`."""
+        return self._loop.run(self._client.plan_layout(), "cluster layout show")
+
+    def stage_layout(
+        self,
+        name: str,
+        *,
+        site: str | None = None,
+        capacity_bytes: int | None = None,
+        leaving: bool | None = None,
+        reset: bool = False,
+        expected_epoch: int | None = None,
+    ) -> int:
+        """See `AsyncClient.stage_layout`."""
+        staged = self._client.stage_layout(
+            name,
+            site=site,
+            capacity_bytes=capacity_bytes,
+            leaving=leaving,
+            reset=reset,
+            expected_epoch=expected_epoch,
+        )
+        return self._loop.run(staged, "cluster layout stage")
+
+    def apply_layout(self, *, expected_epoch: int | None = None) -> int:
+        """See `AsyncClient.apply_layout`."""
+        return self._loop.run(
+            self._client.apply_layout(expected_epoch=expected_epoch), "cluster layout apply"
+        )

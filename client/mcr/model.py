@@ -362,6 +362,7 @@ class ClusterMember:
         address: where it is reached; the folder of an embedded store.
         role: `voter` or `learner`.
         bytes_used: of its chunk files; bytes_free: what it can still take.
+        leaving: it is being drained.
     """
 
     name: str
@@ -372,6 +373,7 @@ class ClusterMember:
     applied_index: int
     bytes_used: int
     bytes_free: int
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from mcr_node.services.layout import LayoutService
 from mcr_node.services.needing import Needing
 from mcr_node.services.presence import Presence
 from mcr_node.services.quotas import QuotasService
+from mcr_node.services.rebalance import Rebalance
 from mcr_node.services.receipts import ReceiptsService
 from mcr_node.services.repair import Repair
 from mcr_node.services.retention import RetentionService
@@ -212,7 +213,7 @@ class Node:
         self.needing = Needing(self.log, self.chunks)
         self.admin = self._admin_of(store, identity, myself, parts.others)
         draining = None if self.upkeep is None else self.upkeep.draining
-        self.layout = LayoutService(self.log, self.admin.membership, draining)
+        self.layout = LayoutService(self.log, self.chunks, self.admin.membership, draining)
 
     def _open_chunks(self, chunks: ChunkStore, capacity_bytes: int | None, parts: Parts) -> WatchedStore:
         """Put together what moves chunks, and return the store below it."""
@@ -284,7 +285,17 @@ class Node:
             bytes_per_s=pace.repair_bytes_per_s,
         )
         retiring = Retiring(self.log, self.clock, period_s=pace.retention_period_s)
-        return Upkeep(self.log, store, self.chunks, repair, scrub, draining, retiring)
+        rebalance = Rebalance(
+            self.log,
+            self.chunks,
+            others,
+            presence,
+            lambda: repair.under_replicated > 0,
+            self.clock,
+            is_new=store.stats().chunk_count == 0,
+            bytes_per_s=pace.rebalance_bytes_per_s,
+        )
+        return Upkeep(self.log, store, self.chunks, repair, scrub, draining, retiring, rebalance)
 
     async def _keep_all(self, leaving: int) -> None:
         await self.layout.drain(leaving)

@@ -13,6 +13,7 @@ The file (`--config`) is TOML; its keys are the long flags without their dashes:
     digest_entries = 1000         # nodes compare their states so often, in log entries; the same on all
     repair_silence_s = 60         # a member that is silent for so long is gone: its copies are made anew
     repair_bytes_per_s = 62_914_560
+    rebalance_bytes_per_s = 31_457_280
     scrub_period_s = 604_800      # every chunk is read and verified once in this time
     scrub_bytes_per_s = 20_971_520  # more when the period asks for it
     cache_bytes = 68_719_476_736  # of chunks fetched for readers; less when the disk gets full, 0 = none
@@ -91,6 +92,7 @@ _KEYS: Mapping[str, type] = {
     "digest_entries": int,
     "repair_silence_s": int,
     "repair_bytes_per_s": int,
+    "rebalance_bytes_per_s": int,
     "scrub_period_s": int,
     "scrub_bytes_per_s": int,
     "cache_bytes": int,
@@ -102,6 +104,7 @@ _KEYS: Mapping[str, type] = {
 _PACE: Mapping[str, str] = {
     "repair_silence_s": "silence_s",
     "repair_bytes_per_s": "repair_bytes_per_s",
+    "rebalance_bytes_per_s": "rebalance_bytes_per_s",
     "scrub_period_s": "scrub_period_s",
     "scrub_bytes_per_s": "scrub_bytes_per_s",
     "trash_period_s": "trash_period_s",

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mcr.cli.arranging import layout
 from mcr.cli.forms import size
 from mcr.cli.layout import drain, show
 from mcr.cli.options import command, command_group, with_session
@@ -190,11 +191,14 @@ def _record(member: "ClusterMember") -> dict[str, JsonValue]:
         "applied_index": member.applied_index,
         "bytes_used": member.bytes_used,
         "bytes_free": member.bytes_free,
+        "leaving": member.leaving,
     }
 
 
 def _line(member: "ClusterMember") -> str:
     health = "healthy" if member.healthy else "NOT HEALTHY"
+    if member.leaving:
+        health += ", leaving"
     site = f" at {member.site}" if member.site else ""
     return (
         f"{member.name}{site}  {member.address}  {member.role}  {health}  index {member.applied_index}  "
@@ -210,4 +214,5 @@ cluster.add_command(remove)
 cluster.add_command(promote)
 cluster.add_command(transfer_leader)
 cluster.add_command(drain)
+cluster.add_command(layout)
 cluster.add_command(recover)

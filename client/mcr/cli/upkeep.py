@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from mcr.model import WorkersAsked, WorkerStatus
 
 REPAIR, SCRUB = "repair", "scrub"
-_node = click.option("--node", metavar="NAME", default="", help="Only this node.  [default: all members]")
-_now = click.option("--now", is_flag=True, help="As fast as it can; not held back for other work.")
+NODE_OPTION = click.option(
+    "--node", metavar="NAME", default="", help="Only this node.  [default: all members]"
+)
+NOW_OPTION = click.option("--now", is_flag=True, help="As fast as it can; not held back for other work.")
 
 
 @click.group(
@@ -24,7 +26,7 @@ _now = click.option("--now", is_flag=True, help="As fast as it can; not held bac
     epilog="\b\nExamples:\n  mcr repair --dry-run\n  mcr repair --dry-run --json | jq .bytes_total",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be copied, and copy nothing.")
-@_node
+@NODE_OPTION
 @click.pass_context
 def repair(context: click.Context, /, dry_run: bool, node: str) -> None:
     """Restore copies of chunks that are gone, with a node or a disk.
@@ -70,11 +72,11 @@ def scrub() -> None:
     mcr repair status --json | jq -r 'select(.state != "idle") | .member'
     """,
 )
-@_node
+@NODE_OPTION
 @with_session
 def repair_status(session: Session, /, node: str) -> None:
     """Say how repair does, one line a node."""
-    _status(session, REPAIR, node)
+    tell_status(session, REPAIR, node)
 
 
 @command(
@@ -84,8 +86,8 @@ def repair_status(session: Session, /, node: str) -> None:
     mcr repair start --now           # and as fast as it can
     """,
 )
-@_now
-@_node
+@NOW_OPTION
+@NODE_OPTION
 @with_session
 def repair_start(session: Session, /, now: bool, node: str) -> None:
     """Look for missing copies now, and restore them.
@@ -94,7 +96,7 @@ def repair_start(session: Session, /, now: bool, node: str) -> None:
     wait for the end; see `mcr repair status`.
     """
     with session.connect() as client:
-        _asked(session, "started", REPAIR, client.start_worker(REPAIR, member=node, at_full_speed=now))
+        tell_asked(session, "started", REPAIR, client.start_worker(REPAIR, member=node, at_full_speed=now))
 
 
 @command(
@@ -104,12 +106,12 @@ def repair_start(session: Session, /, now: bool, node: str) -> None:
     mcr repair pause --node ams-1
     """,
 )
-@_node
+@NODE_OPTION
 @with_session
 def repair_pause(session: Session, /, node: str) -> None:
     """Copy nothing more, until it is started again or the node restarts."""
     with session.connect() as client:
-        _asked(session, "paused", REPAIR, client.pause_worker(REPAIR, member=node))
+        tell_asked(session, "paused", REPAIR, client.pause_worker(REPAIR, member=node))
 
 
 @command(
@@ -119,11 +121,11 @@ def repair_pause(session: Session, /, node: str) -> None:
     mcr scrub status --json | jq '.counts.chunks_damaged'
     """,
 )
-@_node
+@NODE_OPTION
 @with_session
 def scrub_status(session: Session, /, node: str) -> None:
     """Say how scrub does, one line a node."""
-    _status(session, SCRUB, node)
+    tell_status(session, SCRUB, node)
 
 
 @command(
@@ -133,8 +135,8 @@ def scrub_status(session: Session, /, node: str) -> None:
     mcr scrub start --now            # all of them, as fast as they can
     """,
 )
-@_now
-@_node
+@NOW_OPTION
+@NODE_OPTION
 @with_session
 def scrub_start(session: Session, /, now: bool, node: str) -> None:
     """Read all chunks now, from the first on, rather than when it is due.
@@ -143,7 +145,7 @@ def scrub_start(session: Session, /, now: bool, node: str) -> None:
     status`.
     """
     with session.connect() as client:
-        _asked(session, "started", SCRUB, client.start_worker(SCRUB, member=node, at_full_speed=now))
+        tell_asked(session, "started", SCRUB, client.start_worker(SCRUB, member=node, at_full_speed=now))
 
 
 @command(
@@ -153,15 +155,16 @@ def scrub_start(session: Session, /, now: bool, node: str) -> None:
     mcr scrub pause --node ams-1
     """,
 )
-@_node
+@NODE_OPTION
 @with_session
 def scrub_pause(session: Session, /, node: str) -> None:
     """Read nothing more, until it is started again or the node restarts."""
     with session.connect() as client:
-        _asked(session, "paused", SCRUB, client.pause_worker(SCRUB, member=node))
+        tell_asked(session, "paused", SCRUB, client.pause_worker(SCRUB, member=node))
 
 
-def _status(session: Session, name: str, node: str) -> None:
+def tell_status(session: Session, name: str, node: str) -> None:
+    """Print how one kind of work does."""
     with session.connect() as client:
         found = client.workers(name, member=node)
     for worker in found.workers:
@@ -199,7 +202,8 @@ def _text(worker: "WorkerStatus") -> str:
     return "\n".join(lines)
 
 
-def _asked(session: Session, done: str, name: str, asked: "WorkersAsked") -> None:
+def tell_asked(session: Session, done: str, name: str, asked: "WorkersAsked") -> None:
+    """Print who did what was asked."""
     record: dict[str, JsonValue] = {
         done: name,
         "members": list(asked.members),

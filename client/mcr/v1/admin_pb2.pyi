@@ -661,6 +661,7 @@ class Member(google.protobuf.message.Message):
     APPLIED_INDEX_FIELD_NUMBER: builtins.int
     BYTES_USED_FIELD_NUMBER: builtins.int
     BYTES_FREE_FIELD_NUMBER: builtins.int
+    LEAVING_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name, unique in the cluster."""
     address: builtins.str
@@ -677,6 +678,8 @@ class Member(google.protobuf.message.Message):
     """Bytes of its chunk files."""
     bytes_free: builtins.int
     """Bytes that it can still take."""
+    leaving: builtins.bool
+    """It is being drained, and gets no chunks."""
     def __init__(
         self,
         *,
@@ -688,8 +691,9 @@ class Member(google.protobuf.message.Message):
         applied_index: builtins.int = ...,
         bytes_used: builtins.int = ...,
         bytes_free: builtins.int = ...,
+        leaving: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "applied_index", b"applied_index", "bytes_free", b"bytes_free", "bytes_used", b"bytes_used", "healthy", b"healthy", "name", b"name", "role", b"role", "site", b"site"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "applied_index", b"applied_index", "bytes_free", b"bytes_free", "bytes_used", b"bytes_used", "healthy", b"healthy", "leaving", b"leaving", "name", b"name", "role", b"role", "site", b"site"]) -> None: ...
 
 global___Member = Member
 

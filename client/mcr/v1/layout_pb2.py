@@ -24,21 +24,41 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13mcr/v1/layout.proto\x12\x06mcr.v1\"E\n\x12\x44rainMemberRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61ncel\x18\x02 \x01(\x08\x12\x11\n\thanded_on\x18\x03 \x01(\x08\"$\n\x13\x44rainMemberResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"2\n\x0fGetDrainRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\thanded_on\x18\x02 \x01(\x08\"s\n\x10GetDrainResponse\x12\x0f\n\x07leaving\x18\x01 \x01(\x08\x12\x0f\n\x07\x64rained\x18\x02 \x01(\x08\x12\x13\n\x0b\x63hunks_left\x18\x03 \x01(\x04\x12\x15\n\rchunks_copied\x18\x04 \x01(\x04\x12\x11\n\twaits_for\x18\x05 \x01(\t2\x96\x01\n\rLayoutService\x12\x46\n\x0b\x44rainMember\x12\x1a.mcr.v1.DrainMemberRequest\x1a\x1b.mcr.v1.DrainMemberResponse\x12=\n\x08GetDrain\x12\x17.mcr.v1.GetDrainRequest\x1a\x18.mcr.v1.GetDrainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13mcr/v1/layout.proto\x12\x06mcr.v1\"\x90\x01\n\x0cLayoutMember\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x03 \x01(\x04\x12\x0f\n\x07leaving\x18\x04 \x01(\x08\x12\x0f\n\x07\x61waited\x18\x05 \x01(\x08\x12\x10\n\x08\x61rranged\x18\x06 \x01(\x08\x12\x18\n\x10share_millionths\x18\x07 \x01(\r\"%\n\x10GetLayoutRequest\x12\x11\n\thanded_on\x18\x01 \x01(\x08\"o\n\x11GetLayoutResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12%\n\x07members\x18\x02 \x03(\x0b\x32\x14.mcr.v1.LayoutMember\x12$\n\x06staged\x18\x03 \x03(\x0b\x32\x14.mcr.v1.LayoutMember\"&\n\x11PlanLayoutRequest\x12\x11\n\thanded_on\x18\x01 \x01(\x08\"?\n\nLayoutMove\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x62ytes_in\x18\x02 \x01(\x04\x12\x11\n\tbytes_out\x18\x03 \x01(\x04\"\x9b\x01\n\x12PlanLayoutResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0e\n\x06\x63hunks\x18\x02 \x01(\x04\x12\x14\n\x0c\x63hunks_moved\x18\x03 \x01(\x04\x12\x13\n\x0b\x62ytes_moved\x18\x04 \x01(\x04\x12\x18\n\x10\x63hunks_looked_at\x18\x05 \x01(\x04\x12!\n\x05moves\x18\x06 \x03(\x0b\x32\x12.mcr.v1.LayoutMove\"\xe2\x01\n\x12StageLayoutRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\x04site\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x1b\n\x0e\x63\x61pacity_bytes\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x14\n\x07leaving\x18\x04 \x01(\x08H\x02\x88\x01\x01\x12\r\n\x05reset\x18\x05 \x01(\x08\x12\x1b\n\x0e\x65xpected_epoch\x18\x06 \x01(\x04H\x03\x88\x01\x01\x12\x11\n\thanded_on\x18\x07 \x01(\x08\x42\x07\n\x05_siteB\x11\n\x0f_capacity_bytesB\n\n\x08_leavingB\x11\n\x0f_expected_epoch\"$\n\x13StageLayoutResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"?\n\x12\x41pplyLayoutRequest\x12\x16\n\x0e\x65xpected_epoch\x18\x01 \x01(\x04\x12\x11\n\thanded_on\x18\x02 \x01(\x08\"$\n\x13\x41pplyLayoutResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"E\n\x12\x44rainMemberRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61ncel\x18\x02 \x01(\x08\x12\x11\n\thanded_on\x18\x03 \x01(\x08\"$\n\x13\x44rainMemberResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"2\n\x0fGetDrainRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\thanded_on\x18\x02 \x01(\x08\"s\n\x10GetDrainResponse\x12\x0f\n\x07leaving\x18\x01 \x01(\x08\x12\x0f\n\x07\x64rained\x18\x02 \x01(\x08\x12\x13\n\x0b\x63hunks_left\x18\x03 \x01(\x04\x12\x15\n\rchunks_copied\x18\x04 \x01(\x04\x12\x11\n\twaits_for\x18\x05 \x01(\t2\xad\x03\n\rLayoutService\x12\x46\n\x0b\x44rainMember\x12\x1a.mcr.v1.DrainMemberRequest\x1a\x1b.mcr.v1.DrainMemberResponse\x12=\n\x08GetDrain\x12\x17.mcr.v1.GetDrainRequest\x1a\x18.mcr.v1.GetDrainResponse\x12@\n\tGetLayout\x12\x18.mcr.v1.GetLayoutRequest\x1a\x19.mcr.v1.GetLayoutResponse\x12\x43\n\nPlanLayout\x12\x19.mcr.v1.PlanLayoutRequest\x1a\x1a.mcr.v1.PlanLayoutResponse\x12\x46\n\x0bStageLayout\x12\x1a.mcr.v1.StageLayoutRequest\x1a\x1b.mcr.v1.StageLayoutResponse\x12\x46\n\x0b\x41pplyLayout\x12\x1a.mcr.v1.ApplyLayoutRequest\x1a\x1b.mcr.v1.ApplyLayoutResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mcr.v1.layout_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DRAINMEMBERREQUEST']._serialized_start=31
-  _globals['_DRAINMEMBERREQUEST']._serialized_end=100
-  _globals['_DRAINMEMBERRESPONSE']._serialized_start=102
-  _globals['_DRAINMEMBERRESPONSE']._serialized_end=138
-  _globals['_GETDRAINREQUEST']._serialized_start=140
-  _globals['_GETDRAINREQUEST']._serialized_end=190
-  _globals['_GETDRAINRESPONSE']._serialized_start=192
-  _globals['_GETDRAINRESPONSE']._serialized_end=307
-  _globals['_LAYOUTSERVICE']._serialized_start=310
-  _globals['_LAYOUTSERVICE']._serialized_end=460
+  _globals['_LAYOUTMEMBER']._serialized_start=32
+  _globals['_LAYOUTMEMBER']._serialized_end=176
+  _globals['_GETLAYOUTREQUEST']._serialized_start=178
+  _globals['_GETLAYOUTREQUEST']._serialized_end=215
+  _globals['_GETLAYOUTRESPONSE']._serialized_start=217
+  _globals['_GETLAYOUTRESPONSE']._serialized_end=328
+  _globals['_PLANLAYOUTREQUEST']._serialized_start=330
+  _globals['_PLANLAYOUTREQUEST']._serialized_end=368
+  _globals['_LAYOUTMOVE']._serialized_start=370
+  _globals['_LAYOUTMOVE']._serialized_end=433
+  _globals['_PLANLAYOUTRESPONSE']._serialized_start=436
+  _globals['_PLANLAYOUTRESPONSE']._serialized_end=591
+  _globals['_STAGELAYOUTREQUEST']._serialized_start=594
+  _globals['_STAGELAYOUTREQUEST']._serialized_end=820
+  _globals['_STAGELAYOUTRESPONSE']._serialized_start=822
+  _globals['_STAGELAYOUTRESPONSE']._serialized_end=858
+  _globals['_APPLYLAYOUTREQUEST']._serialized_start=860
+  _globals['_APPLYLAYOUTREQUEST']._serialized_end=923
+  _globals['_APPLYLAYOUTRESPONSE']._serialized_start=925
+  _globals['_APPLYLAYOUTRESPONSE']._serialized_end=961
+  _globals['_DRAINMEMBERREQUEST']._serialized_start=963
+  _globals['_DRAINMEMBERREQUEST']._serialized_end=1032
+  _globals['_DRAINMEMBERRESPONSE']._serialized_start=1034
+  _globals['_DRAINMEMBERRESPONSE']._serialized_end=1070
+  _globals['_GETDRAINREQUEST']._serialized_start=1072
+  _globals['_GETDRAINREQUEST']._serialized_end=1122
+  _globals['_GETDRAINRESPONSE']._serialized_start=1124
+  _globals['_GETDRAINRESPONSE']._serialized_end=1239
+  _globals['_LAYOUTSERVICE']._serialized_start=1242
+  _globals['_LAYOUTSERVICE']._serialized_end=1671
 # @@protoc_insertion_point(module_scope)

@@ -4,11 +4,296 @@ isort:skip_file
 """
 
 import builtins
+import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.internal.containers
 import google.protobuf.message
 import typing
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+@typing.final
+class LayoutMember(google.protobuf.message.Message):
+    """What placement knows of a member."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SITE_FIELD_NUMBER: builtins.int
+    CAPACITY_BYTES_FIELD_NUMBER: builtins.int
+    LEAVING_FIELD_NUMBER: builtins.int
+    AWAITED_FIELD_NUMBER: builtins.int
+    ARRANGED_FIELD_NUMBER: builtins.int
+    SHARE_MILLIONTHS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name."""
+    site: builtins.str
+    """Site; may be empty."""
+    capacity_bytes: builtins.int
+    """How much it may hold, by which its share of the chunks goes; 0 = whatever its disk has."""
+    leaving: builtins.bool
+    """It gets nothing and is drained."""
+    awaited: builtins.bool
+    """It has not been started yet, and gets nothing."""
+    arranged: builtins.bool
+    """Site and capacity were set by a layout, so what the node says of itself does not change them."""
+    share_millionths: builtins.int
+    """Its part of all weights, millionths; 0 for one that gets nothing."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        site: builtins.str = ...,
+        capacity_bytes: builtins.int = ...,
+        leaving: builtins.bool = ...,
+        awaited: builtins.bool = ...,
+        arranged: builtins.bool = ...,
+        share_millionths: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["arranged", b"arranged", "awaited", b"awaited", "capacity_bytes", b"capacity_bytes", "leaving", b"leaving", "name", b"name", "share_millionths", b"share_millionths", "site", b"site"]) -> None: ...
+
+global___LayoutMember = LayoutMember
+
+@typing.final
+class GetLayoutRequest(google.protobuf.message.Message):
+    """See LayoutService.GetLayout."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HANDED_ON_FIELD_NUMBER: builtins.int
+    handed_on: builtins.bool
+    """See DrainMemberRequest."""
+    def __init__(
+        self,
+        *,
+        handed_on: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["handed_on", b"handed_on"]) -> None: ...
+
+global___GetLayoutRequest = GetLayoutRequest
+
+@typing.final
+class GetLayoutResponse(google.protobuf.message.Message):
+    """See LayoutService.GetLayout."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: builtins.int
+    MEMBERS_FIELD_NUMBER: builtins.int
+    STAGED_FIELD_NUMBER: builtins.int
+    epoch: builtins.int
+    """Log index of the change that made the members what they are; names this layout."""
+    @property
+    def members(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LayoutMember]:
+        """By name, as they are."""
+
+    @property
+    def staged(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LayoutMember]:
+        """By name, as those would be for which something is staged."""
+
+    def __init__(
+        self,
+        *,
+        epoch: builtins.int = ...,
+        members: collections.abc.Iterable[global___LayoutMember] | None = ...,
+        staged: collections.abc.Iterable[global___LayoutMember] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "members", b"members", "staged", b"staged"]) -> None: ...
+
+global___GetLayoutResponse = GetLayoutResponse
+
+@typing.final
+class PlanLayoutRequest(google.protobuf.message.Message):
+    """See LayoutService.PlanLayout."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HANDED_ON_FIELD_NUMBER: builtins.int
+    handed_on: builtins.bool
+    """See DrainMemberRequest."""
+    def __init__(
+        self,
+        *,
+        handed_on: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["handed_on", b"handed_on"]) -> None: ...
+
+global___PlanLayoutRequest = PlanLayoutRequest
+
+@typing.final
+class LayoutMove(google.protobuf.message.Message):
+    """What a member would get."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    BYTES_IN_FIELD_NUMBER: builtins.int
+    BYTES_OUT_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name."""
+    bytes_in: builtins.int
+    """Bytes of chunks that it would get, before encoding."""
+    bytes_out: builtins.int
+    """Bytes of chunks that it would hold no more, or that would be surplus on it."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        bytes_in: builtins.int = ...,
+        bytes_out: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "name", b"name"]) -> None: ...
+
+global___LayoutMove = LayoutMove
+
+@typing.final
+class PlanLayoutResponse(google.protobuf.message.Message):
+    """See LayoutService.PlanLayout."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: builtins.int
+    CHUNKS_FIELD_NUMBER: builtins.int
+    CHUNKS_MOVED_FIELD_NUMBER: builtins.int
+    BYTES_MOVED_FIELD_NUMBER: builtins.int
+    CHUNKS_LOOKED_AT_FIELD_NUMBER: builtins.int
+    MOVES_FIELD_NUMBER: builtins.int
+    epoch: builtins.int
+    """Epoch that the plan starts from."""
+    chunks: builtins.int
+    """Chunks of all versions, each once."""
+    chunks_moved: builtins.int
+    """Of those, chunks that would get another holder."""
+    bytes_moved: builtins.int
+    """Bytes that would be copied, before encoding."""
+    chunks_looked_at: builtins.int
+    """Chunks that were looked at: all of them, or an unbiased part, of which the other numbers are a multiple."""
+    @property
+    def moves(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LayoutMove]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        epoch: builtins.int = ...,
+        chunks: builtins.int = ...,
+        chunks_moved: builtins.int = ...,
+        bytes_moved: builtins.int = ...,
+        chunks_looked_at: builtins.int = ...,
+        moves: collections.abc.Iterable[global___LayoutMove] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bytes_moved", b"bytes_moved", "chunks", b"chunks", "chunks_looked_at", b"chunks_looked_at", "chunks_moved", b"chunks_moved", "epoch", b"epoch", "moves", b"moves"]) -> None: ...
+
+global___PlanLayoutResponse = PlanLayoutResponse
+
+@typing.final
+class StageLayoutRequest(google.protobuf.message.Message):
+    """See LayoutService.StageLayout."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SITE_FIELD_NUMBER: builtins.int
+    CAPACITY_BYTES_FIELD_NUMBER: builtins.int
+    LEAVING_FIELD_NUMBER: builtins.int
+    RESET_FIELD_NUMBER: builtins.int
+    EXPECTED_EPOCH_FIELD_NUMBER: builtins.int
+    HANDED_ON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the member; empty with `reset` = all members."""
+    site: builtins.str
+    """Site; absent = as it is."""
+    capacity_bytes: builtins.int
+    """Capacity, bytes, 0 = whatever its disk has; absent = as it is."""
+    leaving: builtins.bool
+    """Whether it leaves; absent = as it is."""
+    reset: builtins.bool
+    """Forget what is staged for it, before the rest."""
+    expected_epoch: builtins.int
+    """Epoch that the members must be of; absent = any."""
+    handed_on: builtins.bool
+    """See DrainMemberRequest."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        site: builtins.str | None = ...,
+        capacity_bytes: builtins.int | None = ...,
+        leaving: builtins.bool | None = ...,
+        reset: builtins.bool = ...,
+        expected_epoch: builtins.int | None = ...,
+        handed_on: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_capacity_bytes", b"_capacity_bytes", "_expected_epoch", b"_expected_epoch", "_leaving", b"_leaving", "_site", b"_site", "capacity_bytes", b"capacity_bytes", "expected_epoch", b"expected_epoch", "leaving", b"leaving", "site", b"site"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_capacity_bytes", b"_capacity_bytes", "_expected_epoch", b"_expected_epoch", "_leaving", b"_leaving", "_site", b"_site", "capacity_bytes", b"capacity_bytes", "expected_epoch", b"expected_epoch", "handed_on", b"handed_on", "leaving", b"leaving", "name", b"name", "reset", b"reset", "site", b"site"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_capacity_bytes", b"_capacity_bytes"]) -> typing.Literal["capacity_bytes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_expected_epoch", b"_expected_epoch"]) -> typing.Literal["expected_epoch"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_leaving", b"_leaving"]) -> typing.Literal["leaving"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_site", b"_site"]) -> typing.Literal["site"] | None: ...
+
+global___StageLayoutRequest = StageLayoutRequest
+
+@typing.final
+class StageLayoutResponse(google.protobuf.message.Message):
+    """See LayoutService.StageLayout."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: builtins.int
+    epoch: builtins.int
+    """Epoch now."""
+    def __init__(
+        self,
+        *,
+        epoch: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["epoch", b"epoch"]) -> None: ...
+
+global___StageLayoutResponse = StageLayoutResponse
+
+@typing.final
+class ApplyLayoutRequest(google.protobuf.message.Message):
+    """See LayoutService.ApplyLayout."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EXPECTED_EPOCH_FIELD_NUMBER: builtins.int
+    HANDED_ON_FIELD_NUMBER: builtins.int
+    expected_epoch: builtins.int
+    """Epoch that was looked at; refused when it is another one."""
+    handed_on: builtins.bool
+    """See DrainMemberRequest."""
+    def __init__(
+        self,
+        *,
+        expected_epoch: builtins.int = ...,
+        handed_on: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["expected_epoch", b"expected_epoch", "handed_on", b"handed_on"]) -> None: ...
+
+global___ApplyLayoutRequest = ApplyLayoutRequest
+
+@typing.final
+class ApplyLayoutResponse(google.protobuf.message.Message):
+    """See LayoutService.ApplyLayout."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: builtins.int
+    epoch: builtins.int
+    """Epoch now."""
+    def __init__(
+        self,
+        *,
+        epoch: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["epoch", b"epoch"]) -> None: ...
+
+global___ApplyLayoutResponse = ApplyLayoutResponse
 
 @typing.final
 class DrainMemberRequest(google.protobuf.message.Message):

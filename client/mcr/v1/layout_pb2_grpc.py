@@ -45,6 +45,26 @@ class LayoutServiceStub(object):
                 request_serializer=mcr_dot_v1_dot_layout__pb2.GetDrainRequest.SerializeToString,
                 response_deserializer=mcr_dot_v1_dot_layout__pb2.GetDrainResponse.FromString,
                 _registered_method=True)
+        self.GetLayout = channel.unary_unary(
+                '/mcr.v1.LayoutService/GetLayout',
+                request_serializer=mcr_dot_v1_dot_layout__pb2.GetLayoutRequest.SerializeToString,
+                response_deserializer=mcr_dot_v1_dot_layout__pb2.GetLayoutResponse.FromString,
+                _registered_method=True)
+        self.PlanLayout = channel.unary_unary(
+                '/mcr.v1.LayoutService/PlanLayout',
+                request_serializer=mcr_dot_v1_dot_layout__pb2.PlanLayoutRequest.SerializeToString,
+                response_deserializer=mcr_dot_v1_dot_layout__pb2.PlanLayoutResponse.FromString,
+                _registered_method=True)
+        self.StageLayout = channel.unary_unary(
+                '/mcr.v1.LayoutService/StageLayout',
+                request_serializer=mcr_dot_v1_dot_layout__pb2.StageLayoutRequest.SerializeToString,
+                response_deserializer=mcr_dot_v1_dot_layout__pb2.StageLayoutResponse.FromString,
+                _registered_method=True)
+        self.ApplyLayout = channel.unary_unary(
+                '/mcr.v1.LayoutService/ApplyLayout',
+                request_serializer=mcr_dot_v1_dot_layout__pb2.ApplyLayoutRequest.SerializeToString,
+                response_deserializer=mcr_dot_v1_dot_layout__pb2.ApplyLayoutResponse.FromString,
+                _registered_method=True)
 
 
 class LayoutServiceServicer(object):
@@ -66,6 +86,34 @@ class LayoutServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLayout(self, request, context):
+        """Return what placement knows of the members, and what is staged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlanLayout(self, request, context):
+        """Say what would move if what is staged were applied.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StageLayout(self, request, context):
+        """Note what is to become of a member with the next layout; changes nothing yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApplyLayout(self, request, context):
+        """Put all that is staged into force, in one entry of the log.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LayoutServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +126,26 @@ def add_LayoutServiceServicer_to_server(servicer, server):
                     servicer.GetDrain,
                     request_deserializer=mcr_dot_v1_dot_layout__pb2.GetDrainRequest.FromString,
                     response_serializer=mcr_dot_v1_dot_layout__pb2.GetDrainResponse.SerializeToString,
+            ),
+            'GetLayout': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLayout,
+                    request_deserializer=mcr_dot_v1_dot_layout__pb2.GetLayoutRequest.FromString,
+                    response_serializer=mcr_dot_v1_dot_layout__pb2.GetLayoutResponse.SerializeToString,
+            ),
+            'PlanLayout': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanLayout,
+                    request_deserializer=mcr_dot_v1_dot_layout__pb2.PlanLayoutRequest.FromString,
+                    response_serializer=mcr_dot_v1_dot_layout__pb2.PlanLayoutResponse.SerializeToString,
+            ),
+            'StageLayout': grpc.unary_unary_rpc_method_handler(
+                    servicer.StageLayout,
+                    request_deserializer=mcr_dot_v1_dot_layout__pb2.StageLayoutRequest.FromString,
+                    response_serializer=mcr_dot_v1_dot_layout__pb2.StageLayoutResponse.SerializeToString,
+            ),
+            'ApplyLayout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyLayout,
+                    request_deserializer=mcr_dot_v1_dot_layout__pb2.ApplyLayoutRequest.FromString,
+                    response_serializer=mcr_dot_v1_dot_layout__pb2.ApplyLayoutResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +203,114 @@ class LayoutService(object):
             '/mcr.v1.LayoutService/GetDrain',
             mcr_dot_v1_dot_layout__pb2.GetDrainRequest.SerializeToString,
             mcr_dot_v1_dot_layout__pb2.GetDrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLayout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcr.v1.LayoutService/GetLayout',
+            mcr_dot_v1_dot_layout__pb2.GetLayoutRequest.SerializeToString,
+            mcr_dot_v1_dot_layout__pb2.GetLayoutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanLayout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcr.v1.LayoutService/PlanLayout',
+            mcr_dot_v1_dot_layout__pb2.PlanLayoutRequest.SerializeToString,
+            mcr_dot_v1_dot_layout__pb2.PlanLayoutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StageLayout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcr.v1.LayoutService/StageLayout',
+            mcr_dot_v1_dot_layout__pb2.StageLayoutRequest.SerializeToString,
+            mcr_dot_v1_dot_layout__pb2.StageLayoutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyLayout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcr.v1.LayoutService/ApplyLayout',
+            mcr_dot_v1_dot_layout__pb2.ApplyLayoutRequest.SerializeToString,
+            mcr_dot_v1_dot_layout__pb2.ApplyLayoutResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,30 @@ class LayoutServiceStub:
     ]
     """Say how far a drain has come."""
 
+    GetLayout: grpc.UnaryUnaryMultiCallable[
+        mcr.v1.layout_pb2.GetLayoutRequest,
+        mcr.v1.layout_pb2.GetLayoutResponse,
+    ]
+    """Return what placement knows of the members, and what is staged."""
+
+    PlanLayout: grpc.UnaryUnaryMultiCallable[
+        mcr.v1.layout_pb2.PlanLayoutRequest,
+        mcr.v1.layout_pb2.PlanLayoutResponse,
+    ]
+    """Say what would move if what is staged were applied."""
+
+    StageLayout: grpc.UnaryUnaryMultiCallable[
+        mcr.v1.layout_pb2.StageLayoutRequest,
+        mcr.v1.layout_pb2.StageLayoutResponse,
+    ]
+    """Note what is to become of a member with the next layout; changes nothing yet."""
+
+    ApplyLayout: grpc.UnaryUnaryMultiCallable[
+        mcr.v1.layout_pb2.ApplyLayoutRequest,
+        mcr.v1.layout_pb2.ApplyLayoutResponse,
+    ]
+    """Put all that is staged into force, in one entry of the log."""
+
 class LayoutServiceAsyncStub:
     """Who holds what: draining members, and changing what placement knows of them."""
 
@@ -51,6 +75,30 @@ class LayoutServiceAsyncStub:
         mcr.v1.layout_pb2.GetDrainResponse,
     ]
     """Say how far a drain has come."""
+
+    GetLayout: grpc.aio.UnaryUnaryMultiCallable[
+        mcr.v1.layout_pb2.GetLayoutRequest,
+        mcr.v1.layout_pb2.GetLayoutResponse,
+    ]
+    """Return what placement knows of the members, and what is staged."""
+
+    PlanLayout: grpc.aio.UnaryUnaryMultiCallable[
+        mcr.v1.layout_pb2.PlanLayoutRequest,
+        mcr.v1.layout_pb2.PlanLayoutResponse,
+    ]
+    """Say what would move if what is staged were applied."""
+
+    StageLayout: grpc.aio.UnaryUnaryMultiCallable[
+        mcr.v1.layout_pb2.StageLayoutRequest,
+        mcr.v1.layout_pb2.StageLayoutResponse,
+    ]
+    """Note what is to become of a member with the next layout; changes nothing yet."""
+
+    ApplyLayout: grpc.aio.UnaryUnaryMultiCallable[
+        mcr.v1.layout_pb2.ApplyLayoutRequest,
+        mcr.v1.layout_pb2.ApplyLayoutResponse,
+    ]
+    """Put all that is staged into force, in one entry of the log."""
 
 class LayoutServiceServicer(metaclass=abc.ABCMeta):
     """Who holds what: draining members, and changing what placement knows of them."""
@@ -72,5 +120,37 @@ class LayoutServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[mcr.v1.layout_pb2.GetDrainResponse, collections.abc.Awaitable[mcr.v1.layout_pb2.GetDrainResponse]]:
         """Say how far a drain has come."""
+
+    @abc.abstractmethod
+    def GetLayout(
+        self,
+        request: mcr.v1.layout_pb2.GetLayoutRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mcr.v1.layout_pb2.GetLayoutResponse, collections.abc.Awaitable[mcr.v1.layout_pb2.GetLayoutResponse]]:
+        """Return what placement knows of the members, and what is staged."""
+
+    @abc.abstractmethod
+    def PlanLayout(
+        self,
+        request: mcr.v1.layout_pb2.PlanLayoutRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mcr.v1.layout_pb2.PlanLayoutResponse, collections.abc.Awaitable[mcr.v1.layout_pb2.PlanLayoutResponse]]:
+        """Say what would move if what is staged were applied."""
+
+    @abc.abstractmethod
+    def StageLayout(
+        self,
+        request: mcr.v1.layout_pb2.StageLayoutRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mcr.v1.layout_pb2.StageLayoutResponse, collections.abc.Awaitable[mcr.v1.layout_pb2.StageLayoutResponse]]:
+        """Note what is to become of a member with the next layout; changes nothing yet."""
+
+    @abc.abstractmethod
+    def ApplyLayout(
+        self,
+        request: mcr.v1.layout_pb2.ApplyLayoutRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mcr.v1.layout_pb2.ApplyLayoutResponse, collections.abc.Awaitable[mcr.v1.layout_pb2.ApplyLayoutResponse]]:
+        """Put all that is staged into force, in one entry of the log."""
 
 def add_LayoutServiceServicer_to_server(servicer: LayoutServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -225,6 +225,16 @@ class Membership:
         return replace(self, members=self.after(self.conf, [member]).members)
 
 
+def arranged(membership: Membership) -> Membership:
+    """Return the members as they are once what is staged is in force; nothing is staged then."""
+    staged = {one.node_id: one for one in membership.staged}
+    members = tuple(
+        staged[member.node_id].changed(member) if member.node_id in staged else member
+        for member in membership.members
+    )
+    return replace(membership, members=members, staged=())
+
+
 def encode_context(members: Iterable[Member], staged: Iterable[Staged] | None = None) -> bytes:
     """Return what a membership change tells of nodes, for `ConfChangeV2.context`."""
     rows: list[CanonicalValue] = [_member_to(member) for member in members]

@@ -139,6 +139,7 @@ class AdminService:
             name=member.name,
             address=member.address,
             site=member.site,
+            leaving=member.leaving,
             role=pb.MEMBER_ROLE_VOTER if member.node_id in voters else pb.MEMBER_ROLE_LEARNER,
         )
         status: pb.GetStoreStatusResponse | None = None

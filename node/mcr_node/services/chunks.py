@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from mcr import _frames
@@ -82,6 +83,17 @@ class LocalChunks:
         if forward and len(frame) >= FORWARD_BYTES_MIN:
             await self._forward(chunks)
         return stored
+
+    async def put_verified(self, chunks: Sequence[Chunk]) -> None:
+        """Store chunks that another node gave, as if it had sent them: verified, and within the capacity.
+
+        Raises:
+            OutOfSpaceError, CorruptChunkError: see `put_received`.
+        """
+        for group in _frames.group(chunks):
+            frame = await self._run(partial(_frames.encode, group))
+            await self.put_received(frame, forward=False)
+        await self.sync()
 
     async def _forward(self, chunks: Sequence[Chunk]) -> None:
         """Send chunks on to another node: there is none."""

@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import groupby
 
-from mcr import _frames
 from mcr.errors import FailedError, McrError
 from mcr.model import MIB, Chunk, ChunkId, Version, digest
 from mcr_node.core.members import Member
@@ -346,11 +345,7 @@ class Repair:
 
     async def _write(self, member: Member, chunks: Sequence[Chunk]) -> None:
         if member.node_id == self._log.node_id:
-            for group in _frames.group(chunks):
-                # As from any other node: verified, and within what the operator gave this one.
-                frame = await self._chunks.run(partial(_frames.encode, group))
-                await self._chunks.put_received(frame, forward=False)
-            await self._chunks.sync()
+            await self._chunks.put_verified(chunks)
         else:
             await self._holders.put(member.address, chunks)
             await self._holders.sync(member.address)

@@ -13,11 +13,12 @@ from mcr_node.services.colleagues import Colleagues
 from mcr_node.services.damage import WatchedStore
 from mcr_node.services.deadlines import time_left_s
 from mcr_node.services.draining import Draining
+from mcr_node.services.rebalance import REBALANCE_BYTES_PER_S, Rebalance
 from mcr_node.services.repair import REPAIR_BYTES_PER_S, SILENCE_S, Repair
 from mcr_node.services.retiring import PERIOD_S, Retiring
 from mcr_node.services.scrub import SCRUB_BYTES_PER_S, SCRUB_PERIOD_S, Scrub
 from mcr_node.services.trash import TRASH_PERIOD_S
-from mcr_node.services.workers import State, Worker
+from mcr_node.services.workers import State, Task, Worker
 
 # How often it is looked whether the members changed; costs nothing.
 MEMBERS_LOOK_S = 0.5
@@ -35,6 +36,7 @@ class Pace:
     Attributes:
         silence_s: a member that does not answer for so long is taken to be gone, and its copies are replaced.
         repair_bytes_per_s: what repair sends at most.
+        rebalance_bytes_per_s: what rebalancing sends at most.
         scrub_period_s: every frame is read once in this time.
         scrub_bytes_per_s: what scrub reads at most, unless the period asks for more.
         trash_period_s: what is deleted can be restored for so long.
@@ -43,6 +45,7 @@ class Pace:
 
     silence_s: float = SILENCE_S
     repair_bytes_per_s: float = REPAIR_BYTES_PER_S
+    rebalance_bytes_per_s: float = REBALANCE_BYTES_PER_S
     scrub_period_s: float = SCRUB_PERIOD_S
     scrub_bytes_per_s: float = SCRUB_BYTES_PER_S
     trash_period_s: float = TRASH_PERIOD_S
@@ -61,13 +64,15 @@ class Upkeep:
         scrub: Scrub,
         draining: Draining,
         retiring: Retiring,
+        rebalance: Rebalance,
     ) -> None:
         self._log = log
         self._store = store
         self._chunks = chunks
         self.repair = repair
         self.draining = draining
-        self.workers = {task.name: Worker(task, log.clock) for task in (repair, scrub, draining, retiring)}
+        tasks: tuple[Task, ...] = (repair, scrub, draining, retiring, rebalance)
+        self.workers = {task.name: Worker(task, log.clock) for task in tasks}
 
     async def work_for_ever(self, bug: Callable[[str, Exception], None]) -> None:
         """Do all of it; ended by cancelling it."""

@@ -29,6 +29,13 @@ def is_met_by(durability: Durability, holding: Iterable[Member]) -> bool:
     return len(sites) >= durability.copies and len(set(sites.values())) >= durability.sites
 
 
+def goal(members: Iterable[Member], copies: int) -> Durability:
+    """Return how widely placement spreads chunks over some members: over sites first, as far as there are."""
+    sites = {member.node_id: member.site for member in members}
+    wanted = max(1, min(copies, len(sites)))
+    return Durability(wanted, max(1, min(wanted, len(set(sites.values())))))
+
+
 def ranked(key: bytes, members: Iterable[Member]) -> tuple[Member, ...]:
     """Return members from the one that wins a key downwards; any order of the table gives the same."""
     drawn = [(_score(key, member), member.node_id, member) for member in members]
