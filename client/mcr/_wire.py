@@ -110,6 +110,7 @@ def version_to_wire(version: Version) -> pb.Version:
         bytes_total=version.bytes_total,
         file_count=version.file_count,
         chunk_count=version.chunk_count,
+        merge_document=version.merge_document,
     )
     record_bytes = encode_record(record)
     assert version_id(record_bytes).hex() == version.id, "a version's record does not give its id"
@@ -147,6 +148,7 @@ def version_of(
         bytes_total=record.bytes_total,
         file_count=record.file_count,
         chunk_count=record.chunk_count,
+        merge_document=record.merge_document,
         metrics=metrics,
         refs=refs,
     )

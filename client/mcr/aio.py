@@ -28,6 +28,7 @@ from mcr.errors import (
 )
 from mcr.following import FollowCalls
 from mcr.membership import MembershipCalls
+from mcr.merges import MergeCalls
 from mcr.model import (
     CheckReport,
     ClusterStatus,
@@ -185,7 +186,7 @@ class AsyncClient(MembershipCalls, QuotaCalls, UpkeepCalls, TrashOfAll):
         return await check_versions(self._connection.chunks, versions(), total, deep=deep, progress=progress)
 
 
-class AsyncModel(FollowCalls, AutoCommitCalls, SessionCalls, TrashCalls, RetentionCalls):
+class AsyncModel(FollowCalls, AutoCommitCalls, SessionCalls, TrashCalls, RetentionCalls, MergeCalls):
     """One model of a store. Reading methods are those of `mcr.reading.ModelReader`."""
 
     async def commit(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from mcr import aio
 from mcr._client_following import BlockingFollowing
+from mcr._client_merges import BlockingMerges
 from mcr._client_receipts import BlockingReceipts
 from mcr._client_retention import BlockingRetention
 from mcr._client_trash import BlockingTrash, BlockingTrashOfAll
@@ -204,7 +205,7 @@ class TensorMap(Mapping[str, "NDArray[Any]"]):
         return len(self._names)
 
 
-class Model(BlockingReceipts, BlockingTrash, BlockingFollowing, BlockingRetention):
+class Model(BlockingReceipts, BlockingTrash, BlockingFollowing, BlockingRetention, BlockingMerges):
     """One model of a store."""
 
     def __init__(self, model: aio.AsyncModel, loop: LoopThread) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 from mcr.transfer import ChunkTransport
 from mcr.v1 import admin_pb2 as admin
 from mcr.v1 import layout_pb2 as layout
+from mcr.v1 import merges_pb2 as merges
 from mcr.v1 import quotas_pb2 as quotas
 from mcr.v1 import receipts_pb2 as receipts
 from mcr.v1 import retention_pb2 as retention
@@ -70,6 +71,38 @@ class VersionsApi(Protocol):
 
     def watch_events(self, request: pb.WatchEventsRequest) -> AsyncGenerator[pb.WatchEventsResponse]:
         """Follow what happens to refs and versions; ends only with an error, or when it is closed."""
+
+
+class MergesApi(Protocol):
+    """mcr.v1.MergesService; see protos/mcr/v1/merges.proto."""
+
+    async def find_merge_base(self, request: merges.FindMergeBaseRequest) -> merges.FindMergeBaseResponse:
+        """Find the version that two versions both come from."""
+
+    async def commit_merge(self, request: merges.CommitMergeRequest) -> merges.CommitMergeResponse:
+        """Make a version of two parents from a stored manifest."""
+
+    async def open_merge(self, request: merges.OpenMergeRequest) -> merges.OpenMergeResponse:
+        """Keep a merge that has conflicts."""
+
+    async def resolve_conflicts(
+        self, request: merges.ResolveConflictsRequest
+    ) -> merges.ResolveConflictsResponse:
+        """Decide conflicts of a merge that waits."""
+
+    async def drop_merge(self, request: merges.DropMergeRequest) -> merges.DropMergeResponse:
+        """Forget a merge that waits."""
+
+    async def list_merges(self, request: merges.ListMergesRequest) -> merges.ListMergesResponse:
+        """List the merges of a model that wait."""
+
+    async def list_conflicts(self, request: merges.ListConflictsRequest) -> merges.ListConflictsResponse:
+        """List the conflicts of a merge that waits."""
+
+    async def get_merge_document(
+        self, request: merges.GetMergeDocumentRequest
+    ) -> merges.GetMergeDocumentResponse:
+        """Return how a version was merged."""
 
 
 class ReceiptsApi(Protocol):
@@ -260,6 +293,10 @@ class Connection(Protocol):
     @property
     def retention(self) -> RetentionApi:
         """Which versions stay."""
+
+    @property
+    def merges(self) -> MergesApi:
+        """Merges."""
 
     @property
     def receipts(self) -> ReceiptsApi:

@@ -18,6 +18,7 @@
     │   ├── PathNotFoundError         no such file in the version
     │   ├── SourceNotFoundError       no such file or folder to commit
     │   ├── HistoryGoneError          events that are no longer kept
+    │   ├── MergeNotFoundError        no such merge is waiting, or a version is none
     │   ├── VersionDeletedError       in the trash, or gone for good
     │   └── SessionNotFoundError      no such upload session
     ├── ConflictError            10   somebody was there first; look again
@@ -31,6 +32,7 @@
     │   ├── SessionEndedError         an upload session that takes nothing more
     │   ├── SessionChangedError       parts came while it was being sealed
     │   ├── SessionIncompleteError    parts that were expected are missing; names them
+    │   ├── ConflictsLeftError        a merge that somebody has to decide
     │   └── PartConflictError         a part was put with other bytes
     ├── DurabilityError          11   not enough nodes for the copies asked for
     ├── LastCopyError            11   a removal would lose chunks
@@ -43,7 +45,8 @@
     │   ├── CorruptChunkError         a chunk's bytes do not hash to its id
     │   ├── MissingChunkError         a chunk that a version needs is not held
     │   │   └── LostChunkError            with the versions and files that need it
-    │   └── CorruptStoreError         a log, index or state file is damaged
+    │   ├── CorruptStoreError         a log, index or state file is damaged
+    │   └── ReplayDiffersError        a merge computed again gives something else
     ├── OutOfSpaceError          14   free space, then repeat
     ├── QuotaExceededError       14   of a model or a namespace
     ├── DeadlineError            15   time ran out
@@ -74,6 +77,9 @@ from mcr._mcr_error import McrError as McrError
 from mcr._mcr_error import NotAllowedError as NotAllowedError
 from mcr._mcr_error import NotFoundError as NotFoundError
 from mcr._mcr_error import UsageError as UsageError
+from mcr._merge_errors import ConflictsLeftError as ConflictsLeftError
+from mcr._merge_errors import MergeNotFoundError as MergeNotFoundError
+from mcr._merge_errors import ReplayDiffersError as ReplayDiffersError
 from mcr._session_errors import PartConflictError as PartConflictError
 from mcr._session_errors import SessionChangedError as SessionChangedError
 from mcr._session_errors import SessionEndedError as SessionEndedError

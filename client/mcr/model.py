@@ -141,6 +141,7 @@ class VersionKind(StrEnum):
 
     COMMIT = "commit"
     ROLLBACK = "rollback"
+    MERGE = "merge"
 
 
 class RefKind(StrEnum):
@@ -195,7 +196,7 @@ class RefMove:
     Attributes:
         number: the version pointed at since this move; 0 when the move deleted the name.
         version_id: its id, 64 hexadecimal characters; "" after a deletion.
-        verb: `create`, `commit`, `set`, `rollback` or `delete`.
+        verb: `create`, `commit`, `merge`, `set`, `rollback` or `delete`.
         log_index: where the move stands in the log.
         evidence: what a policy decided it on, or who asked for it and who approved; None for any other move.
     """
@@ -255,6 +256,7 @@ class Version:
         refs: names that point here, as `branch:main`; None where they were not read.
         target_number: for a rollback, the version whose content it restored, else 0.
         deleted_at_ms: when it was deleted, 0 when it was not; is_purged: for good, its bytes are gone or go.
+        merge_document: for a merge, the digest of the document that says how it was computed; else empty.
     """
 
     model: str
@@ -278,6 +280,7 @@ class Version:
     refs: tuple[str, ...] | None = None
     deleted_at_ms: int = 0
     is_purged: bool = False
+    merge_document: bytes = b""
 
     @property
     def name(self) -> str:

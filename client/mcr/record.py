@@ -39,6 +39,7 @@ class Record:
     bytes_total: int
     file_count: int
     chunk_count: int
+    merge_document: bytes = b""
 
 
 def encode_record(record: Record) -> bytes:
@@ -47,6 +48,8 @@ def encode_record(record: Record) -> bytes:
     Raises:
         CanonicalError: a parameter has no canonical form, or is not finite.
     """
+    # Only merges have it, so the records of all others have the bytes that they always had.
+    merge = {"merge_document": record.merge_document} if record.merge_document else {}
     # In canonical order: the shorter name first. Every commit passes through here, on every node.
     return encode_ordered(
         {
@@ -66,6 +69,7 @@ def encode_record(record: Record) -> bytes:
             "description": record.description,
             "created_at_ms": record.created_at_ms,
             "target_number": record.target_number,
+            **merge,
         }
     )
 
@@ -101,6 +105,7 @@ def decode_record(record_bytes: bytes) -> Record:
             bytes_total=_integer(value["bytes_total"]),
             file_count=_integer(value["file_count"]),
             chunk_count=_integer(value["chunk_count"]),
+            merge_document=_data(value.get("merge_document", b"")),
         )
     except (KeyError, ValueError) as error:
         raise CanonicalError(f"a field of the record is missing or wrong: {error}") from error

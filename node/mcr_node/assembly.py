@@ -31,6 +31,7 @@ from mcr_node.services.colleagues import Colleagues
 from mcr_node.services.damage import WatchedStore
 from mcr_node.services.draining import Draining
 from mcr_node.services.layout import LayoutService
+from mcr_node.services.merges import MergesService
 from mcr_node.services.needing import Needing
 from mcr_node.services.presence import Presence
 from mcr_node.services.quotas import QuotasService
@@ -323,6 +324,10 @@ class Node:
     def versions(self, principal: str) -> VersionsService:
         """Return the service for somebody."""
         return VersionsService(self.log, self.chunks, principal)
+
+    def merges(self, principal: str) -> MergesService:
+        """Return the service for somebody."""
+        return MergesService(self.log, self.chunks, principal)
 
     def trash(self, principal: str) -> TrashService:
         """Return the service for somebody."""

@@ -60,6 +60,7 @@ class EmbeddedNode:
         self._node = node
         self.runner = node.runner
         self.versions = node.versions(principal)
+        self.merges = node.merges(principal)
         self.receipts = node.receipts(principal)
         self.sessions = node.sessions(principal)
         self.trash = node.trash(principal)

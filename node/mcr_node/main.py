@@ -148,6 +148,7 @@ def _server_of(node: Node, telemetry: Telemetry, raft: RaftEdge) -> PublicServer
     return PublicServer(
         Edge(node.clock, telemetry),
         versions=node.versions,
+        merges=node.merges,
         receipts=node.receipts,
         sessions=node.sessions,
         trash=node.trash,

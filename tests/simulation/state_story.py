@@ -34,6 +34,7 @@ from mcr_node.core.state.outcomes import (
     CountResult,
     DeletedResult,
     DigestResult,
+    MergeResult,
     PolicyResult,
     ReceiptResult,
     RefResult,
@@ -174,6 +175,8 @@ class StateStory:
                 said = f"round {number}"
             case SessionResult(session, _, generation):
                 said = f"session {session} has {generation} parts"
+            case MergeResult(merge, open_count):
+                said = f"merge {merge} has {open_count} conflicts"
             case DigestResult():
                 said = "a digest was noted"
         return f"accepted{retried} index {outcome.index}: {said}"

@@ -45,7 +45,7 @@ from mcr_node.core.state.records import (
     read,
 )
 from mcr_node.core.state.view import View, prefix_end
-from tests.support import session_commands
+from tests.support import merge_commands, session_commands
 from tests.support.state_retention import retention_commands
 from tests.support.state_space import check_space, space_commands
 from tests.support.state_trash import check_trash, trash_commands
@@ -153,6 +153,7 @@ others: st.SearchStrategy[Command] = st.one_of(
         state=st.sampled_from(["loaded", "loaded", "failed", "gone"]),
         **_envelope,
     ),
+    merge_commands.drawn(_envelope, _branches),
     session_commands.drawn(_envelope, _branches),
     st.builds(
         SetPolicy,
@@ -217,6 +218,7 @@ def check_invariants(view: View) -> None:
     _check_events(view)
     _check_receipts(view)
     session_commands.check_sessions(view)
+    merge_commands.check_merges(view)
     _check_policies(view)
     for key, value in _rows(view, b"c"):
         assert MetricCountRow.unpack(value).count == len(_rows(view, b"l" + key[1:]))

@@ -6,6 +6,7 @@ from typing import TypeVar
 from mcr._remote.calls import LONG_CALL_S, Calls
 from mcr._remote.chunks import RemoteChunks, watched
 from mcr._remote.layout import RemoteLayout
+from mcr._remote.merges import RemoteMerges
 from mcr._remote.nodes import Way
 from mcr._remote.quotas import RemoteQuotas
 from mcr._remote.receipts import RemoteReceipts
@@ -54,6 +55,7 @@ class RemoteConnection:
         self.sessions = RemoteSessions(calls, stale_ok=stale_ok)
         self.retention = RemoteRetention(calls, stale_ok=stale_ok)
         self.trash = RemoteTrash(calls, stale_ok=stale_ok)
+        self.merges = RemoteMerges(calls, stale_ok=stale_ok)
         self.admin = RemoteAdmin(calls)
         self.layout = RemoteLayout(calls)
         self.quotas = RemoteQuotas(calls, stale_ok=stale_ok)

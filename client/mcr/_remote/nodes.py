@@ -16,6 +16,7 @@ from mcr.errors import McrError, UnavailableError
 from mcr.v1 import admin_pb2 as admin
 from mcr.v1.admin_pb2_grpc import AdminServiceStub
 from mcr.v1.chunks_pb2_grpc import ChunksServiceStub
+from mcr.v1.merges_pb2_grpc import MergesServiceStub
 from mcr.v1.receipts_pb2_grpc import ReceiptsServiceStub
 from mcr.v1.retention_pb2_grpc import RetentionServiceStub
 from mcr.v1.sessions_pb2_grpc import SessionsServiceStub
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     # One class serves both kinds of channel; type checkers know them by two names.
     from mcr.v1.admin_pb2_grpc import AdminServiceAsyncStub
     from mcr.v1.chunks_pb2_grpc import ChunksServiceAsyncStub
+    from mcr.v1.merges_pb2_grpc import MergesServiceAsyncStub
     from mcr.v1.receipts_pb2_grpc import ReceiptsServiceAsyncStub
     from mcr.v1.retention_pb2_grpc import RetentionServiceAsyncStub
     from mcr.v1.sessions_pb2_grpc import SessionsServiceAsyncStub
@@ -74,6 +76,7 @@ class Way:
     sessions: "SessionsServiceAsyncStub"
     trash: "TrashServiceAsyncStub"
     retention: "RetentionServiceAsyncStub"
+    merges: "MergesServiceAsyncStub"
     latency_s: float = 0.0
     failed_at_s: float | None = None
 
@@ -91,6 +94,7 @@ class Way:
             SessionsServiceStub(channel),  # type: ignore[arg-type]
             TrashServiceStub(channel),  # type: ignore[arg-type]
             RetentionServiceStub(channel),  # type: ignore[arg-type]
+            MergesServiceStub(channel),  # type: ignore[arg-type]
         )
 
 

@@ -14,6 +14,7 @@ from mcr.cli import (
     commits,
     files,
     following,
+    merges,
     metrics,
     misc,
     node,
@@ -54,10 +55,10 @@ EXIT STATUS:
   1    failed; the message says why and what to do
   2    usage
   3    not found (model, version, reference, path)
-  10   conflict: the head moved, or the name exists
+  10   conflict: the head moved, conflicts of a merge are left, or the name exists
   11   no node or no quorum, or durability asked for cannot be reached now
   12   not allowed
-  13   corrupt: bytes do not match their digest
+  13   corrupt: bytes do not match their digest, or a merge computed again differs
   14   out of space
   15   deadline passed
   130  interrupted; a commit can be resumed by the same command
@@ -97,6 +98,8 @@ for _command in (
     trash.trash,
     trash.pin,
     trash.unpin,
+    merges.merge,
+    merges.conflicts,
     metrics.report,
     following.follow,
     watching.watch,

@@ -10,7 +10,7 @@ brings.
 
 from mcr.cutting.plan import plan
 from mcr.cutting.spans import CutPlan, ReadAt, TensorSpan
-from mcr.cutting.windows import WINDOW_BYTES, WINDOW_BYTES_MIN, Piece, cut_window
+from mcr.cutting.windows import WINDOW_BYTES, WINDOW_BYTES_MIN, Piece, block_bytes, cut_gap, cut_window
 
 __all__ = [
     "WINDOW_BYTES",
@@ -19,6 +19,8 @@ __all__ = [
     "Piece",
     "ReadAt",
     "TensorSpan",
+    "block_bytes",
+    "cut_gap",
     "cut_window",
     "plan",
 ]

@@ -117,6 +117,20 @@ def cut_window(plan: CutPlan, offset_bytes: int, window: memoryview, *, is_last:
     return pieces
 
 
+def cut_gap(data: memoryview, *, beside_tensors: bool) -> list[Piece]:
+    """Cut all the bytes between two tensors, or before the first, as `cut_window` cuts them in a file.
+
+    Args:
+        data: the bytes; offsets of the pieces are counted from its start.
+        beside_tensors: whether the file has tensors at all.
+    """
+    fine = beside_tensors and len(data) <= FINE_REGION_BYTES_MAX
+    pieces: list[Piece] = []
+    if data:
+        _cut_gap(_Region(0, len(data), NO_TENSOR), FINE if fine else COARSE, 0, data, pieces)
+    return pieces
+
+
 def _regions(plan: CutPlan, position: int, end: int) -> Iterator[_Region]:
     """Yield the regions that touch `position` to `end`, in file order."""
     tensors = plan.tensors

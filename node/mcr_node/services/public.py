@@ -16,6 +16,7 @@ from mcr.errors import UnavailableError
 from mcr.v1 import (
     admin_pb2,
     layout_pb2,
+    merges_pb2,
     quotas_pb2,
     receipts_pb2,
     retention_pb2,
@@ -30,6 +31,7 @@ from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.edge import Context, Edge, Handler, Limit, parsed, principal_of, unary_handlers
 from mcr_node.services.exchange import ExchangeEdge, Giving
 from mcr_node.services.layout import LayoutService
+from mcr_node.services.merges import MergesService
 from mcr_node.services.quotas import QuotasService
 from mcr_node.services.receipts import ReceiptsService
 from mcr_node.services.retention import RetentionService
@@ -40,6 +42,7 @@ from mcr_node.services.versions import VersionsService
 Item = TypeVar("Item")
 
 VERSIONS = versions_pb2.DESCRIPTOR.services_by_name["VersionsService"]
+MERGES = merges_pb2.DESCRIPTOR.services_by_name["MergesService"]
 RECEIPTS = receipts_pb2.DESCRIPTOR.services_by_name["ReceiptsService"]
 SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"]
 RETENTION = retention_pb2.DESCRIPTOR.services_by_name["RetentionService"]
@@ -71,6 +74,7 @@ class PublicServer:
         edge: Edge,
         *,
         versions: Callable[[str], VersionsService],
+        merges: Callable[[str], MergesService],
         receipts: Callable[[str], ReceiptsService],
         sessions: Callable[[str], SessionsService],
         trash: Callable[[str], TrashService],
@@ -101,6 +105,7 @@ class PublicServer:
         )
         services: dict[str, dict[str, Handler]] = {
             VERSIONS.full_name: unary_handlers(edge, VERSIONS, self._versions_for) | {"WatchEvents": watch},
+            MERGES.full_name: unary_handlers(edge, MERGES, lambda context: merges(principal_of(context))),
             RECEIPTS.full_name: unary_handlers(
                 edge, RECEIPTS, lambda context: receipts(principal_of(context))
             ),

@@ -17,6 +17,7 @@ from mcr_node.core.state import (
     channels,
     checks,
     keys,
+    merges,
     policies,
     receipts,
     refs,
@@ -52,6 +53,7 @@ from mcr_node.core.state.commands import (
     SpaceCommand,
     TrashCommand,
 )
+from mcr_node.core.state.merge_commands import CommitMerge, DropMerge, OpenMerge, ResolveConflicts
 from mcr_node.core.state.outcomes import Accepted as Accepted
 from mcr_node.core.state.outcomes import DigestResult, Result
 from mcr_node.core.state.outcomes import Outcome as Outcome
@@ -132,6 +134,8 @@ def _carry_out(step: Step, command: Change) -> Result:  # noqa: C901 (one case a
             return trash_apply.carry_out(step, command)
         case RetentionCommand():
             return retention.carry_out(step, command)
+        case CommitMerge() | OpenMerge() | ResolveConflicts() | DropMerge():
+            return merges.carry_out(step, command)
         case BeginSession() | PutPart() | SealSession() | AbortSession():
             return sessions.carry_out(step, command)
         case SetPolicy():

@@ -23,6 +23,7 @@ from mcr.model import (
 from mcr.policy_rules import ALL, AUTOMATIC
 from mcr.references import check_model, check_name
 from mcr_node.core.state import (
+    merge_checks,
     policies,
     protection,
     receipts,
@@ -57,6 +58,7 @@ from mcr_node.core.state.commands import (
     Target,
     TrashCommand,
 )
+from mcr_node.core.state.merge_commands import CommitMerge, DropMerge, OpenMerge, ResolveConflicts
 from mcr_node.core.state.session_commands import (
     AbortSession,
     BeginSession,
@@ -142,6 +144,8 @@ def _check_content(command: Change) -> None:  # noqa: C901 (one case a command)
             raise AssertionError("checked apart")
         case Acknowledge():
             receipts.check(command)
+        case CommitMerge() | OpenMerge() | ResolveConflicts() | DropMerge():
+            merge_checks.check(command, _check_parameters)
         case BeginSession() | PutPart() | SealSession() | AbortSession():
             _check_session(command)
         case SetPolicy() | DeletePolicy():

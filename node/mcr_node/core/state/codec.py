@@ -15,6 +15,7 @@ from mcr.errors import CorruptStoreError, StoreFormatError
 from mcr.model import ChunkId, LogIndex, ParameterValue, RequestId
 from mcr_node.core.state import (
     checks,
+    merge_codec,
     retention_codec,
     session_codec,
     space_apply,
@@ -46,6 +47,13 @@ from mcr_node.core.state.commands import (
     SpaceCommand,
     Target,
     TrashCommand,
+)
+from mcr_node.core.state.merge_commands import (
+    CommitMerge,
+    DropMerge,
+    MergeCommand,
+    OpenMerge,
+    ResolveConflicts,
 )
 from mcr_node.core.state.session_commands import (
     AbortSession,
@@ -130,7 +138,12 @@ def encode(command: Command) -> bytes:
 
 
 def _area_to_wire(
-    command: watching_codec.Watching | TrashCommand | SpaceCommand | SessionCommand | RetentionCommand,
+    command: watching_codec.Watching
+    | TrashCommand
+    | SpaceCommand
+    | SessionCommand
+    | RetentionCommand
+    | MergeCommand,
     message: pb.Command,
 ) -> None:
     """Set the content of a command whose area has a codec of its own."""
@@ -141,6 +154,8 @@ def _area_to_wire(
             space_apply.to_wire(command, message)
         case TrashCommand():
             trash_codec.to_wire(command, message)
+        case CommitMerge() | OpenMerge() | ResolveConflicts() | DropMerge():
+            merge_codec.to_wire(command, message)
         case BeginSession() | PutPart() | SealSession() | AbortSession():
             session_codec.to_wire(command, message)
         case RetentionCommand():
@@ -234,6 +249,8 @@ def decode(data: bytes) -> Command:
                 allow_non_finite=report.allow_non_finite,
                 generation=report.generation,
             )
+        case "commit_merge" | "open_merge" | "resolve_conflicts" | "drop_merge":
+            return merge_codec.from_wire(message, _mapping_from_wire)
         case "begin_session" | "put_part" | "seal_session" | "abort_session":
             return session_codec.from_wire(message, _mapping_from_wire)
         case "acknowledge" | "set_policy" | "delete_policy" | "freeze_channel" | "approve_move" | "settle":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mcr.model import ChunkId, LogIndex, Parameters, ParameterValue
 from mcr_node.core.state.envelope import Envelope as Envelope
+from mcr_node.core.state.merge_commands import MergeCommand
 from mcr_node.core.state.retention_commands import RetentionCommand as RetentionCommand
 from mcr_node.core.state.session_commands import SessionCommand
 from mcr_node.core.state.space_commands import SpaceCommand as SpaceCommand
@@ -287,6 +288,7 @@ Change = (
     | SpaceCommand
     | RetentionCommand
     | SessionCommand
+    | MergeCommand
     | SetPolicy
     | DeletePolicy
     | FreezeChannel

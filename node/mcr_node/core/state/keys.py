@@ -12,6 +12,10 @@
     P       model NUL number                     PinRow            pinned version
     U       model, or namespace                  QuotaRow          quota
     W       (nothing)                            EventsRow         state
+    X       model NUL merge                      WaitingRow        merge that waits for decisions
+    X       model NUL 0                          MergesRow         model with merges that waited
+    Y       model NUL merge name                 ConflictRow       conflict of a waiting merge
+    Z       model NUL number                     DocumentRow       version that is a merge
     a       index                                request id        remembered request, by age
     c       model NUL number                     MetricCountRow    version with metrics
     e       model NUL number index               ReportRow         report of metrics
@@ -215,6 +219,45 @@ def report(model_name: str, number: int, index: int) -> bytes:
 def reports(model_name: str, number: int) -> Span:
     """All reports of metrics for a version."""
     return _span(_family(b"e", model_name) + _NUMBER.pack(number))
+
+
+# Merges
+
+
+def merges(model_name: str) -> bytes:
+    """Key of a MergesRow."""
+    return waiting(model_name, 0)
+
+
+def waiting(model_name: str, merge: int) -> bytes:
+    """Key of a WaitingRow."""
+    return _family(b"X", model_name) + _NUMBER.pack(merge)
+
+
+def waiting_after(model_name: str, merge: int) -> Span:
+    """All merges of a model that wait and have a greater number."""
+    return waiting(model_name, merge + 1), prefix_end(_family(b"X", model_name))
+
+
+def conflict(model_name: str, merge: int, name: str) -> bytes:
+    """Key of a ConflictRow."""
+    return _family(b"Y", model_name) + _NUMBER.pack(merge) + name.encode()
+
+
+def conflicts_after(model_name: str, merge: int, name: str) -> Span:
+    """All conflicts of a waiting merge whose name comes after `name`; after "" come all."""
+    family = _family(b"Y", model_name) + _NUMBER.pack(merge)
+    return family + name.encode() + (_NUL if name else b""), prefix_end(family)
+
+
+def conflict_in(model_name: str, key: bytes) -> str:
+    """Return the name in the key of a ConflictRow."""
+    return key[len(_family(b"Y", model_name)) + _NUMBER_BYTES :].decode()
+
+
+def merge_document(model_name: str, number: int) -> bytes:
+    """Key of a DocumentRow."""
+    return _family(b"Z", model_name) + _NUMBER.pack(number)
 
 
 # Requests

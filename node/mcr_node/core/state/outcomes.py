@@ -96,6 +96,19 @@ class PolicyResult:
 
 
 @dataclass(frozen=True, slots=True)
+class MergeResult:
+    """A waiting merge after a command.
+
+    Attributes:
+        merge: its number.
+        open_count: conflicts that nobody decided yet; 0 too when it was dropped.
+    """
+
+    merge: int
+    open_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class DigestResult:
     """A digest was noted for comparison; nothing changed, so no retry ever asks for this."""
 
@@ -142,6 +155,7 @@ Result = (
     | RoundResult
     | SessionResult
     | PolicyResult
+    | MergeResult
 )
 
 
@@ -198,6 +212,8 @@ def pack_result(result: Result) -> dict[str, CanonicalValue]:
             return {"name": name, "type": "policy", "decision": decision}
         case ReceiptResult(number, channel, generation):
             return {"type": "receipt", "number": number, "channel": channel, "generation": generation}
+        case MergeResult(merge, open_count):
+            return {"type": "merge", "merge": merge, "open_count": open_count}
         case DeletedResult():
             return {"type": "deleted", "numbers": result.numbers, "until_ms": result.until_ms}
         case CountResult():
@@ -247,6 +263,8 @@ def unpack_result(packed: Mapping[str, CanonicalValue]) -> Result:
                     cast("str", values["channel"]),
                     cast("int", values["generation"]),
                 )
+            case "merge":
+                return MergeResult(cast("int", values["merge"]), cast("int", values["open_count"]))
             case "deleted":
                 numbers = tuple(cast("Sequence[int]", values["numbers"]))
                 return DeletedResult(numbers, cast("int", values["until_ms"]))

@@ -160,6 +160,7 @@ def _version_of(view: View, data: bytes, record: Record, *, metrics: Mapping[str
         bytes_total=record.bytes_total,
         file_count=record.file_count,
         chunk_count=record.chunk_count,
+        merge_document=record.merge_document,
         metrics=metrics,
         refs=refs_at(view, record.model, record.number),
         deleted_at_ms=0 if deletion is None else deletion.row.at_ms,
@@ -354,7 +355,7 @@ class Happening:
 
 
 # What a move of a branch is called when a version was made for it.
-_MAKING_VERBS = ("commit", "rollback")
+_MAKING_VERBS = ("commit", "rollback", "merge")
 
 
 def happenings(view: View, model: str, *, after: int, through: int, limit: int) -> list[Happening]:

@@ -338,3 +338,51 @@ class EventRow(Row):
     kind: str
     name: str
     generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class MergesRow(Row):
+    """What concerns all merges of a model that waited: the last number given, and how many wait now."""
+
+    last: int = 0
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingRow(Row):
+    """A merge that waits for decisions; fields as in `commands.OpenMerge`.
+
+    Attributes:
+        open_count: conflicts without a choice.
+    """
+
+    branch: str
+    ours: int
+    theirs: int
+    base: int
+    document: bytes
+    conflict_count: int
+    open_count: int
+    creator: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictRow(Row):
+    """A conflict of a waiting merge.
+
+    Attributes:
+        choice: "" while nobody decided; decider, at_ms: who did, and when.
+    """
+
+    detail: bytes
+    choice: str = ""
+    decider: str = ""
+    at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRow(Row):
+    """How a version was merged: bytes whose digest stands in its record."""
+
+    document: bytes

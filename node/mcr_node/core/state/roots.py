@@ -3,7 +3,8 @@
 Laws:
     What a head, a tag or a channel names is not deleted, nor what a channel goes back to at its next
     `WAYS_BACK` rollbacks, nor its last good version.
-    A pinned version is not deleted, nor one that somebody has loaded.
+    A pinned version is not deleted, nor one that somebody has loaded, nor one that a merge which waits for
+    decisions is of.
 The bytes of a version are kept while it is there, while it is in the trash, and for a while after
 (`core.state.collecting`).
 """
@@ -14,7 +15,8 @@ from itertools import islice
 from mcr.model import RefKind
 from mcr_node.core.state import keys, lookup, receipts, trash_keys
 from mcr_node.core.state.keys import RefName
-from mcr_node.core.state.records import RefRow, StandingRow, read
+from mcr_node.core.state.merge_checks import MERGES_WAITING_MAX
+from mcr_node.core.state.records import RefRow, StandingRow, WaitingRow, read
 from mcr_node.core.state.trash_records import PinRow
 from mcr_node.core.state.view import View
 
@@ -36,6 +38,11 @@ class Uses:
         self._view = view
         self._model = model
         self._ways_back: dict[int, list[str]] = {}
+        self._merges: dict[int, list[str]] = {}
+        for key, value in islice(view.scan(*keys.waiting_after(model, 0)), MERGES_WAITING_MAX):
+            row = WaitingRow.unpack(value)
+            for number in (row.base, row.ours, row.theirs):
+                self._merges.setdefault(number, []).append(f"merge {keys.number_in(key)} waits for it")
         for key, value in view.scan(*keys.refs_after(model, RefKind.CHANNEL, "")):
             of = RefName(model, RefKind.CHANNEL, keys.ref_in(model, key))
             for number in _ways_back(view, of, RefRow.unpack(value)):
@@ -46,6 +53,7 @@ class Uses:
         pointers = islice(self._view.scan(*keys.pointers(self._model, number)), NAMED_MAX)
         found = [f"{keys.pointer_in(self._model, key)} is at it" for key, _ in pointers]
         found += self._ways_back.get(number, ())[:NAMED_MAX]
+        found += self._merges.get(number, ())[:NAMED_MAX]
         pin = read(self._view, trash_keys.pin(self._model, number), PinRow)
         if pin is not None:
             found.append(f"{pin.actor} pinned it{f': {pin.reason}' if pin.reason else ''}")

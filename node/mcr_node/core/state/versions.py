@@ -76,7 +76,7 @@ def commit(step: Step, command: CommitVersion) -> VersionResult:
         file_count=command.file_count,
         chunk_count=command.chunk_count,
     )
-    result = _add(step, record, model_row, verb="commit", reason="")
+    result = add(step, record, model_row, verb="commit", reason="")
     collecting.drop_lease(step, command.lease)
     if command.metrics:
         metrics.keep(step, model, result.number, command.metrics, channel="")
@@ -95,7 +95,7 @@ def check_head(branch: RefName, expected: int, head: RefRow | None) -> None:
         raise HeadMovedError(said[0], said[1], str(branch))
 
 
-def _add(
+def add(
     step: Step,
     record: Record,
     model_row: ModelRow | None,
@@ -104,6 +104,7 @@ def _add(
     reason: str,
     evidence: Mapping[str, ParameterValue] | None = None,
 ) -> VersionResult:
+    """Keep a record whose number is the next one, and move its branch to it."""
     quotas.charge(step, record)
     overlay, model = step.overlay, record.model
     data = encode_record(record)
@@ -200,7 +201,7 @@ def restore(
         file_count=target.file_count,
         chunk_count=target.chunk_count,
     )
-    return _add(step, record, model_row, verb="rollback", reason=reason, evidence=evidence)
+    return add(step, record, model_row, verb="rollback", reason=reason, evidence=evidence)
 
 
 def _describe(content: int, reason: str) -> str:

@@ -8,6 +8,7 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
+import mcr_node.format.v1.merge_commands_pb2
 import mcr_node.format.v1.retention_pb2
 import mcr_node.format.v1.session_commands_pb2
 import mcr_node.format.v1.trash_pb2
@@ -65,6 +66,10 @@ class Command(google.protobuf.message.Message):
     SETTLE_FIELD_NUMBER: builtins.int
     SET_RETENTION_FIELD_NUMBER: builtins.int
     RETIRE_VERSIONS_FIELD_NUMBER: builtins.int
+    COMMIT_MERGE_FIELD_NUMBER: builtins.int
+    OPEN_MERGE_FIELD_NUMBER: builtins.int
+    RESOLVE_CONFLICTS_FIELD_NUMBER: builtins.int
+    DROP_MERGE_FIELD_NUMBER: builtins.int
     format: builtins.int
     """Format of the command, 1. A greater number was written by a newer release."""
     request_id: builtins.bytes
@@ -213,6 +218,22 @@ class Command(google.protobuf.message.Message):
     def retire_versions(self) -> mcr_node.format.v1.retention_pb2.RetireVersions:
         """See RetireVersions."""
 
+    @property
+    def commit_merge(self) -> mcr_node.format.v1.merge_commands_pb2.CommitMerge:
+        """See CommitMerge."""
+
+    @property
+    def open_merge(self) -> mcr_node.format.v1.merge_commands_pb2.OpenMerge:
+        """See OpenMerge."""
+
+    @property
+    def resolve_conflicts(self) -> mcr_node.format.v1.merge_commands_pb2.ResolveConflicts:
+        """See ResolveConflicts."""
+
+    @property
+    def drop_merge(self) -> mcr_node.format.v1.merge_commands_pb2.DropMerge:
+        """See DropMerge."""
+
     def __init__(
         self,
         *,
@@ -255,10 +276,14 @@ class Command(google.protobuf.message.Message):
         settle: global___Settle | None = ...,
         set_retention: mcr_node.format.v1.retention_pb2.SetRetention | None = ...,
         retire_versions: mcr_node.format.v1.retention_pb2.RetireVersions | None = ...,
+        commit_merge: mcr_node.format.v1.merge_commands_pb2.CommitMerge | None = ...,
+        open_merge: mcr_node.format.v1.merge_commands_pb2.OpenMerge | None = ...,
+        resolve_conflicts: mcr_node.format.v1.merge_commands_pb2.ResolveConflicts | None = ...,
+        drop_merge: mcr_node.format.v1.merge_commands_pb2.DropMerge | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["abort_session", b"abort_session", "acknowledge", b"acknowledge", "approve_move", b"approve_move", "begin_session", b"begin_session", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "count_quota", b"count_quota", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_policy", b"delete_policy", "delete_versions", b"delete_versions", "empty_trash", b"empty_trash", "fence_commits", b"fence_commits", "freeze_channel", b"freeze_channel", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "pin_version", b"pin_version", "protect_channel", b"protect_channel", "put_part", b"put_part", "release_upload", b"release_upload", "report_metrics", b"report_metrics", "restore_versions", b"restore_versions", "retire_versions", b"retire_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "seal_session", b"seal_session", "set_policy", b"set_policy", "set_quota", b"set_quota", "set_retention", b"set_retention", "settle", b"settle", "unpin_version", b"unpin_version"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["abort_session", b"abort_session", "acknowledge", b"acknowledge", "approve_move", b"approve_move", "at_ms", b"at_ms", "begin_session", b"begin_session", "check_digest", b"check_digest", "commit_version", b"commit_version", "content", b"content", "count_quota", b"count_quota", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_policy", b"delete_policy", "delete_versions", b"delete_versions", "empty_trash", b"empty_trash", "fence_commits", b"fence_commits", "format", b"format", "freeze_channel", b"freeze_channel", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "pin_version", b"pin_version", "principal", b"principal", "protect_channel", b"protect_channel", "put_part", b"put_part", "release_upload", b"release_upload", "report_metrics", b"report_metrics", "request_id", b"request_id", "restore_versions", b"restore_versions", "retire_versions", b"retire_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "seal_session", b"seal_session", "set_policy", b"set_policy", "set_quota", b"set_quota", "set_retention", b"set_retention", "settle", b"settle", "unpin_version", b"unpin_version"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["commit_version", "rollback_branch", "create_branch", "delete_branch", "create_tag", "move_channel", "rollback_channel", "protect_channel", "report_metrics", "check_digest", "acknowledge", "set_quota", "count_quota", "fence_commits", "delete_versions", "delete_name", "delete_model", "restore_versions", "empty_trash", "pin_version", "unpin_version", "mark_garbage", "hold_upload", "release_upload", "begin_session", "put_part", "seal_session", "abort_session", "set_policy", "delete_policy", "freeze_channel", "approve_move", "settle", "set_retention", "retire_versions"] | None: ...
+    def HasField(self, field_name: typing.Literal["abort_session", b"abort_session", "acknowledge", b"acknowledge", "approve_move", b"approve_move", "begin_session", b"begin_session", "check_digest", b"check_digest", "commit_merge", b"commit_merge", "commit_version", b"commit_version", "content", b"content", "count_quota", b"count_quota", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_policy", b"delete_policy", "delete_versions", b"delete_versions", "drop_merge", b"drop_merge", "empty_trash", b"empty_trash", "fence_commits", b"fence_commits", "freeze_channel", b"freeze_channel", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "open_merge", b"open_merge", "pin_version", b"pin_version", "protect_channel", b"protect_channel", "put_part", b"put_part", "release_upload", b"release_upload", "report_metrics", b"report_metrics", "resolve_conflicts", b"resolve_conflicts", "restore_versions", b"restore_versions", "retire_versions", b"retire_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "seal_session", b"seal_session", "set_policy", b"set_policy", "set_quota", b"set_quota", "set_retention", b"set_retention", "settle", b"settle", "unpin_version", b"unpin_version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["abort_session", b"abort_session", "acknowledge", b"acknowledge", "approve_move", b"approve_move", "at_ms", b"at_ms", "begin_session", b"begin_session", "check_digest", b"check_digest", "commit_merge", b"commit_merge", "commit_version", b"commit_version", "content", b"content", "count_quota", b"count_quota", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_policy", b"delete_policy", "delete_versions", b"delete_versions", "drop_merge", b"drop_merge", "empty_trash", b"empty_trash", "fence_commits", b"fence_commits", "format", b"format", "freeze_channel", b"freeze_channel", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "open_merge", b"open_merge", "pin_version", b"pin_version", "principal", b"principal", "protect_channel", b"protect_channel", "put_part", b"put_part", "release_upload", b"release_upload", "report_metrics", b"report_metrics", "request_id", b"request_id", "resolve_conflicts", b"resolve_conflicts", "restore_versions", b"restore_versions", "retire_versions", b"retire_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "seal_session", b"seal_session", "set_policy", b"set_policy", "set_quota", b"set_quota", "set_retention", b"set_retention", "settle", b"settle", "unpin_version", b"unpin_version"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["commit_version", "rollback_branch", "create_branch", "delete_branch", "create_tag", "move_channel", "rollback_channel", "protect_channel", "report_metrics", "check_digest", "acknowledge", "set_quota", "count_quota", "fence_commits", "delete_versions", "delete_name", "delete_model", "restore_versions", "empty_trash", "pin_version", "unpin_version", "mark_garbage", "hold_upload", "release_upload", "begin_session", "put_part", "seal_session", "abort_session", "set_policy", "delete_policy", "freeze_channel", "approve_move", "settle", "set_retention", "retire_versions", "commit_merge", "open_merge", "resolve_conflicts", "drop_merge"] | None: ...
 
 global___Command = Command
 

@@ -37,10 +37,11 @@ from mcr_node.core.state.commands import (
     TrashCommand,
 )
 from mcr_node.core.state.keys import NUMBER_MAX
+from mcr_node.core.state.merge_commands import CommitMerge, DropMerge, OpenMerge, ResolveConflicts
 from mcr_node.core.state.outcomes import VersionResult
 from mcr_node.core.state.session_commands import AbortSession, BeginSession, PutPart, SealSession
 from mcr_node.core.state.texts import AT_MS_MAX, PRINCIPAL_CHARACTERS_MAX, REASON_CHARACTERS_MAX
-from tests.support import session_commands
+from tests.support import merge_commands, session_commands
 from tests.support.state_world import StateWorld
 
 
@@ -55,6 +56,10 @@ def every_command(world: StateWorld) -> list[Change]:
         world.roll_back_channel(),
         world.protect({}),
         world.report(1, {"loss": 1}),
+        merge_commands.merge(world, 1, 2),
+        merge_commands.open_merge(world, 1, 2),
+        merge_commands.resolve(world, 1, {"w": "ours"}),
+        merge_commands.drop(world, 1),
         session_commands.begin(world),
         session_commands.put(world, "rank0"),
         session_commands.seal(world, 1),
@@ -91,12 +96,14 @@ def test_every_command_is_refused_with_a_bad_name() -> None:
     world = StateWorld()
     for command in every_command(world):
         match command:
-            case CommitVersion() | RollbackBranch():
+            case CommitVersion() | RollbackBranch() | CommitMerge() | OpenMerge():
                 bad: Change = replace(command, branch="v1")
             case CreateBranch() | DeleteBranch() | CreateTag():
                 bad = replace(command, name="a b")
             case MoveChannel() | RollbackChannel() | ProtectChannel():
                 bad = replace(command, channel="")
+            case ResolveConflicts() | DropMerge():
+                bad = replace(command, model="no slash")
             case BeginSession() | PutPart() | SealSession() | AbortSession():
                 bad = replace(command, session=".")
             case ReportMetrics() | Acknowledge() | FreezeChannel() | ApproveMove():
