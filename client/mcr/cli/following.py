@@ -114,7 +114,7 @@ def follow(session: Session, reference: str, destination: Path, **given: Unpack[
                 given["hook"], {**environment, **hook_variables(loading)}, timeout_s=limit.total_seconds()
             )
 
-    with until_sigterm(), session.connect() as client:
+    with until_sigterm(), session.connect(endless=not given["once"]) as client:
         client.model(model).follow(
             channel,
             destination,

@@ -90,14 +90,18 @@ class Session:
         )
 
     @contextmanager
-    def connect(self) -> "Iterator[Client]":
+    def connect(self, *, endless: bool = False) -> "Iterator[Client]":
         """Open the store for the length of a block.
+
+        Args:
+            endless: the block goes on until it is ended, so a limit that stands in the settings file bounds
+                its calls, and only `--timeout` all of it.
 
         Raises:
             McrError: nothing says where it is, or it cannot be opened.
         """
         found = self.settings()
-        if found.timeout_s is not None:
+        if found.timeout_s is not None and not endless:
             self.deadline.start(found.timeout_s)
         # Imported late: the client brings NumPy and RocksDB, which `mcr --help` does without.
         from mcr.client import connect

@@ -124,7 +124,7 @@ def watch(session: Session, path: Path, model: str, when_changed: bool, **given:
     quiet = parse_span(given["quiet_for"])
     if quiet is None:
         raise InvalidArgumentError("--quiet-for", f"{given['quiet_for']!r} is no span such as 5s")
-    with until_sigterm(), session.connect() as client:
+    with until_sigterm(), session.connect(endless=not given["once"]) as client:
         client.model(model).auto_commit(
             path,
             each=given["each"],

@@ -198,8 +198,10 @@ class Follower:
         folder = await self._blocking(lambda: self._place.unseal(held))
         # What is written is read back and compared with the digests of the version: a bit that flips on the
         # way to this disk is found here, and not by whoever is served.
+        entries = await self._model.files(held.version_id)
+        await self._blocking(lambda: self._place.share(held, entries, self._record.recent))
         result = await self._model.checkout(held.version_id, folder, verify=True, delete=True)
-        await self._blocking(lambda: self._place.seal(held))
+        await self._blocking(lambda: self._place.seal(held, entries))
         self._tell(FollowStep.FETCHED, move, bytes_written=result.bytes_written)
 
     def _needed(self) -> tuple[Held, ...]:

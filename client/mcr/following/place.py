@@ -29,6 +29,7 @@ from mcr.checkout.tree import translated
 from mcr.errors import DestinationError
 from mcr.following.exchange import exchange
 from mcr.following.record import FollowRecord, Held, is_folder_name
+from mcr.model import EntryKind, FileEntry
 
 # The one in use and the one before it: a rollback is a switch, without a fetch.
 KEEP_DEFAULT = 2
@@ -168,11 +169,41 @@ class Place:
                 self._write_seal(held, {"inode": _inode(folder), "files": None})
         return folder
 
-    def seal(self, held: Held) -> None:
-        """Note that the folder of a version is complete; its files were synced."""
+    def seal(self, held: Held, entries: Iterable[FileEntry]) -> None:
+        """Note that the folder of a version is complete, and what its files are; they were synced."""
         folder = self.folder_of(held)
+        digests = {_shown(entry.path): _content(entry) for entry in entries if entry.kind is EntryKind.FILE}
         with translated(str(folder)):
-            self._write_seal(held, {"inode": _inode(folder), "files": _listing(folder)})
+            self._write_seal(held, {"inode": _inode(folder), "files": _listing(folder), "digests": digests})
+
+    def share(self, held: Held, entries: Iterable[FileEntry], others: Iterable[Held]) -> int:
+        """Let a version that is being fetched have the files of others that are the same; return how many.
+
+        They are linked, not copied: files of a version are never written in place. What is linked is read and
+        compared with its digest by the fetch like what was there before.
+        """
+        folder = self.folder_of(held)
+        wanted = {_content(entry): entry for entry in entries if entry.kind is EntryKind.FILE}
+        shared = 0
+        with translated(str(folder)):
+            for other in others:
+                seal = self._seal_of(other.folder)
+                if other == held or seal is None:
+                    continue
+                rows = {row[0]: row for row in seal["files"] or ()}
+                for shown, content in seal.get("digests", {}).items():
+                    entry = wanted.get(content)
+                    source = os.path.join(self.folder_of(other), _path(shown))
+                    if entry is None or not _is_as_sealed(source, rows.get(shown)):
+                        continue
+                    target = os.path.join(folder, entry.path)
+                    os.makedirs(os.path.dirname(target), FOLDER_MODE, exist_ok=True)
+                    # There already, or a file system without links: it is fetched then.
+                    with suppress(OSError):
+                        os.link(source, target)
+                        shared += 1
+                        del wanted[content]
+        return shared
 
     def _write_seal(self, held: Held, seal: Mapping[str, object]) -> None:
         self._write(held.folder + _SEAL_SUFFIX, json.dumps(seal).encode())
@@ -285,9 +316,31 @@ def _listing(folder: Path) -> list[object]:
         for name in files + [name for name in folders if os.path.islink(os.path.join(here, name))]:
             path = os.path.join(here, name)
             found = os.lstat(path)
-            shown = os.fsencode(os.path.relpath(path, folder)).hex()
+            shown = _shown(os.path.relpath(path, folder))
             rows.append([shown, found.st_mode, found.st_size, found.st_mtime_ns])
     return sorted(rows, key=str)
+
+
+def _shown(path: str) -> str:
+    # JSON has no place for names that are not Unicode.
+    return os.fsencode(path).hex()
+
+
+def _path(shown: str) -> str:
+    return os.fsdecode(bytes.fromhex(shown))
+
+
+def _content(entry: FileEntry) -> str:
+    """Return what files have in common that may be one: their bytes and their mode."""
+    return f"{entry.blake3.hex()}{'x' if entry.executable else ''}"
+
+
+def _is_as_sealed(path: str, row: list[object] | None) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return row is not None and row[1:] == [found.st_mode, found.st_size, found.st_mtime_ns]
 
 
 def _raise(error: OSError) -> None:

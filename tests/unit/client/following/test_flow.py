@@ -270,6 +270,18 @@ def test_a_folder_that_somebody_wrote_into_is_mended_before_it_is_served(tmp_pat
     story(tmp_path, tell)
 
 
+def test_what_did_not_change_is_not_written_again(tmp_path: Path) -> None:
+    async def tell(fleet: Fleet) -> None:
+        async with fleet.following():
+            await fleet.until(LOADED, 1)
+            event = await fleet.until(FETCHED, await fleet.move("v2"))
+            # Only the weights: their one byte.
+            assert event.bytes_written == 1
+            assert (tmp_path / "serving" / "config").read_text() == "the same in all"
+
+    story(tmp_path, tell)
+
+
 def test_one_destination_follows_one_channel(tmp_path: Path) -> None:
     async def tell(fleet: Fleet) -> None:
         await fleet.model.channel("canary").set("v2")

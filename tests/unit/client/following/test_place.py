@@ -12,6 +12,7 @@ from mcr.errors import DestinationError
 from mcr.following import place as place_module
 from mcr.following.place import Place, Switch
 from mcr.following.record import FollowRecord, Held, Loaded
+from mcr.model import EntryKind, FileEntry, digest
 
 ONE, TWO, THREE = (Held(number, f"{number:064x}"[::-1]) for number in (1, 2, 3))
 BOTH = pytest.mark.parametrize("switch", list(Switch))
@@ -39,7 +40,13 @@ def hold(place: Place, held: Held) -> None:
     folder = place.unseal(held)
     (folder / "deep").mkdir(parents=True, exist_ok=True)
     (folder / "deep" / "weights").write_text(f"{held.number}")
-    place.seal(held)
+    place.seal(held, entries(held))
+
+
+def entries(held: Held, *, executable: bool = False) -> list[FileEntry]:
+    """Return what the version holds that `hold` writes."""
+    data = f"{held.number}".encode()
+    return [FileEntry("deep/weights", EntryKind.FILE, len(data), executable=executable, blake3=digest(data))]
 
 
 def served(place: Place) -> str:
@@ -75,6 +82,23 @@ def test_a_version_that_somebody_wrote_into_is_not_held(
     # Being mended it is still known for what it is.
     place.unseal(ONE)
     assert place.current() == ONE.folder
+
+
+@BOTH
+def test_files_that_are_the_same_are_shared_unless_somebody_wrote_to_them(
+    opened: Callable[[Switch], Place], switch: Switch
+) -> None:
+    place = opened(switch)
+    hold(place, ONE)
+    place.switch(ONE)
+    file = place.destination / "deep" / "weights"
+    # A version with the same file; and one that has it with another mode.
+    assert place.share(TWO, entries(ONE), [ONE]) == 1
+    assert (place.folder_of(TWO) / "deep" / "weights").samefile(file)
+    assert place.share(THREE, entries(ONE, executable=True), [ONE]) == 0
+    assert place.share(THREE, entries(TWO), [ONE]) == 0
+    file.write_text("x")
+    assert place.share(THREE, entries(ONE), [ONE, TWO]) == 0
 
 
 @BOTH

@@ -1,15 +1,20 @@
 """Retention in the state: rules, and deletions by them that are checked again."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mcr.errors import InvalidArgumentError
 from mcr.model import RefKind
 from mcr.retention_rules import parse_rules
 from mcr_node.core.state import deletions, retention, retention_queries
-from mcr_node.core.state.outcomes import CountResult, DeletedResult, ReceiptResult, RefResult
+from mcr_node.core.state.commands import Command
+from mcr_node.core.state.outcomes import Accepted, CountResult, DeletedResult, ReceiptResult, RefResult
 from mcr_node.core.state.retention_commands import RetireVersions, SetRetention
 from mcr_node.core.state.retention_decision import decide
+from mcr_node.core.state.roots import Uses
 from tests.support import state_trash
+from tests.support.state_commands import check_invariants, sequences
 from tests.support.state_world import StateWorld
 
 
@@ -127,6 +132,42 @@ def test_numbers_out_of_order_are_refused(world: StateWorld, numbers: tuple[int,
     world.accept(set_rules(world, "last=1"), CountResult)
     with pytest.raises(InvalidArgumentError):
         retention.check(retire(world, *numbers))
+
+
+@given(sequences, st.sampled_from(["last=1", "every=3", "best=1:loss:min", "age=1s"]))
+def test_a_round_in_any_state_takes_nothing_that_is_needed_and_a_second_one_nothing(
+    commands: list[Command], rule: str
+) -> None:
+    world = StateWorld(model="a/one", at_ms=0)
+    for command in commands:
+        world.apply(command)
+    world.at_ms = 10**11
+    if not isinstance(world.apply(set_rules(world, rule)), Accepted):
+        # The model itself is in the trash.
+        return
+    uses = Uses(world.view, world.model)
+    for is_first in (True, False):
+        branches = retention.rules_of_model(world.view, world.model)
+        rules = {each.branch: each.rules for each in branches}
+        found, _ = retention_queries.candidates(
+            world.view, world.model, before=0, limit=1000, metrics=("loss",), with_uses=True
+        )
+        verdicts = decide(found, rules, now_ms=world.at_ms)
+        for each in branches:
+            numbers = [
+                verdict.number
+                for verdict in verdicts
+                if verdict.goes and (verdict.branch if verdict.branch in rules else "") == each.branch
+            ]
+            if numbers:
+                asked = tuple(sorted(numbers))
+                assert is_first
+                assert (
+                    gone(world, retire(world, *asked, branch=each.branch, generation=each.generation))
+                    == asked
+                )
+                assert not any(uses.of(number) for number in asked)
+        check_invariants(world.view)
 
 
 def test_a_branch_that_is_gone_keeps_its_rules(world: StateWorld) -> None:
