@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from mcr import aio, errors, testing
     from mcr._embedded import Encoding
     from mcr.aio import AsyncChannel, AsyncClient, AsyncModel
+    from mcr.auto_commit import AutoEvent, AutoRules, Found, Improved
     from mcr.blocking_sessions import Session
     from mcr.client import Channel, Client, Model, connect
+    from mcr.following import FollowEvent, Loading
     from mcr.keeping import Deleted, Pin, TrashItem
     from mcr.model import (
         ChunkId,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
         VersionId,
         VersionKind,
     )
+    from mcr.retention_rules import BestRule, RetentionRules
     from mcr.serving import Receipt, Served, Serving
     from mcr.sessions import AsyncSession
 
@@ -46,6 +49,9 @@ __all__ = [
     "AsyncClient",
     "AsyncModel",
     "AsyncSession",
+    "AutoEvent",
+    "AutoRules",
+    "BestRule",
     "Channel",
     "ChunkId",
     "Client",
@@ -55,12 +61,17 @@ __all__ = [
     "EntryKind",
     "Event",
     "FileEntry",
+    "FollowEvent",
+    "Found",
+    "Improved",
+    "Loading",
     "Model",
     "Pin",
     "Receipt",
     "Ref",
     "RefKind",
     "RefMove",
+    "RetentionRules",
     "Served",
     "Serving",
     "Session",
@@ -81,6 +92,9 @@ __all__ = [
 # it is first used.
 _HOMES = {
     "mcr": ("aio", "errors", "testing"),
+    "mcr.auto_commit": ("AutoEvent", "AutoRules", "Found", "Improved"),
+    "mcr.following": ("FollowEvent", "Loading"),
+    "mcr.retention_rules": ("BestRule", "RetentionRules"),
     "mcr.aio": ("AsyncChannel", "AsyncClient", "AsyncModel"),
     "mcr.sessions": ("AsyncSession",),
     "mcr.blocking_sessions": ("Session",),
