@@ -23,7 +23,7 @@ PROCESSES ?= 2
 # Scenario files of etcd's Raft library (its folder, or a copy of its `testdata` folders).
 DIR ?= ../shared/conformance/etcd-raft
 
-.PHONY: demo test simulate mutants hostile power-loss chaos chaos-broken laws flips prove conformance check bench format coverage clean
+.PHONY: members demo test simulate mutants hostile power-loss chaos chaos-broken laws flips prove conformance check bench format coverage clean
 
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -64,6 +64,9 @@ power-loss: $(VENV)/.test  ## cut the power of real nodes CYCLES times under loa
 
 chaos: $(VENV)/.test  ## real nodes killed, paused, cut off and damaged for MINUTES, under load; all histories checked
 	$(BIN)/python -m tests.chaos.run --minutes $(MINUTES) --nodes $(NODES) --seed $(SEED)
+
+members: $(VENV)/.test  ## nodes killed, added and drained for MINUTES under commits; all copies counted on the disks
+	MEMBERS_MINUTES=$(MINUTES) MEMBERS_SEED=$(FIRST) $(BIN)/python -m pytest -q -s tests/end_to_end/test_members_under_commits.py
 
 chaos-broken: $(VENV)/.test  ## that `make chaos` finds nodes which are broken on purpose
 	CHAOS_BROKEN=1 $(BIN)/python -m pytest -q -s tests/chaos/test_broken.py

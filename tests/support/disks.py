@@ -1,13 +1,17 @@
 """What stopped nodes hold on their disks: read from the files, not asked of the nodes."""
 
+import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from mcr.manifest import drain, walk_ids
 from mcr.model import ChunkId
+from mcr_node.core.state import trash_queries
+from mcr_node.storage import store_folder
 from mcr_node.storage.chunk_store import PackChunkStore
 from mcr_node.storage.disk import Disk
+from mcr_node.storage.state_store import StateStore
 
 
 def holders_on_disk(folders: Sequence[Path], manifests: Iterable[ChunkId]) -> dict[ChunkId, list[int]]:
@@ -30,3 +34,27 @@ def holders_on_disk(folders: Sequence[Path], manifests: Iterable[ChunkId]) -> di
                 store.get(one)
                 found[one].append(place)
         return found
+
+
+def copied(data: Path, to: Path) -> Path:
+    """Copy what a node that stands still has on its disk, but for its log; return where."""
+    shutil.copytree(data, to, ignore=shutil.ignore_patterns("log", "snapshots", "cache"))
+    return to
+
+
+def visible_manifests(folders: Sequence[Path]) -> dict[str, ChunkId]:
+    """Return the manifests of all versions, by name, as the node knows them that knows most."""
+    best = -1
+    found: dict[str, ChunkId] = {}
+    for folder in folders:
+        state = StateStore.open(folder / "state", store_folder.read(folder).store_id, disk=Disk())
+        try:
+            if state.applied() > best:
+                best = state.applied()
+                view = state.view()
+                found = {}
+                for model, number, manifest in trash_queries.root_manifests(view):
+                    found[f"{model}@v{number}"] = ChunkId(manifest)
+        finally:
+            state.close()
+    return found

@@ -34,6 +34,11 @@ class LocalChunks:
         self._executor = executor
         self._capacity_bytes = capacity_bytes
 
+    @property
+    def capacity_bytes(self) -> int | None:
+        """What the chunk files of this node may take; None = whatever its disk has."""
+        return self._capacity_bytes
+
     async def put(self, chunks: Sequence[Chunk]) -> Stored:
         """See ChunkTransport."""
         receipt = await self._run(lambda: self._store.put(chunks))
@@ -105,11 +110,12 @@ class LocalChunks:
         """End what is done beside; the store stays open."""
 
     def _check_room(self, length_bytes: int) -> None:
-        if self._capacity_bytes is None:
+        capacity_bytes = self.capacity_bytes
+        if capacity_bytes is None:
             return
         used_bytes = self._store.stats().bytes_used
-        if used_bytes + length_bytes > self._capacity_bytes:
-            reason = f"{used_bytes} bytes of its capacity of {self._capacity_bytes} are in use"
+        if used_bytes + length_bytes > capacity_bytes:
+            reason = f"{used_bytes} bytes of its capacity of {capacity_bytes} are in use"
             raise OutOfSpaceError("the chunks of this node", reason)
 
     async def get_frame(self, ids: Sequence[ChunkId]) -> tuple[bytes, int, McrError | None]:

@@ -100,6 +100,13 @@ class ClusterChunks(LocalChunks):
         self._sealed: dict[ChunkId, _Sealed] = {}
         self.forwarding = Forwarding(holders)
 
+    @property
+    def capacity_bytes(self) -> int | None:
+        """See LocalChunks; the less of what the node was told at its start and by the layout."""
+        me = self._me()
+        told = [me.capacity_bytes] if me.arranged and me.capacity_bytes else []
+        return min([*told, *([] if self._capacity_bytes is None else [self._capacity_bytes])], default=None)
+
     async def close(self) -> None:
         """See LocalChunks."""
         await self.forwarding.close()
