@@ -47,7 +47,7 @@ from mcr_node.services.upkeep import Pace, Upkeep
 from mcr_node.services.versions import VersionsService
 from mcr_node.storage import store_folder, successor
 from mcr_node.storage.chunk_cache import FileChunkCache
-from mcr_node.storage.chunk_store import PackChunkStore
+from mcr_node.storage.chunk_store import RESERVE_BYTES, PackChunkStore
 from mcr_node.storage.database import Database
 from mcr_node.storage.disk import Disk
 from mcr_node.storage.log_store import OpenDatabase, RocksLogStore
@@ -247,7 +247,7 @@ class Node:
             store_id=identity.store_id,
             store_format=store_folder.STORE_FORMAT,
             encoding=identity.encoding,
-            bytes_free=partial(store_folder.bytes_free, self.path),
+            bytes_free=self._bytes_free,
             log_entry_count=self._stores.log_entry_count,
             myself=myself,
             colleagues=others,
@@ -297,6 +297,10 @@ class Node:
             bytes_per_s=pace.rebalance_bytes_per_s,
         )
         return Upkeep(self.log, store, self.chunks, repair, scrub, draining, retiring, rebalance)
+
+    def _bytes_free(self) -> int:
+        # What is reserved for log and state is none of it.
+        return max(0, store_folder.bytes_free(self.path) - RESERVE_BYTES)
 
     async def _keep_all(self, leaving: int) -> None:
         await self.layout.drain(leaving)
