@@ -33,6 +33,7 @@ from mcr_node.services.draining import Draining
 from mcr_node.services.layout import LayoutService
 from mcr_node.services.merges import MergesService
 from mcr_node.services.needing import Needing
+from mcr_node.services.prefetch import Prefetch
 from mcr_node.services.presence import Presence
 from mcr_node.services.quotas import QuotasService
 from mcr_node.services.rebalance import Rebalance
@@ -296,7 +297,14 @@ class Node:
             is_new=store.stats().chunk_count == 0,
             bytes_per_s=pace.rebalance_bytes_per_s,
         )
-        return Upkeep(self.log, store, self.chunks, repair, scrub, draining, retiring, rebalance)
+        assert self.giving is not None, "whoever has others to ask gives to them"
+        prefetch = Prefetch(
+            self.log, self.giving, self._room_bytes, self.clock, bytes_per_s=pace.prefetch_bytes_per_s
+        )
+        return Upkeep(self.log, store, self.chunks, repair, scrub, draining, retiring, rebalance, prefetch)
+
+    def _room_bytes(self) -> int:
+        return 0 if self._cache is None else self._cache.stats().bytes_max
 
     def _bytes_free(self) -> int:
         # What is reserved for log and state is none of it.

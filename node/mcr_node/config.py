@@ -16,6 +16,7 @@ The file (`--config`) is TOML; its keys are the long flags without their dashes:
     rebalance_bytes_per_s = 31_457_280
     scrub_period_s = 604_800      # every chunk is read and verified once in this time
     scrub_bytes_per_s = 20_971_520  # more when the period asks for it
+    prefetch_bytes_per_s = 62_914_560  # of what channels point at, fetched before anybody reads it
     cache_bytes = 68_719_476_736  # of chunks fetched for readers; less when the disk gets full, 0 = none
     trash_period_s = 604_800      # what is deleted through this node can be restored for so long
     retention_period_s = 600      # how often, while it leads, it looks what goes by retention rules
@@ -95,6 +96,7 @@ _KEYS: Mapping[str, type] = {
     "rebalance_bytes_per_s": int,
     "scrub_period_s": int,
     "scrub_bytes_per_s": int,
+    "prefetch_bytes_per_s": int,
     "cache_bytes": int,
     "trash_period_s": int,
     "retention_period_s": int,
@@ -107,6 +109,7 @@ _PACE: Mapping[str, str] = {
     "rebalance_bytes_per_s": "rebalance_bytes_per_s",
     "scrub_period_s": "scrub_period_s",
     "scrub_bytes_per_s": "scrub_bytes_per_s",
+    "prefetch_bytes_per_s": "prefetch_bytes_per_s",
     "trash_period_s": "trash_period_s",
     "retention_period_s": "retention_period_s",
 }

@@ -6,14 +6,18 @@ from pathlib import Path
 
 import pytest
 
+import mcr
 from mcr.errors import LostChunkError
 from mcr.model import MIB
 from mcr.testing import LocalCluster
 from tests.support.served import bytes_from
+from tests.support.waiting import until
 
 MODEL = "vision/net"
 SITES = ("east", "east", "west", "west")
 SIZE_BYTES = 24 * MIB
+# A few MiB in the background of a loaded machine.
+PREFETCH_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +103,33 @@ def recover(cluster: LocalCluster, i: int) -> None:
     elif cluster.nodes[i].paused:
         cluster.resume(i)
     cluster.wait_ready()
+
+
+def test_what_a_channel_points_at_is_read_at_a_site_that_was_cut_off_before_anybody_read_it_there(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    name = commit(cluster, 0, tmp_path / "in", 4)
+    with cluster.connect(0) as client:
+        client.model(MODEL).channel("production").set(name)
+    with cluster.connect(2) as client:
+        # Counts and state of both nodes of the west.
+        until(lambda: all(is_done(client, node) for node in ("n3", "n4")), PREFETCH_S)
+    cluster.partition([0, 1], [2, 3])
+    try:
+        for i in (2, 3):
+            with mcr.connect(cluster.nodes[i].address, stale_ok=True) as client:
+                client.model(MODEL).checkout("channel:production", tmp_path / f"out{i}")
+            made = (tmp_path / f"out{i}" / "weights.bin").read_bytes()
+            assert made == (tmp_path / "in" / "weights.bin").read_bytes()
+    finally:
+        cluster.heal()
+        cluster.wait_ready()
+
+
+def is_done(client: mcr.Client, node: str) -> bool:
+    (worker,) = client.workers("prefetch", member=node).workers
+    counts = dict(worker.counts)
+    return worker.state == "idle" and counts["versions_here"] == 1
 
 
 def test_when_all_copies_are_damaged_the_error_names_the_chunk_and_who_needs_it(

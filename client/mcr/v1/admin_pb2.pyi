@@ -114,7 +114,7 @@ class Worker(google.protobuf.message.Message):
     member: builtins.str
     """Name of the node."""
     name: builtins.str
-    """Kind: `repair` or `scrub`."""
+    """Kind, such as `repair`, `scrub` or `prefetch`."""
     state: global___WorkerState.ValueType
     """What it is doing."""
     doing: builtins.str
@@ -222,7 +222,7 @@ class StartWorkerRequest(google.protobuf.message.Message):
     AT_FULL_SPEED_FIELD_NUMBER: builtins.int
     HANDED_ON_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Kind: `repair` or `scrub`."""
+    """Kind, such as `repair`, `scrub` or `prefetch`."""
     member: builtins.str
     """Name of the node; empty = all members."""
     at_full_speed: builtins.bool
@@ -277,7 +277,7 @@ class PauseWorkerRequest(google.protobuf.message.Message):
     MEMBER_FIELD_NUMBER: builtins.int
     HANDED_ON_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Kind: `repair` or `scrub`."""
+    """Kind, such as `repair`, `scrub` or `prefetch`."""
     member: builtins.str
     """Name of the node; empty = all members."""
     handed_on: builtins.bool

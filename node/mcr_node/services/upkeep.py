@@ -13,9 +13,10 @@ from mcr_node.services.colleagues import Colleagues
 from mcr_node.services.damage import WatchedStore
 from mcr_node.services.deadlines import time_left_s
 from mcr_node.services.draining import Draining
-from mcr_node.services.rebalance import REBALANCE_BYTES_PER_S, Rebalance
+from mcr_node.services.prefetch import PREFETCH_BYTES_PER_S
+from mcr_node.services.rebalance import REBALANCE_BYTES_PER_S
 from mcr_node.services.repair import REPAIR_BYTES_PER_S, SILENCE_S, Repair
-from mcr_node.services.retiring import PERIOD_S, Retiring
+from mcr_node.services.retiring import PERIOD_S
 from mcr_node.services.scrub import SCRUB_BYTES_PER_S, SCRUB_PERIOD_S, Scrub
 from mcr_node.services.trash import TRASH_PERIOD_S
 from mcr_node.services.workers import State, Task, Worker
@@ -39,6 +40,7 @@ class Pace:
         rebalance_bytes_per_s: what rebalancing sends at most.
         scrub_period_s: every frame is read once in this time.
         scrub_bytes_per_s: what scrub reads at most, unless the period asks for more.
+        prefetch_bytes_per_s: what is fetched at most before anybody reads it.
         trash_period_s: what is deleted can be restored for so long.
         retention_period_s: how often what goes by retention rules is put into the trash.
     """
@@ -48,6 +50,7 @@ class Pace:
     rebalance_bytes_per_s: float = REBALANCE_BYTES_PER_S
     scrub_period_s: float = SCRUB_PERIOD_S
     scrub_bytes_per_s: float = SCRUB_BYTES_PER_S
+    prefetch_bytes_per_s: float = PREFETCH_BYTES_PER_S
     trash_period_s: float = TRASH_PERIOD_S
     retention_period_s: float = PERIOD_S
 
@@ -63,15 +66,14 @@ class Upkeep:
         repair: Repair,
         scrub: Scrub,
         draining: Draining,
-        retiring: Retiring,
-        rebalance: Rebalance,
+        *others: Task,
     ) -> None:
         self._log = log
         self._store = store
         self._chunks = chunks
         self.repair = repair
         self.draining = draining
-        tasks: tuple[Task, ...] = (repair, scrub, draining, retiring, rebalance)
+        tasks: tuple[Task, ...] = (repair, scrub, draining, *others)
         self.workers = {task.name: Worker(task, log.clock) for task in tasks}
 
     async def work_for_ever(self, bug: Callable[[str, Exception], None]) -> None:
