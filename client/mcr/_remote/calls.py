@@ -103,7 +103,12 @@ class Calls:
         return await self.run(what, once)
 
     async def run(
-        self, what: str, once: Callable[[Way], Awaitable[Result]], *, patience_s: float | None = None
+        self,
+        what: str,
+        once: Callable[[Way], Awaitable[Result]],
+        *,
+        patience_s: float | None = None,
+        choose: Callable[[Sequence[Way]], Way] | None = None,
     ) -> Result:
         """Do something with a node, and again with this or another one while it fails in ways that may pass.
 
@@ -111,6 +116,7 @@ class Calls:
             what: is done; for messages.
             once: one try; raises TransientError when another may help.
             patience_s: how long to go on without any success; None = as long as this client usually does.
+            choose: picks one of several nodes that are as near; None = the nearest.
         """
         if os.getpid() != self._process_id:
             raise FailedError(
@@ -124,14 +130,16 @@ class Calls:
         )
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await retrying(self._try, once)
+                return await retrying(self._try, once, choose)
         except TransientError as failure:
             raise blame(failure.error, self.nodes) from failure
         except TimeoutError as error:
             raise DeadlineError(f"{self._timeout_s:g}", what) from error
 
-    async def _try(self, once: Callable[[Way], Awaitable[Result]]) -> Result:
-        way = await self.nodes.way()
+    async def _try(
+        self, once: Callable[[Way], Awaitable[Result]], choose: Callable[[Sequence[Way]], Way] | None
+    ) -> Result:
+        way = await self.nodes.way() if choose is None else choose(await self.nodes.near())
         try:
             return await once(way)
         except TransientError:

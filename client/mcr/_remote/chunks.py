@@ -12,9 +12,10 @@ import grpc.aio
 from mcr import _frames
 from mcr._remote.calls import CALL_S, LONG_CALL_S, Calls
 from mcr._remote.nodes import Way
+from mcr._remote.spreading import Spreading
 from mcr._remote.status import TransientError, raise_for
 from mcr.blocking import run_blocking
-from mcr.errors import CorruptChunkError, DeadlineError
+from mcr.errors import CorruptChunkError, DeadlineError, UnavailableError
 from mcr.model import KIB, Chunk, ChunkId
 from mcr.transfer import Stored, verified
 from mcr.v1 import chunks_pb2 as pb
@@ -23,6 +24,9 @@ from mcr.v1 import chunks_pb2 as pb
 STREAMS_MAX = 2
 # A stream on which not one message moved for so long is given up, and what is left is asked for again.
 STALL_S = 20.0
+# A node that sends less than this for a while is given up as well, if there is another one.
+PATIENCE_S = 15.0
+BYTES_PER_S_MIN = 64 * KIB
 # Wrong bytes are asked for again, of another node if there is one; but not for ever where there is none.
 CORRUPT_TRIES_MAX = 3
 # Below, a put asks only the node it goes to.
@@ -49,6 +53,8 @@ class RemoteChunks:
         self._anywhere = anywhere
         self._put_metadata = (*calls.metadata, (_frames.FORWARD_KEY, "1")) if anywhere else calls.metadata
         self._streams = asyncio.Semaphore(STREAMS_MAX)
+        self._spreading = Spreading()
+        self._reads: dict[str, asyncio.Semaphore] = {}
         self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="mcr-remote")
 
     async def put(self, chunks: Sequence[Chunk]) -> Stored:
@@ -111,7 +117,7 @@ class RemoteChunks:
             async def once(way: Way, part: Sequence[ChunkId] = part, start: int = start) -> None:
                 nonlocal corrupt
                 try:
-                    await self._get_once(part[len(found) - start :], found, way)
+                    await self._get_from(way, part[len(found) - start :], found)
                 except CorruptChunkError as error:
                     # Told by the node, or noticed here: it happened on the way, or that node is at fault.
                     corrupt += 1
@@ -119,9 +125,19 @@ class RemoteChunks:
                         raise
                     raise TransientError(error) from error
 
-            async with self._streams:
-                await self._calls.run("GetChunks", once)
+            await self._calls.run("GetChunks", once, choose=self._spreading.choose)
         return found
+
+    async def _get_from(self, way: Way, ids: Sequence[ChunkId], found: list[bytes]) -> None:
+        """Get chunks from one node, a few streams at a time, and weigh how fast they come."""
+        now_s = asyncio.get_running_loop().time
+        before = len(found)
+        self._spreading.begin(way, now_s())
+        try:
+            async with self._reads.setdefault(way.address, asyncio.Semaphore(STREAMS_MAX)):
+                await self._get_once(ids, found, way)
+        finally:
+            self._spreading.end(way, sum(map(len, found[before:])), now_s())
 
     async def _get_once(self, ids: Sequence[ChunkId], found: list[bytes], way: Way) -> None:
         request = pb.GetChunksRequest(ids=ids)
@@ -132,14 +148,27 @@ class RemoteChunks:
             call = rpc(request, timeout=LONG_CALL_S, metadata=self._calls.metadata)
             try:
                 expected = iter(ids)
+                start_s, came_bytes = asyncio.get_running_loop().time(), 0
                 async for frame in call:
                     watch.moved()
+                    came_bytes += len(frame)
+                    self._check_rate(way, came_bytes, asyncio.get_running_loop().time() - start_s)
                     found += await run_blocking(self._executor, partial(_checked, frame, expected))
                 left = next(expected, None)
                 if left is not None:
                     raise CorruptChunkError(left.hex(), f"the node at {way.address} did not send it")
             finally:
                 call.cancel()
+
+    def _check_rate(self, way: Way, came_bytes: int, elapsed_s: float) -> None:
+        """Give up a node that sends too little, where there is another one to ask."""
+        if (
+            elapsed_s >= PATIENCE_S
+            and came_bytes < elapsed_s * BYTES_PER_S_MIN
+            and self._calls.nodes.are_more
+        ):
+            reason = f"{came_bytes} bytes in {elapsed_s:.0f} s are too few"
+            raise TransientError(UnavailableError(way.address, reason))
 
     async def missing(self, ids: Sequence[ChunkId]) -> set[ChunkId]:
         """See ChunkTransport."""

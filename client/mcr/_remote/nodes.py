@@ -41,6 +41,8 @@ PING_S = 2.0
 GRACE_S_MIN = 0.02
 # A node that failed is chosen only when no other answers, until this has passed.
 DISTRUST_S = 10.0
+# Nodes of the site of the nearest one are as near as it, within this.
+NEAR_FACTOR, NEAR_S = 2.0, 0.01
 # How often the ways are measured anew, so that a client comes back to the nearest node.
 REMEASURE_S = 60.0
 # A connection on which a call waits and nothing comes is probed, and given up when the probe is not answered:
@@ -77,7 +79,10 @@ class Way:
     trash: "TrashServiceAsyncStub"
     retention: "RetentionServiceAsyncStub"
     merges: "MergesServiceAsyncStub"
+    site: str = ""
     latency_s: float = 0.0
+    # When it last answered that it takes work; None = it never did, or did not the last time.
+    ready_at_s: float | None = None
     failed_at_s: float | None = None
 
     @staticmethod
@@ -114,6 +119,11 @@ class Nodes:
         return ",".join(way.address for way in self._ways)
 
     @property
+    def are_more(self) -> bool:
+        """Whether there is more than one to choose from."""
+        return len(self._ways) > 1
+
+    @property
     def sole(self) -> Way:
         """The way to the only address, whether or not that node takes work now."""
         assert len(self._ways) == 1
@@ -133,6 +143,24 @@ class Nodes:
             return self._current
         self._measure_again()
         return self._current
+
+    async def near(self) -> list[Way]:
+        """Return the way to use now, and those to nodes of the same site that are about as near and well.
+
+        Raises:
+            TransientError: no node answers, or none is ready.
+        """
+        nearest = await self.way()
+        others = [
+            way
+            for way in self._ways
+            if way is not nearest
+            and way.ready_at_s is not None
+            and way.site == nearest.site
+            and way.latency_s <= NEAR_FACTOR * nearest.latency_s + NEAR_S
+            and not self._distrusted(way)
+        ]
+        return [nearest, *others]
 
     def failed(self, way: Way) -> None:
         """Note that a call over `way` failed; the next call looks for another one."""
@@ -200,7 +228,9 @@ class Nodes:
             answer = await way.admin.Ping(admin.PingRequest(), timeout=PING_S)
         except grpc.aio.AioRpcError as error:
             return error.details() or error.code().name
-        way.latency_s = self._now_s() - start_s
+        now_s = self._now_s()
+        way.latency_s, way.site = now_s - start_s, answer.site
+        way.ready_at_s = now_s if answer.ready else None
         return None if answer.ready else f"{answer.name} is not ready"
 
     @staticmethod
