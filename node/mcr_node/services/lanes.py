@@ -26,9 +26,10 @@ RANGE_BYTES = 16 * MIB
 RANGE_CHUNKS_MIN, RANGE_CHUNKS_MAX = 4, 1024
 # Nothing came for so long: a message of 1 MiB takes that at 100 KiB/s.
 STALL_S = 10.0
-# A node that fetches for its site gives a sign of life once a second.
+# A node that fetches for its site gives a sign of life once a second. It may be late where a machine has much
+# more to do than it can, and whoever gives it up too soon fetches what crosses already.
 SIGN_S = 1.0
-SILENT_S = 4.0
+SILENT_S = 8.0
 # After a while at less than this another node is tried.
 PATIENCE_S = 15.0
 BYTES_PER_S_MIN = 64 * KIB
