@@ -175,6 +175,8 @@ def ref_to_wire(ref: Ref) -> pb.Ref:
         reason=ref.reason,
         moved_at_ms=ref.moved_at_ms,
         protection=mapping_to_wire(ref.protection) if ref.protection else b"",
+        frozen=mapping_to_wire(ref.frozen) if ref.frozen else b"",
+        pending=mapping_to_wire(ref.pending) if ref.pending else b"",
     )
 
 
@@ -193,6 +195,8 @@ def ref_from_wire(model: str, ref: pb.Ref) -> Ref:
         reason=ref.reason,
         moved_at_ms=ref.moved_at_ms,
         protection=mapping_from_wire(ref.protection),
+        frozen=mapping_from_wire(ref.frozen) or None,
+        pending=mapping_from_wire(ref.pending) or None,
     )
 
 
@@ -207,6 +211,7 @@ def move_to_wire(move: RefMove) -> pb.RefMove:
         reason=move.reason,
         at_ms=move.at_ms,
         log_index=move.log_index,
+        evidence=mapping_to_wire(move.evidence) if move.evidence else b"",
     )
 
 
@@ -221,6 +226,7 @@ def move_from_wire(move: pb.RefMove) -> RefMove:
         reason=move.reason,
         at_ms=move.at_ms,
         log_index=LogIndex(move.log_index),
+        evidence=mapping_from_wire(move.evidence) or None,
     )
 
 

@@ -24,7 +24,6 @@ from mcr.connection import Connection
 from mcr.durability import check_possible, parse_durability
 from mcr.errors import (
     MissingChunkError,
-    ReferenceNotFoundError,
 )
 from mcr.following import FollowCalls
 from mcr.membership import MembershipCalls
@@ -41,6 +40,7 @@ from mcr.model import (
     StoreStatus,
     Version,
 )
+from mcr.policies import ChannelGuards, PolicyCalls, channel_ref
 from mcr.quotas import QuotaCalls
 from mcr.reading import PAGE_MAX, fields_of
 from mcr.references import DEFAULT_BRANCH, check_model
@@ -186,7 +186,9 @@ class AsyncClient(MembershipCalls, QuotaCalls, UpkeepCalls, TrashOfAll):
         return await check_versions(self._connection.chunks, versions(), total, deep=deep, progress=progress)
 
 
-class AsyncModel(FollowCalls, AutoCommitCalls, SessionCalls, TrashCalls, RetentionCalls, MergeCalls):
+class AsyncModel(
+    FollowCalls, AutoCommitCalls, SessionCalls, TrashCalls, RetentionCalls, MergeCalls, PolicyCalls
+):
     """One model of a store. Reading methods are those of `mcr.reading.ModelReader`."""
 
     async def commit(
@@ -364,8 +366,10 @@ class AsyncModel(FollowCalls, AutoCommitCalls, SessionCalls, TrashCalls, Retenti
         return AsyncChannel(self, self._connection, name)
 
 
-class AsyncChannel:
+class AsyncChannel(ChannelGuards):
     """One channel of a model: what a fleet should be running."""
+
+    _model: AsyncModel
 
     def __init__(self, model: AsyncModel, connection: Connection, name: str) -> None:
         self._model = model
@@ -378,10 +382,7 @@ class AsyncChannel:
         Raises:
             ReferenceNotFoundError: it does not exist.
         """
-        for ref in await self._model.refs(RefKind.CHANNEL):
-            if ref.name == self.name:
-                return ref
-        raise ReferenceNotFoundError(self._model.name, f"channel:{self.name}", "no such channel")
+        return await channel_ref(self._model, self.name)
 
     async def set(self, ref: str, *, reason: str = "", expected_generation: int | None = None) -> Ref:
         """Point the channel at a version, making it when it is new.

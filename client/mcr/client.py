@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 from mcr import aio
 from mcr._client_following import BlockingFollowing
 from mcr._client_merges import BlockingMerges
+from mcr._client_policies import BlockingGuards, BlockingPolicies
 from mcr._client_receipts import BlockingReceipts
 from mcr._client_retention import BlockingRetention
 from mcr._client_trash import BlockingTrash, BlockingTrashOfAll
@@ -205,7 +206,9 @@ class TensorMap(Mapping[str, "NDArray[Any]"]):
         return len(self._names)
 
 
-class Model(BlockingReceipts, BlockingTrash, BlockingFollowing, BlockingRetention, BlockingMerges):
+class Model(
+    BlockingReceipts, BlockingTrash, BlockingFollowing, BlockingRetention, BlockingMerges, BlockingPolicies
+):
     """One model of a store."""
 
     def __init__(self, model: aio.AsyncModel, loop: LoopThread) -> None:
@@ -311,11 +314,19 @@ class Model(BlockingReceipts, BlockingTrash, BlockingFollowing, BlockingRetentio
         return self._loop.run(self._model.rollback(branch=branch, to=to, reason=reason), "rollback")
 
     def report(
-        self, ref: str, values: Mapping[str, float], *, channel: str = "", allow_non_finite: bool = False
-    ) -> None:
+        self,
+        ref: str,
+        values: Mapping[str, float],
+        *,
+        channel: str = "",
+        generation: int = 0,
+        allow_non_finite: bool = False,
+    ) -> str:
         """See `AsyncModel.report`."""
-        work = self._model.report(ref, values, channel=channel, allow_non_finite=allow_non_finite)
-        self._loop.run(work, "report")
+        work = self._model.report(
+            ref, values, channel=channel, generation=generation, allow_non_finite=allow_non_finite
+        )
+        return self._loop.run(work, "report")
 
     def report_many(
         self,
@@ -428,7 +439,7 @@ class Model(BlockingReceipts, BlockingTrash, BlockingFollowing, BlockingRetentio
         return self._loop.run(self._model.metrics(ref, limit=limit), "metrics")
 
 
-class Channel:
+class Channel(BlockingGuards):
     """One channel of a model: what a fleet should be running."""
 
     def __init__(self, channel: aio.AsyncChannel, loop: LoopThread) -> None:

@@ -11,6 +11,7 @@ from mcr.transfer import ChunkTransport
 from mcr.v1 import admin_pb2 as admin
 from mcr.v1 import layout_pb2 as layout
 from mcr.v1 import merges_pb2 as merges
+from mcr.v1 import policies_pb2 as policies
 from mcr.v1 import quotas_pb2 as quotas
 from mcr.v1 import receipts_pb2 as receipts
 from mcr.v1 import retention_pb2 as retention
@@ -103,6 +104,28 @@ class MergesApi(Protocol):
         self, request: merges.GetMergeDocumentRequest
     ) -> merges.GetMergeDocumentResponse:
         """Return how a version was merged."""
+
+
+class PoliciesApi(Protocol):
+    """mcr.v1.PoliciesService; see protos/mcr/v1/policies.proto."""
+
+    async def set_policy(self, request: policies.SetPolicyRequest) -> policies.SetPolicyResponse:
+        """Set a policy."""
+
+    async def delete_policy(self, request: policies.DeletePolicyRequest) -> policies.DeletePolicyResponse:
+        """Delete a policy."""
+
+    async def list_policies(self, request: policies.ListPoliciesRequest) -> policies.ListPoliciesResponse:
+        """List policies."""
+
+    async def explain_policy(self, request: policies.ExplainPolicyRequest) -> policies.ExplainPolicyResponse:
+        """Say how a policy does."""
+
+    async def freeze_channel(self, request: policies.FreezeChannelRequest) -> policies.FreezeChannelResponse:
+        """Freeze a channel, or unfreeze it."""
+
+    async def approve_move(self, request: policies.ApproveMoveRequest) -> policies.ApproveMoveResponse:
+        """Approve a move, or drop it."""
 
 
 class ReceiptsApi(Protocol):
@@ -297,6 +320,10 @@ class Connection(Protocol):
     @property
     def merges(self) -> MergesApi:
         """Merges."""
+
+    @property
+    def policies(self) -> PoliciesApi:
+        """What rolls back by itself."""
 
     @property
     def receipts(self) -> ReceiptsApi:

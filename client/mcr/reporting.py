@@ -17,23 +17,39 @@ class ReportCalls(ModelReader):
     """The methods of `AsyncModel` that report metrics."""
 
     async def report(
-        self, ref: str, values: Mapping[str, float], *, channel: str = "", allow_non_finite: bool = False
-    ) -> None:
-        """Record metrics for a version.
+        self,
+        ref: str,
+        values: Mapping[str, float],
+        *,
+        channel: str = "",
+        generation: int = 0,
+        allow_non_finite: bool = False,
+    ) -> str:
+        """Record metrics for a version, and return what policies decided on them; "" when nothing.
+
+        Args:
+            ref: the version.
+            values: by metric.
+            channel: whose fleet measured them; "" = nobody's in particular.
+            generation: at which that channel was when they were measured; 0 = not said. A late report that
+                says it is not taken for one about a later time at the same version.
+            allow_non_finite: accept NaN and infinities also where no policy watches for them.
 
         Raises:
             InvalidMetricError: NaN or infinite without `allow_non_finite`, or too many.
         """
-        await self._connection.versions.report_metrics(
+        answer = await self._connection.versions.report_metrics(
             pb.ReportMetricsRequest(
                 header=write_header(None),
                 model=self.name,
                 number=await self._number(ref),
                 metrics=_wire.metrics_to_wire(values),
                 channel=channel,
+                generation=generation,
                 allow_non_finite=allow_non_finite,
             )
         )
+        return answer.decision
 
     async def report_many(
         self,

@@ -24,6 +24,7 @@ from mcr_node.runtime.clock import SystemClock
 from mcr_node.runtime.reseeding import Reseeding
 from mcr_node.runtime.runner import Runner, Self, Timing
 from mcr_node.services.admin import AdminService, Myself
+from mcr_node.services.availability import Availability
 from mcr_node.services.caching import CachingStore, room_of
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.cluster_chunks import ClusterChunks, Peers
@@ -33,6 +34,7 @@ from mcr_node.services.draining import Draining
 from mcr_node.services.layout import LayoutService
 from mcr_node.services.merges import MergesService
 from mcr_node.services.needing import Needing
+from mcr_node.services.policies import PoliciesService
 from mcr_node.services.prefetch import Prefetch
 from mcr_node.services.presence import Presence
 from mcr_node.services.quotas import QuotasService
@@ -213,6 +215,7 @@ class Node:
         self._cache = _cache_of(path, stores.chunks, myself.capacity_bytes, parts)
         store = self._open_chunks(stores.chunks, myself.capacity_bytes, parts)
         self.needing = Needing(self.log, self.chunks)
+        self._availability = Availability(self.log, self.chunks, parts.others, self._me, self._others)
         self.admin = self._admin_of(store, identity, myself, parts.others)
         draining = None if self.upkeep is None else self.upkeep.draining
         self.layout = LayoutService(self.log, self.chunks, self.admin.membership, draining)
@@ -335,7 +338,7 @@ class Node:
 
     def versions(self, principal: str) -> VersionsService:
         """Return the service for somebody."""
-        return VersionsService(self.log, self.chunks, principal)
+        return VersionsService(self.log, self.chunks, self._availability, principal)
 
     def merges(self, principal: str) -> MergesService:
         """Return the service for somebody."""
@@ -352,6 +355,10 @@ class Node:
     def retention(self, principal: str) -> RetentionService:
         """Return the service for somebody."""
         return RetentionService(self.log, principal)
+
+    def policies(self, principal: str) -> PoliciesService:
+        """Return the service for somebody."""
+        return PoliciesService(self.log, self._availability, principal)
 
     def receipts(self, principal: str) -> ReceiptsService:
         """Return the service for somebody."""

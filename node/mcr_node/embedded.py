@@ -3,14 +3,19 @@
 The same log, state, chunk store and services as on a node of a cluster, with one voter and no network.
 """
 
+import asyncio
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
+from mcr.blocking import settle
+from mcr.errors import McrError
 from mcr.transfer import ChunkTransport
 from mcr_node.assembly import Node, Parts, open_node
 from mcr_node.services.admin import AdminService, Myself
 from mcr_node.services.layout import LayoutService
 from mcr_node.services.needing import ExplainingChunks
+from mcr_node.services.settling import Settling
 from mcr_node.storage import store_folder
 from mcr_node.storage.database import Database
 from mcr_node.storage.disk import Disk
@@ -47,6 +52,9 @@ async def open_store(
     node = await open_node(path, Myself(NAME, str(path)), timeout_s=timeout_s, parts=parts)
     try:
         await node.runner.start()
+        # What was due while nobody had the store open; a store that takes no writes says so when it is asked.
+        with suppress(McrError, TimeoutError):
+            await Settling(node.log).settle()
     except BaseException:
         await node.close()
         raise
@@ -58,10 +66,12 @@ class EmbeddedNode:
 
     def __init__(self, node: Node, principal: str) -> None:
         self._node = node
+        self._background = asyncio.create_task(Settling(node.log).settle_for_ever(), name="mcr-settling")
         self.runner = node.runner
         self.versions = node.versions(principal)
         self.merges = node.merges(principal)
         self.receipts = node.receipts(principal)
+        self.policies = node.policies(principal)
         self.sessions = node.sessions(principal)
         self.trash = node.trash(principal)
         self.retention = node.retention(principal)
@@ -77,4 +87,5 @@ class EmbeddedNode:
 
     async def close(self) -> None:
         """Sync and release everything; may be called twice."""
+        await settle([self._background])
         await self._node.close()

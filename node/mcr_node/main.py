@@ -33,6 +33,7 @@ from mcr_node.services.admin import Myself
 from mcr_node.services.edge import Edge
 from mcr_node.services.membership import NODE_ID_LIMIT
 from mcr_node.services.public import PublicServer
+from mcr_node.services.settling import Settling
 from mcr_node.storage import node_folder, store_folder, successor
 from mcr_node.storage.node_folder import NodeIdentity, NodeInfo
 from mcr_node.storage.store_folder import StoreIdentity
@@ -107,6 +108,7 @@ async def _serve_as(
                 asyncio.create_task(node.admin.announce_for_ever()),
                 asyncio.create_task(node.admin.membership.promote_for_ever()),
                 asyncio.create_task(node.admin.digests.check_for_ever()),
+                asyncio.create_task(Settling(node.log).settle_for_ever()),
             ]
             assert node.upkeep is not None, "a served node has others to ask"
             background.append(asyncio.create_task(node.upkeep.work_for_ever(telemetry.bug)))
@@ -150,6 +152,7 @@ def _server_of(node: Node, telemetry: Telemetry, raft: RaftEdge) -> PublicServer
         versions=node.versions,
         merges=node.merges,
         receipts=node.receipts,
+        policies=node.policies,
         sessions=node.sessions,
         trash=node.trash,
         retention=node.retention,

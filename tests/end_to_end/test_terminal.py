@@ -309,6 +309,7 @@ def test_reports_are_kept_and_the_latest_is_shown(store: Run) -> None:
         "version": "v2",
         "metrics": {"loss": 0.1},
         "channel": "production",
+        "decision": None,
     }
     assert store("show", M, "--json").record["metrics"] == {"acc": 0.9, "loss": 0.1}
     history = [record["metrics"] for record in store("report", M, "--history", "--json").records]

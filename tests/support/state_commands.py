@@ -84,7 +84,7 @@ _protections = st.fixed_dictionaries(
         "branch": _branches,
         "metrics": st.just(["loss"]),
         "available": st.just(["north"]),
-        "two": st.just(True),
+        "two_person": st.just(True),
     },
 )
 

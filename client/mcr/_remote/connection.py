@@ -8,6 +8,7 @@ from mcr._remote.chunks import RemoteChunks, watched
 from mcr._remote.layout import RemoteLayout
 from mcr._remote.merges import RemoteMerges
 from mcr._remote.nodes import Way
+from mcr._remote.policies import RemotePolicies
 from mcr._remote.quotas import RemoteQuotas
 from mcr._remote.receipts import RemoteReceipts
 from mcr._remote.retention import RemoteRetention
@@ -52,6 +53,7 @@ class RemoteConnection:
         self._closed = False
         self.versions = RemoteVersions(calls, stale_ok=stale_ok)
         self.receipts = RemoteReceipts(calls, stale_ok=stale_ok)
+        self.policies = RemotePolicies(calls, stale_ok=stale_ok)
         self.sessions = RemoteSessions(calls, stale_ok=stale_ok)
         self.retention = RemoteRetention(calls, stale_ok=stale_ok)
         self.trash = RemoteTrash(calls, stale_ok=stale_ok)

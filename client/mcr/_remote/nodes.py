@@ -17,6 +17,7 @@ from mcr.v1 import admin_pb2 as admin
 from mcr.v1.admin_pb2_grpc import AdminServiceStub
 from mcr.v1.chunks_pb2_grpc import ChunksServiceStub
 from mcr.v1.merges_pb2_grpc import MergesServiceStub
+from mcr.v1.policies_pb2_grpc import PoliciesServiceStub
 from mcr.v1.receipts_pb2_grpc import ReceiptsServiceStub
 from mcr.v1.retention_pb2_grpc import RetentionServiceStub
 from mcr.v1.sessions_pb2_grpc import SessionsServiceStub
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from mcr.v1.admin_pb2_grpc import AdminServiceAsyncStub
     from mcr.v1.chunks_pb2_grpc import ChunksServiceAsyncStub
     from mcr.v1.merges_pb2_grpc import MergesServiceAsyncStub
+    from mcr.v1.policies_pb2_grpc import PoliciesServiceAsyncStub
     from mcr.v1.receipts_pb2_grpc import ReceiptsServiceAsyncStub
     from mcr.v1.retention_pb2_grpc import RetentionServiceAsyncStub
     from mcr.v1.sessions_pb2_grpc import SessionsServiceAsyncStub
@@ -75,6 +77,7 @@ class Way:
     chunks: "ChunksServiceAsyncStub"
     admin: "AdminServiceAsyncStub"
     receipts: "ReceiptsServiceAsyncStub"
+    policies: "PoliciesServiceAsyncStub"
     sessions: "SessionsServiceAsyncStub"
     trash: "TrashServiceAsyncStub"
     retention: "RetentionServiceAsyncStub"
@@ -96,6 +99,7 @@ class Way:
             ChunksServiceStub(channel),  # type: ignore[arg-type]
             AdminServiceStub(channel),  # type: ignore[arg-type]
             ReceiptsServiceStub(channel),  # type: ignore[arg-type]
+            PoliciesServiceStub(channel),  # type: ignore[arg-type]
             SessionsServiceStub(channel),  # type: ignore[arg-type]
             TrashServiceStub(channel),  # type: ignore[arg-type]
             RetentionServiceStub(channel),  # type: ignore[arg-type]

@@ -275,19 +275,26 @@ def ref_object(ref: Ref) -> JsonObject:
         "moved_at": timestamp(ref.moved_at_ms),
         "moved_at_ms": ref.moved_at_ms,
         "protection": ref.protection,
+        "frozen": ref.frozen,
+        "pending": ref.pending,
     }
 
 
 def ref_row(ref: Ref) -> tuple[str, ...]:
     """Return a ref as the cells of a list."""
-    protection = f"[protected: {protection_text(ref.protection)}]" if ref.protection else ""
+    guards = [f"[protected: {protection_text(ref.protection)}]"] if ref.protection else []
+    if ref.frozen:
+        guards.append(f"[frozen ({ref.frozen['level']}) by {one_line(str(ref.frozen['actor']))}]")
+    if ref.pending:
+        asked_by = one_line(str(ref.pending["actor"]))
+        guards.append(f"[waits for approval: v{ref.pending['number']}, asked for by {asked_by}]")
     return (
         ref.name,
         ref.version,
         ref.version_id[:ID_CHARACTERS_SHOWN],
         moment(ref.moved_at_ms),
         one_line(ref.actor),
-        "  ".join(part for part in (one_line(ref.reason), protection) if part),
+        "  ".join(part for part in (one_line(ref.reason), *guards) if part),
     )
 
 
@@ -315,6 +322,7 @@ def move_object(model: str, kind: RefKind, name: str, move: RefMove) -> JsonObje
         "moved_at": timestamp(move.at_ms),
         "moved_at_ms": move.at_ms,
         "log_index": move.log_index,
+        "evidence": move.evidence,
     }
 
 

@@ -25,7 +25,15 @@ HISTORY_REPORTS_MAX = 1000
 @click.argument("reference", metavar="REF")
 @click.argument("values", nargs=-1, metavar="KEY=VALUE...")
 @click.option("--channel", default="", metavar="NAME", help="The channel whose fleet measured this.")
-@click.option("--allow-non-finite", is_flag=True, help="Accept nan and inf.")
+@click.option(
+    "--generation",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Of the channel, when this was measured; a late report is then known as such.",
+)
+@click.option(
+    "--allow-non-finite", is_flag=True, help="Accept nan and inf also where no policy watches for them."
+)
 @click.option("--history", is_flag=True, help="List what was reported, newest first.")
 @with_session
 def report(
@@ -33,13 +41,17 @@ def report(
     reference: str,
     values: tuple[str, ...],
     channel: str,
+    generation: int | None,
     allow_non_finite: bool,
     history: bool,
 ) -> None:
-    """Report metrics of a version."""
+    """Report metrics of a version.
+
+    Policies decide on them at once; what they decided is said.
+    """
     name, what = split_reference(reference)
     if history:
-        if values or channel or allow_non_finite:
+        if values or channel or generation or allow_non_finite:
             raise InvalidArgumentError("--history", "it goes alone")
         with session.connect() as client:
             reports = client.model(name).metrics(what, limit=HISTORY_REPORTS_MAX)
@@ -48,18 +60,30 @@ def report(
         return
     if not values:
         raise InvalidArgumentError("KEY=VALUE", "give at least one metric, or --history")
-    metrics = parse_metrics(values, allow_non_finite=allow_non_finite, argument="KEY=VALUE")
+    # Whether nan is taken, the cluster knows: where a policy watches for it.
+    metrics = parse_metrics(values, allow_non_finite=True, argument="KEY=VALUE")
     if channel:
         check_name("channel", channel)
+    if generation is not None and not channel:
+        raise InvalidArgumentError("--generation", "it needs --channel")
     with session.connect() as client:
         model = client.model(name)
         version = find_version(model, what)
-        model.report(version.name, metrics, channel=channel, allow_non_finite=allow_non_finite)
+        decision = model.report(
+            version.name,
+            metrics,
+            channel=channel,
+            generation=generation or 0,
+            allow_non_finite=allow_non_finite,
+        )
     record: JsonObject = {
         "reference": version.reference,
         "version": version.name,
         "metrics": metrics,
         "channel": channel,
+        "decision": decision or None,
     }
     session.output.data(record, "")
     session.output.talk(f"reported {count(len(metrics), 'metric')} of {version.reference}")
+    if decision:
+        session.output.talk(decision)

@@ -12,11 +12,13 @@ from mcr.cli.session import Session
 from mcr.cli.times import parse_time
 from mcr.errors import InvalidArgumentError, ReferenceNotFoundError
 from mcr.model import ParameterValue, Ref, RefKind
+from mcr.policy_rules import ALL, AUTOMATIC
 from mcr.references import DEFAULT_BRANCH, check_name
 
 HISTORY_MOVES_DEFAULT = 100
 PREVIOUS, LAST_GOOD = "previous", "last-good"
-_LIST_RULES = ("actors", "metrics")
+_LIST_RULES = ("actors", "metrics", "available")
+_TWO_PERSON = "two-person"
 
 
 class _ChannelOptions(TypedDict):
@@ -27,6 +29,10 @@ class _ChannelOptions(TypedDict):
     limit: int | None
     at: str | None
     rules: tuple[str, ...]
+    approve: bool
+    withdraw: bool
+    freeze: str | None
+    unfreeze: bool
 
 
 def _print_refs(session: Session, model: str, kind: RefKind) -> None:
@@ -118,6 +124,8 @@ def tag(session: Session, model: str, name: str | None, reference: str | None) -
     mcr channel vision/resnet50 production --history
     mcr channel vision/resnet50 production --protect branch=main --protect metrics=loss,acc
     mcr channel vision/resnet50 production --protect off
+    mcr channel vision/resnet50 production --approve                   # of a channel with two-person
+    mcr channel vision/resnet50 production --freeze all --reason "audit"
     """,
 )
 @click.argument("model", type=ModelName())
@@ -138,8 +146,17 @@ def tag(session: Session, model: str, name: str | None, reference: str | None) -
     "rules",
     multiple=True,
     metavar="RULE",
-    help="Rule for moves: actors=A,B, branch=NAME or metrics=A,B; may be repeated. off: none.",
+    help="Rule for moves: actors=A,B, branch=NAME, metrics=A,B, available=SITE,SITE (all bytes are there) or "
+    "two-person (somebody else approves); may be repeated. off: none.",
 )
+@click.option("--approve", is_flag=True, help="Let the move happen that somebody else asked for.")
+@click.option("--withdraw", is_flag=True, help="Drop the move that waits for approval.")
+@click.option(
+    "--freeze",
+    type=click.Choice([AUTOMATIC, ALL]),
+    help="automatic: no policy moves it. all: nor does anybody move it forward.",
+)
+@click.option("--unfreeze", is_flag=True, help="End a freeze, also that of a policy.")
 @with_session
 def channel(session: Session, model: str, name: str | None, **given: Unpack[_ChannelOptions]) -> None:
     """List, show, move or protect channels.
@@ -153,11 +170,16 @@ def channel(session: Session, model: str, name: str | None, **given: Unpack[_Cha
         "--history": given["history"],
         "--at": at is not None,
         "--protect": bool(rules),
+        "--approve": given["approve"],
+        "--withdraw": given["withdraw"],
+        "--freeze": given["freeze"] is not None,
+        "--unfreeze": given["unfreeze"],
     }
     _at_most_one(actions)
     _only_with("NAME", name is not None, actions)
-    moving = {"--reason": reason is not None, "--expect-generation": generation is not None}
-    _only_with("--set", target is not None, moving)
+    _only_with("--set", target is not None, {"--expect-generation": generation is not None})
+    takes_reason = target is not None or given["freeze"] is not None or given["unfreeze"]
+    _only_with("--set, --freeze or --unfreeze", takes_reason, {"--reason": reason is not None})
     _only_with("--history", given["history"], {"-n": limit is not None})
     if name is None:
         _print_refs(session, model, RefKind.CHANNEL)
@@ -168,13 +190,43 @@ def channel(session: Session, model: str, name: str | None, **given: Unpack[_Cha
         with session.connect() as client:
             handle = client.model(model).channel(name)
             moved = handle.set(where, reason=reason or "", expected_generation=generation)
-        _print_moved(session, moved, "is at")
+        _print_set(session, moved)
     elif given["history"]:
         _print_history(session, model, name, limit or HISTORY_MOVES_DEFAULT)
     elif at is not None:
         _print_past(session, model, name, parse_time(at, now=datetime.now(UTC)))
+    elif actions["--approve"] or actions["--withdraw"] or actions["--freeze"] or actions["--unfreeze"]:
+        _guard(session, model, name, given)
     else:
         _show_channel(session, model, name, rules)
+
+
+def _print_set(session: Session, ref: Ref) -> None:
+    if ref.pending is None:
+        _print_moved(session, ref, "is at")
+        return
+    session.output.data(ref_object(ref), f"{ref.model}@{ref.version}")
+    asked = f"v{ref.pending['number']}"
+    session.output.talk(
+        f"channel {ref.name} stays at {ref.version}: {asked} waits until somebody else says "
+        f"mcr channel {ref.model} {ref.name} --approve"
+    )
+
+
+def _guard(session: Session, model: str, name: str, given: _ChannelOptions) -> None:
+    """Approve or drop what waits, freeze or unfreeze."""
+    reason = given["reason"] or ""
+    with session.connect() as client:
+        handle = client.model(model).channel(name)
+        if given["approve"]:
+            ref, what = handle.approve(), "is at"
+        elif given["withdraw"]:
+            ref, what = handle.withdraw(), "has no waiting move any more, and is at"
+        elif given["freeze"] is not None:
+            ref, what = handle.freeze(given["freeze"], reason=reason), f"is frozen ({given['freeze']}) at"
+        else:
+            ref, what = handle.unfreeze(reason=reason), "is not frozen, and is at"
+    _print_moved(session, ref, what)
 
 
 def _show_channel(session: Session, model: str, name: str, rules: tuple[str, ...]) -> None:
@@ -217,11 +269,13 @@ def parse_rules(texts: Iterable[str]) -> dict[str, ParameterValue]:
             raise InvalidArgumentError("--protect", "off does not go with other rules")
         return found
     for text in given:
+        if text == _TWO_PERSON:
+            found["two_person"] = True
+            continue
         rule, equals, value = text.partition("=")
         if not equals or rule not in (*_LIST_RULES, "branch"):
-            raise InvalidArgumentError(
-                "--protect", f"{text!r} is not actors=A,B or branch=NAME or metrics=A,B or off"
-            )
+            forms = "actors=A,B or branch=NAME or metrics=A,B or available=SITE,SITE or two-person or off"
+            raise InvalidArgumentError("--protect", f"{text!r} is not {forms}")
         if rule in found:
             raise InvalidArgumentError("--protect", f"{rule} is given twice; separate names by commas")
         if rule == "branch":

@@ -27,6 +27,18 @@ def parse_yaml(text: str) -> object:
         raise ValueError(f"line {line}: {error.reason}") from error
 
 
+def key_lines(text: str) -> dict[str, int]:
+    """Return the line of each key of a YAML document that is a mapping, counted from 1.
+
+    Args:
+        text: what `parse_yaml` took.
+    """
+    node = yaml.compose(text, _Loader)
+    if not isinstance(node, yaml.MappingNode):
+        return {}
+    return {str(key.value): key.start_mark.line + 1 for key, _ in node.value}
+
+
 class _Loader(yaml.SafeLoader):
     """YAML without two traps: `1e-4` is a number, and a key given twice is an error."""
 

@@ -192,6 +192,8 @@ class Ref(google.protobuf.message.Message):
     REASON_FIELD_NUMBER: builtins.int
     MOVED_AT_MS_FIELD_NUMBER: builtins.int
     PROTECTION_FIELD_NUMBER: builtins.int
+    FROZEN_FIELD_NUMBER: builtins.int
+    PENDING_FIELD_NUMBER: builtins.int
     kind: global___RefKind.ValueType
     """Kind."""
     name: builtins.str
@@ -210,6 +212,12 @@ class Ref(google.protobuf.message.Message):
     """Log time of the last move, milliseconds since 1970 UTC."""
     protection: builtins.bytes
     """Protection rules in canonical bytes (a mapping); empty when unprotected."""
+    frozen: builtins.bytes
+    """How a channel is frozen, in canonical bytes (a mapping: level, actor, reason, at_ms); empty when it is not."""
+    pending: builtins.bytes
+    """A move that waits for approval, in canonical bytes (a mapping: number, actor, reason, at_ms, index); empty
+    when none does.
+    """
     def __init__(
         self,
         *,
@@ -222,8 +230,10 @@ class Ref(google.protobuf.message.Message):
         reason: builtins.str = ...,
         moved_at_ms: builtins.int = ...,
         protection: builtins.bytes = ...,
+        frozen: builtins.bytes = ...,
+        pending: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor", "generation", b"generation", "kind", b"kind", "moved_at_ms", b"moved_at_ms", "name", b"name", "number", b"number", "protection", b"protection", "reason", b"reason", "version_id", b"version_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "frozen", b"frozen", "generation", b"generation", "kind", b"kind", "moved_at_ms", b"moved_at_ms", "name", b"name", "number", b"number", "pending", b"pending", "protection", b"protection", "reason", b"reason", "version_id", b"version_id"]) -> None: ...
 
 global___Ref = Ref
 
@@ -241,6 +251,7 @@ class RefMove(google.protobuf.message.Message):
     REASON_FIELD_NUMBER: builtins.int
     AT_MS_FIELD_NUMBER: builtins.int
     LOG_INDEX_FIELD_NUMBER: builtins.int
+    EVIDENCE_FIELD_NUMBER: builtins.int
     generation: builtins.int
     """Generation the move led to, from 1."""
     number: builtins.int
@@ -257,6 +268,8 @@ class RefMove(google.protobuf.message.Message):
     """Log time, milliseconds since 1970 UTC."""
     log_index: builtins.int
     """Log index of the move, from 1."""
+    evidence: builtins.bytes
+    """What a policy decided it on, or who asked and who approved, in canonical bytes (a mapping); empty for others."""
     def __init__(
         self,
         *,
@@ -268,8 +281,9 @@ class RefMove(google.protobuf.message.Message):
         reason: builtins.str = ...,
         at_ms: builtins.int = ...,
         log_index: builtins.int = ...,
+        evidence: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor", "at_ms", b"at_ms", "generation", b"generation", "log_index", b"log_index", "number", b"number", "reason", b"reason", "verb", b"verb", "version_id", b"version_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "at_ms", b"at_ms", "evidence", b"evidence", "generation", b"generation", "log_index", b"log_index", "number", b"number", "reason", b"reason", "verb", b"verb", "version_id", b"version_id"]) -> None: ...
 
 global___RefMove = RefMove
 
@@ -984,8 +998,11 @@ class MoveChannelResponse(google.protobuf.message.Message):
 
     REF_FIELD_NUMBER: builtins.int
     LOG_INDEX_FIELD_NUMBER: builtins.int
+    WAITS_FIELD_NUMBER: builtins.int
     log_index: builtins.int
     """Log index."""
+    waits: builtins.bool
+    """Nothing moved yet: the move waits for somebody else's approval."""
     @property
     def ref(self) -> global___Ref:
         """The channel after the move."""
@@ -995,9 +1012,10 @@ class MoveChannelResponse(google.protobuf.message.Message):
         *,
         ref: global___Ref | None = ...,
         log_index: builtins.int = ...,
+        waits: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["ref", b"ref"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["log_index", b"log_index", "ref", b"ref"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["log_index", b"log_index", "ref", b"ref", "waits", b"waits"]) -> None: ...
 
 global___MoveChannelResponse = MoveChannelResponse
 
@@ -1137,6 +1155,7 @@ class ReportMetricsRequest(google.protobuf.message.Message):
     METRICS_FIELD_NUMBER: builtins.int
     CHANNEL_FIELD_NUMBER: builtins.int
     ALLOW_NON_FINITE_FIELD_NUMBER: builtins.int
+    GENERATION_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Model."""
     number: builtins.int
@@ -1144,7 +1163,9 @@ class ReportMetricsRequest(google.protobuf.message.Message):
     channel: builtins.str
     """Channel the report speaks for; may be empty."""
     allow_non_finite: builtins.bool
-    """Allow NaN and infinities."""
+    """Allow NaN and infinities. They are taken in any case where a policy of the model watches for them."""
+    generation: builtins.int
+    """Generation at which the channel was when this was measured; 0 = not said, or no channel."""
     @property
     def header(self) -> global___WriteHeader:
         """Request id."""
@@ -1162,9 +1183,10 @@ class ReportMetricsRequest(google.protobuf.message.Message):
         metrics: collections.abc.Iterable[global___Metric] | None = ...,
         channel: builtins.str = ...,
         allow_non_finite: builtins.bool = ...,
+        generation: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["header", b"header"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["allow_non_finite", b"allow_non_finite", "channel", b"channel", "header", b"header", "metrics", b"metrics", "model", b"model", "number", b"number"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allow_non_finite", b"allow_non_finite", "channel", b"channel", "generation", b"generation", "header", b"header", "metrics", b"metrics", "model", b"model", "number", b"number"]) -> None: ...
 
 global___ReportMetricsRequest = ReportMetricsRequest
 
@@ -1175,14 +1197,18 @@ class ReportMetricsResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     LOG_INDEX_FIELD_NUMBER: builtins.int
+    DECISION_FIELD_NUMBER: builtins.int
     log_index: builtins.int
     """Log index."""
+    decision: builtins.str
+    """What policies decided on it, in sentences; empty when nothing."""
     def __init__(
         self,
         *,
         log_index: builtins.int = ...,
+        decision: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["log_index", b"log_index"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["decision", b"decision", "log_index", b"log_index"]) -> None: ...
 
 global___ReportMetricsResponse = ReportMetricsResponse
 

@@ -17,6 +17,7 @@ from mcr.v1 import (
     admin_pb2,
     layout_pb2,
     merges_pb2,
+    policies_pb2,
     quotas_pb2,
     receipts_pb2,
     retention_pb2,
@@ -32,6 +33,7 @@ from mcr_node.services.edge import Context, Edge, Handler, Limit, parsed, princi
 from mcr_node.services.exchange import ExchangeEdge, Giving
 from mcr_node.services.layout import LayoutService
 from mcr_node.services.merges import MergesService
+from mcr_node.services.policies import PoliciesService
 from mcr_node.services.quotas import QuotasService
 from mcr_node.services.receipts import ReceiptsService
 from mcr_node.services.retention import RetentionService
@@ -44,6 +46,7 @@ Item = TypeVar("Item")
 VERSIONS = versions_pb2.DESCRIPTOR.services_by_name["VersionsService"]
 MERGES = merges_pb2.DESCRIPTOR.services_by_name["MergesService"]
 RECEIPTS = receipts_pb2.DESCRIPTOR.services_by_name["ReceiptsService"]
+POLICIES = policies_pb2.DESCRIPTOR.services_by_name["PoliciesService"]
 SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name["SessionsService"]
 RETENTION = retention_pb2.DESCRIPTOR.services_by_name["RetentionService"]
 TRASH = trash_pb2.DESCRIPTOR.services_by_name["TrashService"]
@@ -76,6 +79,7 @@ class PublicServer:
         versions: Callable[[str], VersionsService],
         merges: Callable[[str], MergesService],
         receipts: Callable[[str], ReceiptsService],
+        policies: Callable[[str], PoliciesService],
         sessions: Callable[[str], SessionsService],
         trash: Callable[[str], TrashService],
         retention: Callable[[str], RetentionService],
@@ -106,6 +110,9 @@ class PublicServer:
         services: dict[str, dict[str, Handler]] = {
             VERSIONS.full_name: unary_handlers(edge, VERSIONS, self._versions_for) | {"WatchEvents": watch},
             MERGES.full_name: unary_handlers(edge, MERGES, lambda context: merges(principal_of(context))),
+            POLICIES.full_name: unary_handlers(
+                edge, POLICIES, lambda context: policies(principal_of(context))
+            ),
             RECEIPTS.full_name: unary_handlers(
                 edge, RECEIPTS, lambda context: receipts(principal_of(context))
             ),

@@ -25,10 +25,11 @@ from mcr_node.core.state.commands import (
     RollbackChannel,
     Target,
 )
-from mcr_node.core.state.outcomes import Accepted, RefResult, VersionResult
+from mcr_node.core.state.outcomes import Accepted, RefResult, ReportResult, VersionResult
 from mcr_node.core.state.view import View
 from mcr_node.ports_log import ReplicatedLog
 from mcr_node.services import errors
+from mcr_node.services.availability import Availability
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.log_calls import LogCalls
 from mcr_node.services.messages import (
@@ -54,9 +55,12 @@ WATCH_SILENCE_S = 5.0
 class VersionsService(LogCalls):
     """The service for one principal, as authenticated at the edge."""
 
-    def __init__(self, log: ReplicatedLog, chunks: LocalChunks, principal: str) -> None:
+    def __init__(
+        self, log: ReplicatedLog, chunks: LocalChunks, availability: Availability, principal: str
+    ) -> None:
         super().__init__(log, principal)
         self._chunks = chunks
+        self._availability = availability
 
     # ---- writes ----
 
@@ -151,6 +155,7 @@ class VersionsService(LogCalls):
     async def move_channel(self, request: pb.MoveChannelRequest) -> pb.MoveChannelResponse:
         """Point a channel at a version."""
         expected = request.expected_generation if request.HasField("expected_generation") else None
+        available = await self._availability.of(check_model(request.model), request.channel, request.number)
         accepted = await self._propose(
             MoveChannel(
                 **self._envelope(request.header),
@@ -159,9 +164,13 @@ class VersionsService(LogCalls):
                 number=request.number,
                 expected_generation=expected,
                 reason=request.reason,
+                available=available,
             )
         )
-        return pb.MoveChannelResponse(ref=_ref(accepted), log_index=accepted.index)
+        assert isinstance(accepted.result, RefResult)
+        return pb.MoveChannelResponse(
+            ref=_ref(accepted), log_index=accepted.index, waits=accepted.result.waits
+        )
 
     async def rollback_channel(self, request: pb.RollbackChannelRequest) -> pb.RollbackChannelResponse:
         """Move a channel back."""
@@ -198,9 +207,11 @@ class VersionsService(LogCalls):
                 values={metric.name: metric.value for metric in request.metrics},
                 channel=request.channel,
                 allow_non_finite=request.allow_non_finite,
+                generation=request.generation,
             )
         )
-        return pb.ReportMetricsResponse(log_index=accepted.index)
+        assert isinstance(accepted.result, ReportResult)
+        return pb.ReportMetricsResponse(log_index=accepted.index, decision=accepted.result.decision)
 
     async def batch_report_metrics(
         self, request: pb.BatchReportMetricsRequest

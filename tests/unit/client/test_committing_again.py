@@ -23,7 +23,7 @@ class ForgetfulVersions(VersionsService):
     """Loses a chunk before the commit, some times."""
 
     def __init__(self, node: Node, times: int) -> None:
-        super().__init__(node.log, node.chunks, "test")
+        super().__init__(node.log, node.chunks, node._availability, "test")
         self._left = times
         self._store = node.admin._chunks
 

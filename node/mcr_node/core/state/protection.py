@@ -6,7 +6,7 @@
     branch    name of a branch                  the version was made on that branch
     metrics   list of 1 to 100 metric names     each was reported for the version with a finite value
     available list of 1 to 100 sites            each has all bytes of the version, which the proposer looks up
-    two       true                              somebody else approves it (`channels.approve`)
+    two_person true                             somebody else approves it (`channels.approve`)
 
 Rules are a mapping so that a later release can add one; a rule that this release does not know is refused,
 never ignored.
@@ -26,7 +26,7 @@ from mcr_node.core.state.texts import check_principal, check_text, metric_name_f
 from mcr_node.core.state.view import View
 
 Rules = Mapping[str, ParameterValue]
-RULES = ("actors", "branch", "metrics", "available", "two")
+RULES = ("actors", "branch", "metrics", "available", "two_person")
 RULE_ITEMS_MAX = 100
 SITE_CHARACTERS_MAX = 96
 
@@ -55,7 +55,7 @@ def check_rules(rules: Rules) -> None:
             case "available":
                 for site in _texts(rule, value):
                     check_text(rule, site, SITE_CHARACTERS_MAX)
-            case "two":
+            case "two_person":
                 if value is not True:
                     raise InvalidArgumentError(rule, "it is not true; leave it out where one is enough")
             case _:
@@ -87,7 +87,7 @@ def check_actor(rules: Rules, of: RefName, principal: str) -> None:
 
 def needs_two(rules: Rules) -> bool:
     """Tell whether a move must be approved by somebody else."""
-    return "two" in rules
+    return "two_person" in rules
 
 
 def sites_needed(rules: Rules) -> list[str]:

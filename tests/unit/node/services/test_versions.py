@@ -16,6 +16,7 @@ from mcr.errors import (
 )
 from mcr.model import LogIndex
 from mcr.v1 import versions_pb2 as pb
+from mcr_node.services.availability import Availability
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.versions import REPORTS_MAX, VersionsService
 from tests.conformance.memory_chunk_store import MemoryChunkStore
@@ -39,12 +40,17 @@ async def pair() -> tuple[MemoryLog, MemoryLog]:
     return leader, other
 
 
+def nowhere(log: MemoryLog, chunks: LocalChunks) -> Availability:
+    """Look where chunks are in a cluster whose nodes stand nowhere."""
+    return Availability(log, chunks, None, lambda: member(1), list)
+
+
 def tell(story: Callable[[Callable[[MemoryLog], VersionsService]], Awaitable[None]]) -> None:
     async def told() -> None:
         with ThreadPoolExecutor(1) as executor:
             chunks = LocalChunks(MemoryChunkStore(), executor)
             async with asyncio.timeout(STORY_S_MAX):
-                await story(lambda log: VersionsService(log, chunks, "test"))
+                await story(lambda log: VersionsService(log, chunks, nowhere(log, chunks), "test"))
 
     asyncio.run(told())
 
