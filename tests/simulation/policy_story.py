@@ -9,12 +9,18 @@ decisions NAME                         what it decided, newest first, with the e
 evidence KIND NAME GENERATION          what is kept with a move
 where KIND NAME                        where a ref is, who moved it and why, and how it is frozen
 freeze CHANNEL automatic|all|off       by whoever asks
+guard CHANNEL [two-person] [available SITE,SITE] [actors A,B]
+ask CHANNEL VERSION [available SITE,SITE]            set, where the proposer found the bytes at those sites
+approve CHANNEL [INDEX] [available SITE,SITE]        what waits, or what was asked for at that log index
+withdraw CHANNEL
 report VERSION METRIC=VALUE ... [channel NAME] [generation N]
 """
 
+from dataclasses import replace
+
 import yaml
 
-from mcr.model import RefKind
+from mcr.model import ParameterValue, RefKind
 from mcr_node.core.state import explaining, lookup, watching
 from mcr_node.core.state.judging import shown
 from mcr_node.core.state.keys import RefName
@@ -57,6 +63,27 @@ class PolicyStory(StateStory):
     def do_freeze(self, words: list[str]) -> str:
         level = "" if words[1] == "off" else words[1]
         return self._apply(self.world.freeze(level, words[0]))
+
+    def do_guard(self, words: list[str]) -> str:
+        options, _ = _options([word for word in words[1:] if word != "two-person"])
+        rules: dict[str, ParameterValue] = {name: value.split(",") for name, value in options.items()}
+        if "two-person" in words:
+            rules["two_person"] = True
+        return self._apply(self.world.protect(rules, words[0]))
+
+    def do_ask(self, words: list[str]) -> str:
+        sites = tuple(words[3].split(",")) if len(words) > 2 else ()
+        return self._apply(replace(self.world.set_channel(_number(words[1]), words[0]), available=sites))
+
+    def do_approve(self, words: list[str]) -> str:
+        pending = lookup.ref_row(self.world.view, RefName(MODEL, RefKind.CHANNEL, words[0])).pending or {}
+        request = int(words[1]) if words[1:2] and words[1].isdigit() else int(str(pending.get("index", 1)))
+        sites = tuple(words[-1].split(",")) if "available" in words else ()
+        return self._apply(self.world.approve(request, words[0], available=sites))
+
+    def do_withdraw(self, words: list[str]) -> str:
+        pending = lookup.ref_row(self.world.view, RefName(MODEL, RefKind.CHANNEL, words[0])).pending or {}
+        return self._apply(self.world.approve(int(str(pending.get("index", 1))), words[0], withdraw=True))
 
     def do_why(self, words: list[str]) -> str:
         return "\n".join(explaining.explain(self.world.view, MODEL, words[0], at_ms=self.world.at_ms).why)
