@@ -23,7 +23,7 @@ PROCESSES ?= 2
 # Scenario files of etcd's Raft library (its folder, or a copy of its `testdata` folders).
 DIR ?= ../shared/conformance/etcd-raft
 
-.PHONY: members demo test simulate mutants hostile power-loss chaos chaos-broken laws flips prove conformance check bench format coverage clean
+.PHONY: members demo test simulate mutants hostile power-loss chaos chaos-broken laws flips prove conformance check bench format coverage clean merge-story
 
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -76,6 +76,10 @@ laws: $(VENV)/.test  ## what a cluster promises, at full size: kills, partitions
 
 flips: $(VENV)/.test  ## 200 single flipped bits in the files of a node: noticed, or without effect
 	BIT_FLIPS=200 $(BIN)/python -m pytest -q -s tests/end_to_end/test_stopped_node_flips.py tests/unit/node/storage/test_bit_flips.py
+
+merge-story: $(VENV)/.test  ## MiniLM fine-tuned on two branches (installs torch), merged by every strategy, against NumPy
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 transformers
+	$(BIN)/python -m tests.support.merge_story
 
 mutants: $(VENV)/.test  ## which seeded defects of the replicated log the tests find; takes some 20 minutes
 	$(BIN)/python -m tests.mutation.run --processes $(PROCESSES) --conformance $(DIR)

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from mcr.errors import InvalidArgumentError
 from mcr.tensors.merging import Method, Strategy, begin, obstacle, parse_strategy, slerp_weights
+from tests.support.merge_story import with_numpy
 
-Array = NDArray[np.float64]
 SMALL = st.floats(-4, 4, width=32)
 
 
@@ -33,50 +32,6 @@ def merged(text: str, ours: bytes, theirs: bytes, base: bytes, dtype: str, block
             machine.look(*each)
         machine.end_pass()
     return b"".join(machine.merge(*each) for each in blocks)
-
-
-def with_numpy(text: str, a: Array, b: Array, o: Array) -> Array:
-    """The definitions, in float64."""
-    method, _, amount = text.partition(":")
-    if method == "mean":
-        return (a + b) * 0.5
-    if method == "weighted":
-        return (1 - float(amount)) * a + float(amount) * b
-    if method == "slerp":
-        t = float(amount)
-        norm_a, norm_b, dot = (tree_sum(x) for x in (a * a, b * b, a * b))
-        if norm_a == 0 or norm_b == 0:
-            return (1 - t) * a + t * b
-        cosine = dot / math.sqrt(norm_a) / math.sqrt(norm_b)
-        if abs(cosine) > 0.9995:
-            return (1 - t) * a + t * b
-        # 64 bits of mantissa, rounded to 53.
-        x = np.arccos(np.longdouble(cosine))
-        p = float(np.sin((1 - np.longdouble(t)) * x) / np.sin(x))
-        q = float(np.sin(np.longdouble(t) * x) / np.sin(x))
-        return p * a + q * b
-    kept = []
-    for side in (a, b):
-        sizes = np.abs(side - o).astype(np.float32)
-        count = math.ceil(Fraction(amount) * sizes.size)
-        kept.append(np.where(sizes >= np.sort(sizes)[-count], side - o, 0))
-    sign = np.sign(kept[0] + kept[1])
-    agree = np.stack([(np.sign(k) == sign) & (sign != 0) for k in kept])
-    total = np.where(agree[0], kept[0], 0.0) + np.where(agree[1], kept[1], 0.0)
-    result: Array = o + total / np.maximum(agree.sum(0), 1)
-    return result
-
-
-def tree_sum(products: Array) -> float:
-    total = 0.0
-    for start in range(0, products.size, 65_536):
-        piece = np.zeros(65_536)
-        part = products[start : start + 65_536]
-        piece[: part.size] = part
-        while piece.size > 1:
-            piece = piece[: piece.size // 2] + piece[piece.size // 2 :]
-        total += float(piece[0])
-    return total
 
 
 STRATEGIES = [
