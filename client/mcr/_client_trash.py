@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mcr.aio import AsyncClient, AsyncModel
-from mcr.keeping import Deleted, Pin, TrashItem
+from mcr.keeping import CollectionPlan, Deleted, Pin, TrashItem
 from mcr.loop_thread import LoopThread
 
 
@@ -75,3 +75,7 @@ class BlockingTrashOfAll:
     def empty_trash(self) -> int:
         """See `AsyncClient.empty_trash`."""
         return self._loop.run(self._client.empty_trash(), "trash empty")
+
+    def plan_collection(self, *, member: str = "") -> CollectionPlan:
+        """See `AsyncClient.plan_collection`."""
+        return self._loop.run(self._client.plan_collection(member=member), "gc --dry-run")

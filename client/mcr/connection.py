@@ -206,6 +206,9 @@ class AdminApi(Protocol):
     async def plan_repair(self, request: admin.PlanRepairRequest) -> admin.PlanRepairResponse:
         """Say what a repair would copy."""
 
+    async def plan_collection(self, request: admin.PlanCollectionRequest) -> admin.PlanCollectionResponse:
+        """Say what garbage collection would take."""
+
 
 class LayoutApi(Protocol):
     """mcr.v1.LayoutService; see protos/mcr/v1/layout.proto."""

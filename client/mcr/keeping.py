@@ -38,6 +38,38 @@ class TrashItem:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeCollection:
+    """What garbage collection would take on one node, as it stands on disk.
+
+    Attributes:
+        chunks, bytes_total: that would go.
+        chunks_deleted, bytes_deleted: of them, those that deleted versions had; the others never became part
+            of a version.
+        chunks_waiting, bytes_waiting: that no version needs, but that were brought or counted on lately.
+        bytes_dead: of chunk files, that are dead already and come back when the files are rewritten.
+        versions: deleted versions whose bytes would go, as `model@v3`; at most 100.
+    """
+
+    member: str
+    chunks: int
+    bytes_total: int
+    chunks_deleted: int
+    bytes_deleted: int
+    chunks_waiting: int
+    bytes_waiting: int
+    bytes_dead: int
+    versions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionPlan:
+    """What garbage collection would take, node by node; `silent` are members that did not answer."""
+
+    nodes: tuple[NodeCollection, ...]
+    silent: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Pin:
     """Why a version is not to be deleted."""
 

@@ -2,6 +2,7 @@
 
 from mcr import _wire
 from mcr.connection import Connection
+from mcr.keeping import CollectionPlan, NodeCollection
 from mcr.model import RepairPlan, WorkersAsked, WorkersReport
 from mcr.v1 import admin_pb2 as admin
 
@@ -15,12 +16,13 @@ class UpkeepCalls:
         """Return how background work does.
 
         Args:
-            name: `repair` or `scrub`; "" = all kinds.
+            name: `repair`, `scrub` or `gc`; "" = all kinds.
             member: name of the node; "" = all members.
 
         Raises:
             MemberNotFoundError: no member has that name.
-            FailedError: it is an embedded store, which has no background of its own.
+            FailedError: it is an embedded store, which has no background of its own. There `start_worker` of
+                `gc` collects the garbage, and returns when that is done.
         """
         answer = await self._connection.admin.list_workers(admin.ListWorkersRequest(name=name, member=member))
         return WorkersReport(
@@ -34,7 +36,7 @@ class UpkeepCalls:
         long.
 
         Args:
-            name: `repair` or `scrub`.
+            name: `repair`, `scrub` or `gc`.
             member: name of the node; "" = all members.
             at_full_speed: this run is not held back for other work.
 
@@ -49,7 +51,7 @@ class UpkeepCalls:
         """Do no more of this work, until it is started or the node restarts.
 
         Args:
-            name: `repair` or `scrub`.
+            name: `repair`, `scrub` or `gc`.
             member: name of the node; "" = all members.
 
         Raises:
@@ -71,3 +73,34 @@ class UpkeepCalls:
         """
         answer = await self._connection.admin.plan_repair(admin.PlanRepairRequest(member=member))
         return RepairPlan(answer.chunks, answer.bytes_total, answer.chunks_lost, tuple(answer.silent))
+
+    async def plan_collection(self, *, member: str = "") -> CollectionPlan:
+        """Return what garbage collection would take if it swept now; nothing is taken.
+
+        Takes as long as looking through the manifests of all versions does.
+
+        Args:
+            member: name of the node; "" = all members.
+
+        Raises:
+            MemberNotFoundError: no member has that name.
+            MissingChunkError, UnavailableError: a manifest cannot be had, so it cannot be told.
+        """
+        answer = await self._connection.admin.plan_collection(admin.PlanCollectionRequest(member=member))
+        return CollectionPlan(
+            tuple(
+                NodeCollection(
+                    node.member,
+                    node.chunks,
+                    node.bytes_total,
+                    node.chunks_deleted,
+                    node.bytes_deleted,
+                    node.chunks_waiting,
+                    node.bytes_waiting,
+                    node.bytes_dead,
+                    tuple(node.versions),
+                )
+                for node in answer.nodes
+            ),
+            tuple(answer.silent),
+        )

@@ -17,6 +17,7 @@ from mcr.errors import CorruptStoreError, StoreBusyError
 from mcr_node.core.members import Member, Membership
 from mcr_node.core.placement.ring import ranked
 from mcr_node.core.raft.messages import ConfState
+from mcr_node.core.state.collecting import round_of
 from mcr_node.ports import ChunkStore, Clock, LogStore, StateStore, StorageFailure
 from mcr_node.ports_cache import ChunkCache
 from mcr_node.ports_log import ReplicatedLog
@@ -29,6 +30,7 @@ from mcr_node.services.caching import CachingStore, room_of
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.cluster_chunks import ClusterChunks, Peers
 from mcr_node.services.colleagues import Colleagues
+from mcr_node.services.collecting import Collector, Settings
 from mcr_node.services.damage import WatchedStore
 from mcr_node.services.draining import Draining
 from mcr_node.services.layout import LayoutService
@@ -37,6 +39,7 @@ from mcr_node.services.needing import Needing
 from mcr_node.services.policies import PoliciesService
 from mcr_node.services.prefetch import Prefetch
 from mcr_node.services.presence import Presence
+from mcr_node.services.promises import Promises, PromisingStore
 from mcr_node.services.quotas import QuotasService
 from mcr_node.services.rebalance import Rebalance
 from mcr_node.services.receipts import ReceiptsService
@@ -53,6 +56,7 @@ from mcr_node.storage.chunk_cache import FileChunkCache
 from mcr_node.storage.chunk_store import RESERVE_BYTES, PackChunkStore
 from mcr_node.storage.database import Database
 from mcr_node.storage.disk import Disk
+from mcr_node.storage.garbage_folder import GarbageFiles
 from mcr_node.storage.log_store import OpenDatabase, RocksLogStore
 from mcr_node.storage.scrub_place import ScrubPlaceFile
 from mcr_node.storage.snapshots import SnapshotFolder
@@ -213,6 +217,7 @@ class Node:
         # What stands above knows the log by its port; only whoever starts and connects it, the runner.
         self.log: ReplicatedLog = self.runner
         self._cache = _cache_of(path, stores.chunks, myself.capacity_bytes, parts)
+        self._garbage = GarbageFiles(path)
         store = self._open_chunks(stores.chunks, myself.capacity_bytes, parts)
         self.needing = Needing(self.log, self.chunks)
         self._availability = Availability(self.log, self.chunks, parts.others, self._me, self._others)
@@ -223,8 +228,12 @@ class Node:
     def _open_chunks(self, chunks: ChunkStore, capacity_bytes: int | None, parts: Parts) -> WatchedStore:
         """Put together what moves chunks, and return the store below it."""
         cache = self._cache
-        store = WatchedStore(chunks) if cache is None else CachingStore(chunks, cache)
-        self.chunks = LocalChunks(store, self._chunk_executor, capacity_bytes=capacity_bytes)
+        promises = Promises(chunks, self._garbage.journal, lambda: round_of(self.log.view()))
+        promising = PromisingStore(chunks, promises)
+        store = WatchedStore(promising) if cache is None else CachingStore(promising, cache)
+        self.chunks = LocalChunks(
+            store, self._chunk_executor, capacity_bytes=capacity_bytes, promises=promises
+        )
         # None: nobody serves it, so it has no background of its own, and no other node to give to.
         self.upkeep: Upkeep | None = None
         self.giving: ClusterChunks | None = None
@@ -238,8 +247,13 @@ class Node:
                 capacity_bytes=capacity_bytes,
                 cache=cache,
                 lacks=store.lacks,
+                promises=promises,
             )
-            self.upkeep = self._upkeep_of(store, parts.others, parts.pace)
+        pace = parts.pace
+        settings = Settings(pace.garbage_interval_s, pace.garbage_bytes_per_s)
+        self.collector = Collector(self.log, store, self.chunks, promises, self._garbage, settings)
+        if parts.others is not None:
+            self.upkeep = self._upkeep_of(store, parts.others, pace)
         return store
 
     def _admin_of(
@@ -258,6 +272,7 @@ class Node:
             keep_all=self._keep_all,
             check_dispensable=self._check_dispensable,
             upkeep=self.upkeep,
+            collector=self.collector,
         )
 
     def _upkeep_of(self, store: WatchedStore, others: Others, pace: Pace) -> Upkeep:
@@ -304,7 +319,17 @@ class Node:
         prefetch = Prefetch(
             self.log, self.giving, self._room_bytes, self.clock, bytes_per_s=pace.prefetch_bytes_per_s
         )
-        return Upkeep(self.log, store, self.chunks, repair, scrub, draining, retiring, rebalance, prefetch)
+        others_of_all = (retiring, rebalance, prefetch)
+        return Upkeep(
+            self.log,
+            store,
+            self.chunks,
+            repair,
+            scrub,
+            draining,
+            *others_of_all,
+            collector=self.collector,
+        )
 
     def _room_bytes(self) -> int:
         return 0 if self._cache is None else self._cache.stats().bytes_max
@@ -379,6 +404,7 @@ class Node:
             await run_blocking(self._executor, self._stores.close)
             if self._cache is not None:
                 self._cache.close()
+            self._garbage.journal.close()
         finally:
             for executor in (
                 self._executor,

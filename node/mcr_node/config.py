@@ -20,6 +20,8 @@ The file (`--config`) is TOML; its keys are the long flags without their dashes:
     cache_bytes = 68_719_476_736  # of chunks fetched for readers; less when the disk gets full, 0 = none
     trash_period_s = 604_800      # what is deleted through this node can be restored for so long
     retention_period_s = 600      # how often, while it leads, it looks what goes by retention rules
+    garbage_interval_s = 3600     # garbage is marked so often, then collected; the same on all nodes
+    garbage_bytes_per_s = 62_914_560
 """
 
 import tomllib
@@ -100,6 +102,8 @@ _KEYS: Mapping[str, type] = {
     "cache_bytes": int,
     "trash_period_s": int,
     "retention_period_s": int,
+    "garbage_interval_s": int,
+    "garbage_bytes_per_s": int,
 }
 
 
@@ -112,6 +116,8 @@ _PACE: Mapping[str, str] = {
     "prefetch_bytes_per_s": "prefetch_bytes_per_s",
     "trash_period_s": "trash_period_s",
     "retention_period_s": "retention_period_s",
+    "garbage_interval_s": "garbage_interval_s",
+    "garbage_bytes_per_s": "garbage_bytes_per_s",
 }
 
 

@@ -324,6 +324,22 @@ class ChunkStoreStats:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldChunk:
+    """A chunk that is held, and what its frame takes on disk."""
+
+    chunk_id: ChunkId
+    frame_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """One segment was rewritten: what was given back, and what had to be copied for it."""
+
+    bytes_freed: int
+    bytes_copied: int
+
+
+@dataclass(frozen=True, slots=True)
 class Scrubbed:
     """One frame that `ChunkStore.scrub` read.
 
@@ -374,8 +390,14 @@ class ChunkStore(Protocol):
     def remove(self, ids: Sequence[ChunkId]) -> int:
         """Forget chunks and return how many were held; the space comes back by `compact`."""
 
+    def held(self, after: ChunkId | None) -> list[HeldChunk]:
+        """Return some thousand chunks that are durably held, in id order, after an id; nothing = the end."""
+
     def compact(self, *, live_share_min: float) -> int:
-        """Rewrite sealed segments whose live share is below the limit; return the bytes given back."""
+        """Rewrite segments whose live share is below the limit; return the bytes given back."""
+
+    def compact_one(self, *, live_share_min: float) -> Compacted | None:
+        """Rewrite the segment with the least live share, if that is below the limit; None = there is none."""
 
     def scrub(self, after: ChunkId | None = None) -> Iterator[Scrubbed]:
         """Read and verify every frame, one a step; damaged ones are quarantined.

@@ -52,6 +52,11 @@ class _StoreGauges(Collector):
             "mcr_chunks_unhealed": ("Damaged chunks that still lack.", status.chunks_unhealed),
             "mcr_cache_bytes_used": ("Bytes of chunks kept that were fetched.", status.cache_bytes_used),
             "mcr_cache_bytes_max": ("What they may take now.", status.cache_bytes_max),
+            "mcr_chunk_bytes_dead": (
+                "Bytes of the chunk files that are no chunk any more.",
+                max(0, status.chunk_bytes_used - status.chunk_bytes_live),
+            ),
+            "mcr_gc_round": ("Marks of garbage so far.", status.gc_round),
             "mcr_bytes_free": ("Bytes that this node can still take.", status.bytes_free),
         }
         for name, (text, value) in gauges.items():
@@ -68,6 +73,12 @@ class _StoreGauges(Collector):
             "mcr_fetched_far_bytes": (
                 "Bytes fetched for readers from nodes of other sites.",
                 status.bytes_fetched_far,
+            ),
+            "mcr_gc_swept": ("Chunks that no version needed, forgotten.", status.chunks_swept),
+            "mcr_gc_swept_bytes": ("What they took on disk.", status.bytes_swept),
+            "mcr_gc_given_back_bytes": (
+                "Bytes given back by rewriting chunk files.",
+                status.bytes_given_back,
             ),
             "mcr_given_bytes": ("Bytes given to other nodes for their readers.", status.bytes_given),
             "mcr_chunks_hedged": (

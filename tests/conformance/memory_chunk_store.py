@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from mcr.errors import CorruptChunkError, MissingChunkError
 from mcr.model import Chunk, ChunkId, digest
-from mcr_node.ports import ChunkStoreStats, PutReceipt, Scrubbed
+from mcr_node.ports import ChunkStoreStats, Compacted, HeldChunk, PutReceipt, Scrubbed
 
 
 class MemoryChunkStore:
@@ -58,6 +58,17 @@ class MemoryChunkStore:
                 del self._chunks[chunk_id]
                 self.durable.pop(chunk_id, None)
             return len(held)
+
+    def held(self, after: ChunkId | None) -> list[HeldChunk]:
+        with self._lock:
+            return [
+                HeldChunk(one, len(self._chunks[one]))
+                for one in sorted(self.durable)
+                if one in self._chunks and (after is None or one > after)
+            ]
+
+    def compact_one(self, *, live_share_min: float) -> Compacted | None:
+        return None
 
     def compact(self, *, live_share_min: float) -> int:
         return 0

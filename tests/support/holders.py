@@ -6,6 +6,7 @@ from contextlib import suppress
 from mcr import _frames
 from mcr.errors import CorruptChunkError, MissingChunkError, OutOfSpaceError, UnavailableError
 from mcr.model import Chunk, ChunkId
+from mcr_node.ports_garbage import Promise
 from tests.conformance.memory_chunk_store import MemoryChunkStore
 
 
@@ -23,6 +24,7 @@ class MemoryHolders:
         full: addresses without room.
         put_order: chunks in the order in which they were put anywhere.
         asked: how many chunks were asked for.
+        rounds: of garbage collection, in which an address promises; 0 where it is not told.
     """
 
     def __init__(self, *addresses: str) -> None:
@@ -36,6 +38,7 @@ class MemoryHolders:
         self.full: list[str] = []
         self.put_order: list[ChunkId] = []
         self.asked = 0
+        self.rounds: dict[str, int] = {}
 
     def _of(self, address: str) -> MemoryChunkStore:
         if address in self.silent:
@@ -67,6 +70,9 @@ class MemoryHolders:
     async def missing(self, address: str, ids: Sequence[ChunkId]) -> set[ChunkId]:
         self.asked += len(ids)
         return self._of(address).missing(ids)
+
+    async def promise(self, address: str, ids: Sequence[ChunkId]) -> Promise:
+        return Promise(await self.missing(address, ids), self.rounds.get(address, 0))
 
     async def put(self, address: str, chunks: Sequence[Chunk]) -> None:
         if address in self.fails_after:

@@ -90,7 +90,8 @@ def release(world: StateWorld, lease: bytes = b"upload") -> ReleaseUpload:
 
 def roots(world: StateWorld) -> list[int]:
     """Numbers of the model's versions whose bytes are kept."""
-    return [number for model, number, _ in trash_queries.root_manifests(world.view) if model == world.model]
+    found = trash_queries.contents(world.view, world.model, before=None, limit=1000)
+    return [content.number for content in reversed(found) if content.is_root]
 
 
 # Random ones

@@ -183,13 +183,19 @@ class RemoteChunks:
         return found
 
     async def _missing_at(self, way: Way, ids: Sequence[ChunkId], *, anywhere: bool) -> set[ChunkId]:
-        request = pb.FindMissingRequest(ids=ids, anywhere=anywhere)
+        answer = await self._find(pb.FindMissingRequest(ids=ids, anywhere=anywhere), way)
+        return {ChunkId(each) for each in answer.ids}
+
+    async def find_missing(self, request: pb.FindMissingRequest) -> pb.FindMissingResponse:
+        """Ask what is missing, in all detail; of one page."""
+        return await self._calls.run("FindMissing", partial(self._find, request))
+
+    async def _find(self, request: pb.FindMissingRequest, way: Way) -> pb.FindMissingResponse:
         try:
-            answer = await way.chunks.FindMissing(request, timeout=CALL_S, metadata=self._calls.metadata)
+            return await way.chunks.FindMissing(request, timeout=CALL_S, metadata=self._calls.metadata)
         except grpc.aio.AioRpcError as error:
             raise_for(error, address=way.address, what="FindMissing", seconds=CALL_S)
             raise
-        return {ChunkId(each) for each in answer.ids}
 
     def close(self) -> None:
         """Wait for what is being hashed, and release the threads."""

@@ -261,3 +261,7 @@ class RemoteAdmin:
     async def plan_repair(self, request: admin.PlanRepairRequest) -> admin.PlanRepairResponse:
         """See AdminApi."""
         return await self._calls.unary(lambda way: way.admin.PlanRepair, request, try_s=LONG_CALL_S)
+
+    async def plan_collection(self, request: admin.PlanCollectionRequest) -> admin.PlanCollectionResponse:
+        """See AdminApi."""
+        return await self._calls.unary(lambda way: way.admin.PlanCollection, request, try_s=LONG_CALL_S)

@@ -11,6 +11,7 @@ from click.shell_completion import shell_complete
 
 from mcr.cli import (
     cluster,
+    collecting,
     commits,
     files,
     following,
@@ -115,6 +116,7 @@ for _command in (
     upkeep.repair,
     upkeep.scrub,
     prefetch.prefetch,
+    collecting.collect,
     node.node,
     stores.doctor,
     misc.completion,

@@ -54,7 +54,7 @@ def _plan(session: Session, node: str) -> None:
     }
     text = f"{plan.chunks} chunks to copy, {size(plan.bytes_total)}; {plan.chunks_lost} lost"
     session.output.data(record, text)
-    _say_silent(session, plan.silent)
+    say_silent(session, plan.silent)
 
 
 @command_group(SCRUB)
@@ -169,7 +169,7 @@ def tell_status(session: Session, name: str, node: str) -> None:
         found = client.workers(name, member=node)
     for worker in found.workers:
         session.output.data(_record(worker), _text(worker))
-    _say_silent(session, found.silent)
+    say_silent(session, found.silent)
 
 
 def _record(worker: "WorkerStatus") -> dict[str, JsonValue]:
@@ -210,10 +210,11 @@ def tell_asked(session: Session, done: str, name: str, asked: "WorkersAsked") ->
         "silent": list(asked.silent),
     }
     session.output.data(record, "\n".join(asked.members))
-    _say_silent(session, asked.silent)
+    say_silent(session, asked.silent)
 
 
-def _say_silent(session: Session, silent: tuple[str, ...]) -> None:
+def say_silent(session: Session, silent: tuple[str, ...]) -> None:
+    """Say who did not answer."""
     if silent:
         session.output.talk(f"no answer from {', '.join(silent)}")
 

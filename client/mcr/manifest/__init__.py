@@ -6,7 +6,7 @@ says what a version may hold, `patterns` selects from it.
 
 from mcr.manifest.builder import ChunkList, ChunkListBuilder, ManifestBuilder, ManifestSummary, check_tensor
 from mcr.manifest.comparing import Difference, compare
-from mcr.manifest.nodes import NODE_BYTES_MAX, FileRow, Node, decode_node, encode_node
+from mcr.manifest.nodes import NODE_BYTES_MAX, FileRow, Node, TreeKind, decode_node, encode_node
 from mcr.manifest.paths import PARTIAL_FOLDER, STORE_FOLDER, PathOrder, check_path, check_symlink
 from mcr.manifest.patterns import PathPattern
 from mcr.manifest.walks import (
@@ -19,6 +19,7 @@ from mcr.manifest.walks import (
     walk_chunks,
     walk_files,
     walk_ids,
+    walk_new_ids,
     walk_tensors,
 )
 
@@ -37,6 +38,7 @@ __all__ = [
     "PathPattern",
     "Span",
     "Steps",
+    "TreeKind",
     "check_path",
     "check_symlink",
     "check_tensor",
@@ -50,5 +52,6 @@ __all__ = [
     "walk_chunks",
     "walk_files",
     "walk_ids",
+    "walk_new_ids",
     "walk_tensors",
 ]

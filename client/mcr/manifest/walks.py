@@ -410,3 +410,32 @@ def walk_ids(root: ChunkId) -> Steps[ChunkId]:
     Every node is read and checked on the way. An id can come more than once, in no order that means anything.
     """
     return _IdsWalk(root)
+
+
+class _NewIdsWalk(_IdsWalk):
+    def __init__(self, root: ChunkId, opened: set[tuple[ChunkId, TreeKind]]) -> None:
+        super().__init__(root)
+        self._opened = opened
+        if (root, TreeKind.FILES) in opened:
+            self._stack.clear()
+        opened.add((root, TreeKind.FILES))
+
+    def _fresh(self, candidates: Sequence[Pending]) -> list[Pending | list[ChunkId]]:
+        opened: list[Pending | list[ChunkId]] = []
+        for pending in candidates:
+            if (pending.id, pending.kind) not in self._opened:
+                self._opened.add((pending.id, pending.kind))
+                opened += [[pending.id], pending]
+        return opened
+
+
+def walk_new_ids(root: ChunkId, opened: set[tuple[ChunkId, TreeKind]]) -> Steps[ChunkId]:
+    """Walk the ids of everything a version needs, but for what stands below nodes that were opened before.
+
+    Versions of a model share most nodes of their manifests, so walking many costs what they differ in.
+
+    Args:
+        root: of the manifest.
+        opened: nodes that other walks opened, all of which came to their end; grows by those of this one.
+    """
+    return _NewIdsWalk(root, opened)

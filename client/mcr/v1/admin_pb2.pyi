@@ -374,6 +374,106 @@ class PlanRepairResponse(google.protobuf.message.Message):
 global___PlanRepairResponse = PlanRepairResponse
 
 @typing.final
+class PlanCollectionRequest(google.protobuf.message.Message):
+    """See AdminService.PlanCollection."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MEMBER_FIELD_NUMBER: builtins.int
+    HANDED_ON_FIELD_NUMBER: builtins.int
+    member: builtins.str
+    """Name of the node; empty = all members."""
+    handed_on: builtins.bool
+    """See ListWorkersRequest."""
+    def __init__(
+        self,
+        *,
+        member: builtins.str = ...,
+        handed_on: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["handed_on", b"handed_on", "member", b"member"]) -> None: ...
+
+global___PlanCollectionRequest = PlanCollectionRequest
+
+@typing.final
+class NodeCollection(google.protobuf.message.Message):
+    """What garbage collection would take on one node."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MEMBER_FIELD_NUMBER: builtins.int
+    CHUNKS_FIELD_NUMBER: builtins.int
+    BYTES_TOTAL_FIELD_NUMBER: builtins.int
+    CHUNKS_DELETED_FIELD_NUMBER: builtins.int
+    BYTES_DELETED_FIELD_NUMBER: builtins.int
+    CHUNKS_WAITING_FIELD_NUMBER: builtins.int
+    BYTES_WAITING_FIELD_NUMBER: builtins.int
+    BYTES_DEAD_FIELD_NUMBER: builtins.int
+    VERSIONS_FIELD_NUMBER: builtins.int
+    member: builtins.str
+    """Name of the node."""
+    chunks: builtins.int
+    """Chunks that would go."""
+    bytes_total: builtins.int
+    """What they take on disk."""
+    chunks_deleted: builtins.int
+    """Of them, those that deleted versions had. The others never became part of a version."""
+    bytes_deleted: builtins.int
+    """What those take on disk."""
+    chunks_waiting: builtins.int
+    """Chunks that no version needs, but that were brought or counted on lately, or since an upload took its lease."""
+    bytes_waiting: builtins.int
+    """What those take on disk."""
+    bytes_dead: builtins.int
+    """Bytes of chunk files that are dead already, and come back when the files are rewritten."""
+    @property
+    def versions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Deleted versions whose bytes would go, `model@v3`; at most 100."""
+
+    def __init__(
+        self,
+        *,
+        member: builtins.str = ...,
+        chunks: builtins.int = ...,
+        bytes_total: builtins.int = ...,
+        chunks_deleted: builtins.int = ...,
+        bytes_deleted: builtins.int = ...,
+        chunks_waiting: builtins.int = ...,
+        bytes_waiting: builtins.int = ...,
+        bytes_dead: builtins.int = ...,
+        versions: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bytes_dead", b"bytes_dead", "bytes_deleted", b"bytes_deleted", "bytes_total", b"bytes_total", "bytes_waiting", b"bytes_waiting", "chunks", b"chunks", "chunks_deleted", b"chunks_deleted", "chunks_waiting", b"chunks_waiting", "member", b"member", "versions", b"versions"]) -> None: ...
+
+global___NodeCollection = NodeCollection
+
+@typing.final
+class PlanCollectionResponse(google.protobuf.message.Message):
+    """See AdminService.PlanCollection."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: builtins.int
+    SILENT_FIELD_NUMBER: builtins.int
+    @property
+    def nodes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NodeCollection]:
+        """By name."""
+
+    @property
+    def silent(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of members that did not answer."""
+
+    def __init__(
+        self,
+        *,
+        nodes: collections.abc.Iterable[global___NodeCollection] | None = ...,
+        silent: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["nodes", b"nodes", "silent", b"silent"]) -> None: ...
+
+global___PlanCollectionResponse = PlanCollectionResponse
+
+@typing.final
 class AddMemberRequest(google.protobuf.message.Message):
     """See AdminService.AddMember."""
 
@@ -825,6 +925,11 @@ class GetStoreStatusResponse(google.protobuf.message.Message):
     CHUNKS_HEDGED_FIELD_NUMBER: builtins.int
     CACHE_BYTES_USED_FIELD_NUMBER: builtins.int
     CACHE_BYTES_MAX_FIELD_NUMBER: builtins.int
+    GC_ROUND_FIELD_NUMBER: builtins.int
+    CHUNKS_SWEPT_FIELD_NUMBER: builtins.int
+    BYTES_SWEPT_FIELD_NUMBER: builtins.int
+    BYTES_GIVEN_BACK_FIELD_NUMBER: builtins.int
+    GC_PROBLEM_FIELD_NUMBER: builtins.int
     store_id: builtins.bytes
     """Identity of the store, 16 bytes, made by `mcr init`."""
     store_format: builtins.int
@@ -883,6 +988,16 @@ class GetStoreStatusResponse(google.protobuf.message.Message):
     """What the cache of fetched chunks takes."""
     cache_bytes_max: builtins.int
     """What it may take now."""
+    gc_round: builtins.int
+    """Round of garbage collection, from 0."""
+    chunks_swept: builtins.int
+    """Chunks that it forgot, since the node started."""
+    bytes_swept: builtins.int
+    """What they took on disk."""
+    bytes_given_back: builtins.int
+    """Bytes of chunk files that were given back by rewriting them."""
+    gc_problem: builtins.str
+    """Why garbage was not collected for some rounds; empty when it was."""
     def __init__(
         self,
         *,
@@ -914,8 +1029,13 @@ class GetStoreStatusResponse(google.protobuf.message.Message):
         chunks_hedged: builtins.int = ...,
         cache_bytes_used: builtins.int = ...,
         cache_bytes_max: builtins.int = ...,
+        gc_round: builtins.int = ...,
+        chunks_swept: builtins.int = ...,
+        bytes_swept: builtins.int = ...,
+        bytes_given_back: builtins.int = ...,
+        gc_problem: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["applied_index", b"applied_index", "bytes_copied", b"bytes_copied", "bytes_fetched_far", b"bytes_fetched_far", "bytes_fetched_near", b"bytes_fetched_near", "bytes_free", b"bytes_free", "bytes_given", b"bytes_given", "cache_bytes_max", b"cache_bytes_max", "cache_bytes_used", b"cache_bytes_used", "chunk_bytes_live", b"chunk_bytes_live", "chunk_bytes_plain", b"chunk_bytes_plain", "chunk_bytes_used", b"chunk_bytes_used", "chunk_count", b"chunk_count", "chunks_copied", b"chunks_copied", "chunks_damaged", b"chunks_damaged", "chunks_healed", b"chunks_healed", "chunks_hedged", b"chunks_hedged", "chunks_lost", b"chunks_lost", "chunks_quarantined", b"chunks_quarantined", "chunks_under_replicated", b"chunks_under_replicated", "chunks_unhealed", b"chunks_unhealed", "disputed_index", b"disputed_index", "diverged_index", b"diverged_index", "encoding", b"encoding", "log_entry_count", b"log_entry_count", "lost", b"lost", "state_digest", b"state_digest", "store_format", b"store_format", "store_id", b"store_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["applied_index", b"applied_index", "bytes_copied", b"bytes_copied", "bytes_fetched_far", b"bytes_fetched_far", "bytes_fetched_near", b"bytes_fetched_near", "bytes_free", b"bytes_free", "bytes_given", b"bytes_given", "bytes_given_back", b"bytes_given_back", "bytes_swept", b"bytes_swept", "cache_bytes_max", b"cache_bytes_max", "cache_bytes_used", b"cache_bytes_used", "chunk_bytes_live", b"chunk_bytes_live", "chunk_bytes_plain", b"chunk_bytes_plain", "chunk_bytes_used", b"chunk_bytes_used", "chunk_count", b"chunk_count", "chunks_copied", b"chunks_copied", "chunks_damaged", b"chunks_damaged", "chunks_healed", b"chunks_healed", "chunks_hedged", b"chunks_hedged", "chunks_lost", b"chunks_lost", "chunks_quarantined", b"chunks_quarantined", "chunks_swept", b"chunks_swept", "chunks_under_replicated", b"chunks_under_replicated", "chunks_unhealed", b"chunks_unhealed", "disputed_index", b"disputed_index", "diverged_index", b"diverged_index", "encoding", b"encoding", "gc_problem", b"gc_problem", "gc_round", b"gc_round", "log_entry_count", b"log_entry_count", "lost", b"lost", "state_digest", b"state_digest", "store_format", b"store_format", "store_id", b"store_id"]) -> None: ...
 
 global___GetStoreStatusResponse = GetStoreStatusResponse
 

@@ -100,6 +100,11 @@ class AdminServiceStub(object):
                 request_serializer=mcr_dot_v1_dot_admin__pb2.PlanRepairRequest.SerializeToString,
                 response_deserializer=mcr_dot_v1_dot_admin__pb2.PlanRepairResponse.FromString,
                 _registered_method=True)
+        self.PlanCollection = channel.unary_unary(
+                '/mcr.v1.AdminService/PlanCollection',
+                request_serializer=mcr_dot_v1_dot_admin__pb2.PlanCollectionRequest.SerializeToString,
+                response_deserializer=mcr_dot_v1_dot_admin__pb2.PlanCollectionResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -198,6 +203,13 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PlanCollection(self, request, context):
+        """Say what garbage collection would take now, and why, without taking anything.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -265,6 +277,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.PlanRepair,
                     request_deserializer=mcr_dot_v1_dot_admin__pb2.PlanRepairRequest.FromString,
                     response_serializer=mcr_dot_v1_dot_admin__pb2.PlanRepairResponse.SerializeToString,
+            ),
+            'PlanCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanCollection,
+                    request_deserializer=mcr_dot_v1_dot_admin__pb2.PlanCollectionRequest.FromString,
+                    response_serializer=mcr_dot_v1_dot_admin__pb2.PlanCollectionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -619,6 +636,33 @@ class AdminService(object):
             '/mcr.v1.AdminService/PlanRepair',
             mcr_dot_v1_dot_admin__pb2.PlanRepairRequest.SerializeToString,
             mcr_dot_v1_dot_admin__pb2.PlanRepairResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcr.v1.AdminService/PlanCollection',
+            mcr_dot_v1_dot_admin__pb2.PlanCollectionRequest.SerializeToString,
+            mcr_dot_v1_dot_admin__pb2.PlanCollectionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -101,6 +101,12 @@ class AdminServiceStub:
     ]
     """Say what a repair started now would copy, without copying anything."""
 
+    PlanCollection: grpc.UnaryUnaryMultiCallable[
+        mcr.v1.admin_pb2.PlanCollectionRequest,
+        mcr.v1.admin_pb2.PlanCollectionResponse,
+    ]
+    """Say what garbage collection would take now, and why, without taking anything."""
+
 class AdminServiceAsyncStub:
     """What an operator asks a node."""
 
@@ -183,6 +189,12 @@ class AdminServiceAsyncStub:
         mcr.v1.admin_pb2.PlanRepairResponse,
     ]
     """Say what a repair started now would copy, without copying anything."""
+
+    PlanCollection: grpc.aio.UnaryUnaryMultiCallable[
+        mcr.v1.admin_pb2.PlanCollectionRequest,
+        mcr.v1.admin_pb2.PlanCollectionResponse,
+    ]
+    """Say what garbage collection would take now, and why, without taking anything."""
 
 class AdminServiceServicer(metaclass=abc.ABCMeta):
     """What an operator asks a node."""
@@ -292,5 +304,13 @@ class AdminServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[mcr.v1.admin_pb2.PlanRepairResponse, collections.abc.Awaitable[mcr.v1.admin_pb2.PlanRepairResponse]]:
         """Say what a repair started now would copy, without copying anything."""
+
+    @abc.abstractmethod
+    def PlanCollection(
+        self,
+        request: mcr.v1.admin_pb2.PlanCollectionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mcr.v1.admin_pb2.PlanCollectionResponse, collections.abc.Awaitable[mcr.v1.admin_pb2.PlanCollectionResponse]]:
+        """Say what garbage collection would take now, and why, without taking anything."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -50,9 +50,14 @@ class FindMissingRequest(google.protobuf.message.Message):
 
     IDS_FIELD_NUMBER: builtins.int
     ANYWHERE_FIELD_NUMBER: builtins.int
+    ONLY_LOOKING_FIELD_NUMBER: builtins.int
     anywhere: builtins.bool
     """Also count as held what another member says it holds: the commit will bring it where it must be. Nodes ask
     each other without this, for what a node has itself.
+    """
+    only_looking: builtins.bool
+    """Only to know: nobody counts on what is held. Without this, what is held is kept at least until garbage is marked
+    the next time.
     """
     @property
     def ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
@@ -63,8 +68,9 @@ class FindMissingRequest(google.protobuf.message.Message):
         *,
         ids: collections.abc.Iterable[builtins.bytes] | None = ...,
         anywhere: builtins.bool = ...,
+        only_looking: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["anywhere", b"anywhere", "ids", b"ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["anywhere", b"anywhere", "ids", b"ids", "only_looking", b"only_looking"]) -> None: ...
 
 global___FindMissingRequest = FindMissingRequest
 
@@ -75,6 +81,9 @@ class FindMissingResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     IDS_FIELD_NUMBER: builtins.int
+    GC_ROUND_FIELD_NUMBER: builtins.int
+    gc_round: builtins.int
+    """Round of garbage collection, from 0, in which the others are kept by this node."""
     @property
     def ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
         """Those of the request that are not held, each once."""
@@ -83,8 +92,9 @@ class FindMissingResponse(google.protobuf.message.Message):
         self,
         *,
         ids: collections.abc.Iterable[builtins.bytes] | None = ...,
+        gc_round: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["ids", b"ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["gc_round", b"gc_round", "ids", b"ids"]) -> None: ...
 
 global___FindMissingResponse = FindMissingResponse
 

@@ -326,6 +326,7 @@ class CommitVersionRequest(google.protobuf.message.Message):
     MANIFEST_FIELD_NUMBER: builtins.int
     ALLOW_NON_FINITE_FIELD_NUMBER: builtins.int
     DURABILITY_FIELD_NUMBER: builtins.int
+    LEASE_FIELD_NUMBER: builtins.int
     model: builtins.str
     """`namespace/name`; made by its first version."""
     branch: builtins.str
@@ -342,6 +343,8 @@ class CommitVersionRequest(google.protobuf.message.Message):
     """Root of the manifest, 32 bytes. All chunks below it must be stored and synced."""
     allow_non_finite: builtins.bool
     """Allow NaN and infinities among the metrics."""
+    lease: builtins.bytes
+    """Lease of the upload that ends with this commit (TrashService.HoldUpload), up to 64 bytes; empty = it had none."""
     @property
     def header(self) -> global___WriteHeader:
         """Request id."""
@@ -370,9 +373,10 @@ class CommitVersionRequest(google.protobuf.message.Message):
         manifest: builtins.bytes = ...,
         allow_non_finite: builtins.bool = ...,
         durability: global___Durability | None = ...,
+        lease: builtins.bytes = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_durability", b"_durability", "_expected_head", b"_expected_head", "_parent", b"_parent", "durability", b"durability", "expected_head", b"expected_head", "header", b"header", "parent", b"parent"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_durability", b"_durability", "_expected_head", b"_expected_head", "_parent", b"_parent", "allow_non_finite", b"allow_non_finite", "branch", b"branch", "description", b"description", "durability", b"durability", "expected_head", b"expected_head", "header", b"header", "manifest", b"manifest", "metrics", b"metrics", "model", b"model", "parameters", b"parameters", "parent", b"parent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_durability", b"_durability", "_expected_head", b"_expected_head", "_parent", b"_parent", "allow_non_finite", b"allow_non_finite", "branch", b"branch", "description", b"description", "durability", b"durability", "expected_head", b"expected_head", "header", b"header", "lease", b"lease", "manifest", b"manifest", "metrics", b"metrics", "model", b"model", "parameters", b"parameters", "parent", b"parent"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_durability", b"_durability"]) -> typing.Literal["durability"] | None: ...
     @typing.overload

@@ -11,6 +11,7 @@ from mcr_node.core.members import Member
 from mcr_node.ports import ChunkStore
 from mcr_node.ports_log import ReplicatedLog
 from mcr_node.services.colleagues import Colleagues
+from mcr_node.services.collecting import Collector
 from mcr_node.services.digests import DigestChecks
 from mcr_node.services.membership import MembershipService
 from mcr_node.services.upkeep import Upkeep, UpkeepService
@@ -61,6 +62,7 @@ class AdminService:
         check_dispensable: Callable[[Member], Awaitable[None]],
         colleagues: Colleagues | None = None,
         upkeep: Upkeep | None = None,
+        collector: Collector | None = None,
     ) -> None:
         self._log = log
         self._chunks = chunks
@@ -81,7 +83,7 @@ class AdminService:
         )
         self.digests = DigestChecks(log, colleagues)
         self._upkeep = upkeep
-        self._upkeep_rpcs = UpkeepService(log, colleagues, upkeep, lambda: self.myself.name)
+        self._upkeep_rpcs = UpkeepService(log, colleagues, upkeep, lambda: self.myself.name, collector)
         # Set while the node takes no new work although it runs: before it stops.
         self.draining = False
 
@@ -211,6 +213,10 @@ class AdminService:
         """See `services.upkeep`."""
         return await self._upkeep_rpcs.plan(request)
 
+    async def plan_collection(self, request: pb.PlanCollectionRequest) -> pb.PlanCollectionResponse:
+        """See `services.upkeep`."""
+        return await self._upkeep_rpcs.plan_collection(request)
+
     def _alarms(self, store: pb.GetStoreStatusResponse, looks: Sequence[_Look]) -> list[pb.Alarm]:
         alarms: list[pb.Alarm] = []
         awaited = [member.name for member in self._log.membership.members if member.awaited]
@@ -294,4 +300,6 @@ def _chunk_alarms(member: str, status: pb.GetStoreStatusResponse) -> list[pb.Ala
     if status.chunks_unhealed:
         text = f"{status.chunks_unhealed} chunks were damaged here, and no node that answers has them"
         found["chunks_unhealed"] = f"{text}; mcr scrub status names them"
+    if status.gc_problem:
+        found["garbage_stays"] = f"garbage was not collected for some rounds: {status.gc_problem}"
     return [pb.Alarm(code=code, member=member, message=text) for code, text in found.items()]

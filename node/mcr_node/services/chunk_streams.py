@@ -49,9 +49,13 @@ class ChunkEdge:
 
     async def find_missing(self, request: pb.FindMissingRequest) -> pb.FindMissingResponse:
         """Say which chunks are not held."""
-        look = self._chunks.missing_anywhere if request.anywhere else self._chunks.missing
-        missing = await look(_ids(request.ids))
-        return pb.FindMissingResponse(ids=sorted(missing))
+        ids = _ids(request.ids)
+        if request.anywhere:
+            return pb.FindMissingResponse(ids=sorted(await self._chunks.missing_anywhere(ids)))
+        if request.only_looking:
+            return pb.FindMissingResponse(ids=sorted(await self._chunks.missing(ids)))
+        promise = await self._chunks.promise(ids)
+        return pb.FindMissingResponse(ids=sorted(promise.missing), gc_round=promise.gc_round)
 
     async def sync_chunks(self, request: pb.SyncChunksRequest) -> pb.SyncChunksResponse:
         """Make what was put durable."""

@@ -13,6 +13,8 @@ from mcr.model import KIB, Chunk, ChunkId
 from mcr.transfer import Stored, verified
 from mcr.v1 import admin_pb2 as pb
 from mcr_node.ports import ChunkStore, StorageFailure
+from mcr_node.ports_garbage import Promise
+from mcr_node.services.promises import Promises
 from mcr_node.services.sealing import Content, check_held
 
 Result = TypeVar("Result")
@@ -28,9 +30,16 @@ class LocalChunks:
     """
 
     def __init__(
-        self, store: ChunkStore, executor: ThreadPoolExecutor, *, capacity_bytes: int | None = None
+        self,
+        store: ChunkStore,
+        executor: ThreadPoolExecutor,
+        *,
+        capacity_bytes: int | None = None,
+        promises: Promises | None = None,
     ) -> None:
+        """Serve `store`; `promises` keep what somebody counts on, None = nothing is ever collected."""
         self._store = store
+        self._promises = promises
         self._executor = executor
         self._capacity_bytes = capacity_bytes
 
@@ -61,6 +70,13 @@ class LocalChunks:
     async def missing(self, ids: Sequence[ChunkId]) -> set[ChunkId]:
         """See ChunkTransport."""
         return await self._run(lambda: self._store.missing(ids))
+
+    async def promise(self, ids: Sequence[ChunkId]) -> Promise:
+        """Say which chunks are missing here, and keep the others until garbage is marked the next time."""
+        promises = self._promises
+        if promises is None:
+            return Promise(await self.missing(ids), 0)
+        return await self._run(lambda: promises.promise(ids))
 
     async def put_received(self, frame: bytes, *, forward: bool) -> Stored:
         """Store the chunks of one frame that came over the network, each verified against its id first.
@@ -139,11 +155,11 @@ class LocalChunks:
 
     async def check_held(self, manifest: ChunkId) -> Content:
         """See `services.sealing.check_held`."""
-        return await self._run(lambda: check_held(self._store, manifest))
+        return await self._run(lambda: check_held(self._store, self._promises, manifest))
 
     async def missing_anywhere(self, ids: Sequence[ChunkId]) -> set[ChunkId]:
         """Return those ids that no node holds, as far as it is known; there is no other node here."""
-        return await self.missing(ids)
+        return (await self.promise(ids)).missing
 
     async def seal(self, manifest: ChunkId, *, durability: Durability | None = None) -> Content:
         """Make sure that all a manifest names is held as widely as it must be, and count it: here, once.

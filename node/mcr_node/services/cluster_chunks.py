@@ -30,6 +30,7 @@ from mcr_node.services.chunks import LocalChunks, Result
 from mcr_node.services.copies import Holders, Sealing, usual
 from mcr_node.services.forwarding import Forwarding
 from mcr_node.services.lanes import SIGN, SIGN_S, Exchange
+from mcr_node.services.promises import Promises
 from mcr_node.services.read_through import Landed, ReadThrough
 from mcr_node.services.sealing import Content, content_of
 
@@ -58,9 +59,10 @@ class _Sealed:
     until_s: float
     content: Content
 
-    def is_for(self, others: tuple[int, ...], wanted: Durability) -> bool:
+    def is_for(self, others: tuple[int, ...], wanted: Durability, gc_round: int) -> bool:
         """Say whether this answers for a commit now."""
-        return self.others == others and self.durability == wanted
+        same = self.others == others and self.durability == wanted
+        return same and self.content.gc_round == gc_round
 
 
 class ClusterChunks(LocalChunks):
@@ -77,6 +79,7 @@ class ClusterChunks(LocalChunks):
         capacity_bytes: int | None = None,
         cache: ChunkCache | None = None,
         lacks: Callable[[ChunkId], bool] = lambda _: False,
+        promises: Promises | None = None,
     ) -> None:
         """Look to `me()` and `others()`, the members besides this node, as they are known at the moment.
 
@@ -89,8 +92,9 @@ class ClusterChunks(LocalChunks):
             capacity_bytes: what the store may take.
             cache: for what was fetched and need not be here; None = the store takes it.
             lacks: says whether the store had a chunk and lost it, so that a copy heals it.
+            promises: see LocalChunks.
         """
-        super().__init__(store, executor, capacity_bytes=capacity_bytes)
+        super().__init__(store, executor, capacity_bytes=capacity_bytes, promises=promises)
         self._cache = cache
         self._lacks = lacks
         self.reading = ReadThrough(holders, self._accept, self._read, me, others)
@@ -323,12 +327,13 @@ class ClusterChunks(LocalChunks):
 
         What another one holds need not be sent here: `seal` counts it, or fetches it.
         """
-        lacking = await self.missing(ids)
+        lacking = (await self.promise(ids)).missing
         wanted = [one for one in dict.fromkeys(ids) if one in lacking]
 
         async def ask(member: Member) -> None:
             with suppress(McrError):
-                lacking.intersection_update(await self._holders.missing(member.address, wanted))
+                promise = await self._holders.promise(member.address, wanted)
+                lacking.intersection_update(promise.missing)
 
         tasks = [asyncio.create_task(ask(member)) for member in (self._others() if wanted else ())]
         try:
@@ -356,10 +361,12 @@ class ClusterChunks(LocalChunks):
         wanted = durability or usual(max(1, len(others) + (not me.leaving)))
         now_s = asyncio.get_running_loop().time()
         before = self._sealed.pop(manifest, None)
-        if before is not None and before.is_for(among, wanted) and now_s < before.until_s:
+        if before is not None and not before.is_for(among, wanted, self._round()):
+            before = None
+        if before is not None and now_s < before.until_s:
             self._sealed[manifest] = before
             return before.content
-        if before is not None and before.is_for(among, wanted) and now_s < before.until_s + SEALING_S_MAX:
+        if before is not None and now_s < before.until_s + SEALING_S_MAX:
             # One looks again, and those who come meanwhile rely on what was a moment ago: else all of them
             # would look at once.
             self._sealed[manifest] = replace(before, until_s=now_s + SEALING_S_MAX)
@@ -368,6 +375,7 @@ class ClusterChunks(LocalChunks):
             content = await self._content(manifest)
             await self.forwarding.flush()
             await sealing.run(lambda: self._walk(manifest))
+            content = replace(content, gc_round=sealing.gc_round)
         except BaseException:
             self._sealed.pop(manifest, None)
             raise
@@ -375,6 +383,9 @@ class ClusterChunks(LocalChunks):
             self._sealed.pop(next(iter(self._sealed)))
         self._sealed[manifest] = _Sealed(among, wanted, now_s + SEALED_S_MAX, content)
         return content
+
+    def _round(self) -> int:
+        return 0 if self._promises is None else self._promises.present_round
 
     async def _content(self, manifest: ChunkId) -> Content:
         """Count what a manifest names, and see to it that its nodes are here.
@@ -406,7 +417,7 @@ class ClusterChunks(LocalChunks):
 
     async def bring(self, ids: Sequence[ChunkId]) -> None:
         """See `services.copies.Here`."""
-        lacking = await self.missing(ids)
+        lacking = (await self.promise(ids)).missing
         wanted = [one for one in dict.fromkeys(ids) if one in lacking]
         for start in range(0, len(wanted), AHEAD_CHUNKS):
             part = wanted[start : start + AHEAD_CHUNKS]

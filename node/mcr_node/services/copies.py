@@ -17,6 +17,7 @@ from mcr.errors import CorruptChunkError, DurabilityError, McrError, MissingChun
 from mcr.model import Chunk, ChunkId
 from mcr_node.core.members import Member
 from mcr_node.core.placement.ring import added, is_met_by
+from mcr_node.ports_garbage import Promise
 
 Result = TypeVar("Result")
 # Copies of each chunk before a version becomes visible; all nodes where there are fewer.
@@ -28,6 +29,8 @@ CHUNKS_AT_ONCE = 8
 PARTS_IN_FLIGHT = 2
 # Members that are asked, or sent to, at a time: a step of the greatest chunks takes 96 MiB each.
 MEMBERS_AT_ONCE = 4
+# Before anybody promised anything: no round comes so far.
+ROUND_MAX = 2**63 - 1
 
 
 class Holders(Protocol):
@@ -40,7 +43,10 @@ class Holders(Protocol):
         """Return verified bytes."""
 
     async def missing(self, address: str, ids: Sequence[ChunkId]) -> set[ChunkId]:
-        """Return what that node lacks."""
+        """Return what that node lacks; nobody counts on the rest."""
+
+    async def promise(self, address: str, ids: Sequence[ChunkId]) -> Promise:
+        """Return what that node lacks; it keeps the rest until garbage is marked the next time."""
 
     async def put(self, address: str, chunks: Sequence[Chunk]) -> None:
         """Store chunks there; durable after `sync`."""
@@ -53,7 +59,10 @@ class Here(Protocol):
     """The chunks of this node."""
 
     async def missing(self, ids: Sequence[ChunkId]) -> set[ChunkId]:
-        """Return those that are not held here."""
+        """Return those that are not held here; nobody counts on the rest."""
+
+    async def promise(self, ids: Sequence[ChunkId]) -> Promise:
+        """Return those that are not held here; the rest is kept until garbage is marked the next time."""
 
     async def get(self, ids: Sequence[ChunkId]) -> list[bytes]:
         """Return verified bytes, from another node where this one's are damaged."""
@@ -107,6 +116,8 @@ class Sealing:
         self._lanes = asyncio.Semaphore(MEMBERS_AT_ONCE)
         self._asked_again = False
         self._is_doubtful = False
+        # Of garbage collection, in which all that was counted on is kept, once `run` returned.
+        self.gc_round = ROUND_MAX
 
     async def run(self, walk: Callable[[], Iterator[ChunkId]]) -> None:
         """Bring all to where it must be; held and synced there when this returns.
@@ -162,13 +173,16 @@ class Sealing:
 
     async def _held(self, ids: Sequence[ChunkId]) -> dict[int, set[ChunkId]]:
         """Return which of some chunks each member lacks, of those that answer and of this node."""
-        lacking = {self._me.node_id: await self._here.missing(ids)}
+        promised = {self._me.node_id: await self._here.promise(ids)}
 
         async def ask(member: Member) -> None:
-            lacking[member.node_id] = await self._holders.missing(member.address, ids)
+            promised[member.node_id] = await self._holders.promise(member.address, ids)
 
         await self._each(self._live(), ask)
-        return lacking
+        # What one of them promised in an earlier round than the others it may forget by now: whoever commits
+        # in that round is refused, and looks again. What is sent later is kept in no earlier round.
+        self.gc_round = min([self.gc_round, *(promise.gc_round for promise in promised.values())])
+        return {node_id: promise.missing for node_id, promise in promised.items()}
 
     async def _plan(
         self, ids: Sequence[ChunkId], lacking: dict[int, set[ChunkId]]

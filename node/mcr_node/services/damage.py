@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mcr.errors import CorruptChunkError
 from mcr.model import Chunk, ChunkId
-from mcr_node.ports import ChunkStore, ChunkStoreStats, PutReceipt, Scrubbed
+from mcr_node.ports import ChunkStore, ChunkStoreStats, Compacted, HeldChunk, PutReceipt, Scrubbed
 
 # Damaged chunks kept in mind until they are healed, some 100 bytes each. A disk with more is to be replaced;
 # beyond it damage is counted, and found again as copies that are missing.
@@ -106,6 +106,14 @@ class WatchedStore:
             for chunk_id in ids:
                 self._unhealed.pop(chunk_id, None)
         return self._store.remove(ids)
+
+    def held(self, after: ChunkId | None) -> list[HeldChunk]:
+        """See ChunkStore."""
+        return self._store.held(after)
+
+    def compact_one(self, *, live_share_min: float) -> Compacted | None:
+        """See ChunkStore."""
+        return self._store.compact_one(live_share_min=live_share_min)
 
     def compact(self, *, live_share_min: float) -> int:
         """See ChunkStore."""

@@ -1,6 +1,6 @@
 """mcr.v1.SessionsService: check, translate, delegate, and build one manifest of many. Core decides."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ from mcr.model import DIGEST_BYTES, Chunk, ChunkId, LogIndex
 from mcr.references import check_model, check_name
 from mcr.v1 import sessions_pb2 as pb
 from mcr.v1 import versions_pb2
-from mcr_node.core.state import collecting, session_queries, sessions
+from mcr_node.core.state import session_queries, sessions
 from mcr_node.core.state.commands import Command
 from mcr_node.core.state.outcomes import Accepted, Outcome, Rejected, SessionResult, VersionResult
 from mcr_node.core.state.queries import PAGE_MAX
@@ -31,6 +31,7 @@ from mcr_node.ports_log import ReplicatedLog
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.log_calls import LogCalls
 from mcr_node.services.messages import durability_of, fitting, limit_of, version_message
+from mcr_node.services.sealed import seal_and_enter
 from mcr_node.services.sealing import Content
 
 # Parts may come while a manifest is built of those before; somebody who seals while others still put is told
@@ -86,25 +87,26 @@ class SessionsService(LogCalls):
         found = await self._read(partial(_session, request.model, request.session))
         if found.state != "open":
             raise _ended(request.model, found)
-        gc_round = await self._read(collecting.round_of)
         content = await self._chunks.seal(manifest)
         is_folder = await self._check_paths(request.name, manifest)
 
-        def command(gc_round: int) -> PutPart:
-            return PutPart(
-                **self._envelope(request.header),
-                model=request.model,
-                session=request.session,
-                name=request.name,
-                is_folder=is_folder,
-                manifest=manifest,
-                bytes_total=content.bytes_total,
-                file_count=content.file_count,
-                chunk_count=content.chunk_count,
-                gc_round=gc_round,
+        def enter(sealed: Content) -> Awaitable[Accepted]:
+            return self._propose(
+                PutPart(
+                    **self._envelope(request.header),
+                    model=request.model,
+                    session=request.session,
+                    name=request.name,
+                    is_folder=is_folder,
+                    manifest=manifest,
+                    bytes_total=sealed.bytes_total,
+                    file_count=sealed.file_count,
+                    chunk_count=sealed.chunk_count,
+                    gc_round=sealed.gc_round,
+                )
             )
 
-        accepted = await self._put(manifest, command, gc_round)
+        accepted = await seal_and_enter(self._chunks, manifest, enter)
         result = accepted.result
         assert isinstance(result, SessionResult)
         return pb.PutPartResponse(
@@ -121,18 +123,6 @@ class SessionsService(LogCalls):
             already=result.already or accepted.already_applied,
             part_count=result.generation,
         )
-
-    async def _put(self, manifest: ChunkId, command: Callable[[int], PutPart], gc_round: int) -> Accepted:
-        """Propose a part; look again whether it is held where garbage was marked meanwhile."""
-        for tries_left in range(BUILDS_MAX, -1, -1):
-            try:
-                return await self._propose(command(gc_round))
-            except SealOutdatedError:
-                if not tries_left:
-                    raise
-            gc_round = await self._read(collecting.round_of)
-            await self._chunks.seal(manifest)
-        raise AssertionError("the last try returns or raises")
 
     async def seal_session(self, request: pb.SealSessionRequest) -> pb.SealSessionResponse:
         """Make the version; of a session that was sealed, return it."""
@@ -164,7 +154,6 @@ class SessionsService(LogCalls):
         found: SessionFound,
         durability: Durability | None,
     ) -> Outcome:
-        gc_round = await self._read(collecting.round_of)
         parts = await self._parts(found.row.serial)
         _check_expected(request, parts)
         manifest = await self._build(parts)
@@ -179,7 +168,7 @@ class SessionsService(LogCalls):
                 bytes_total=content.bytes_total,
                 file_count=content.file_count,
                 chunk_count=content.chunk_count,
-                gc_round=gc_round,
+                gc_round=content.gc_round,
             )
         )
 

@@ -10,6 +10,7 @@ from mcr_node.core.members import Member
 from mcr_node.ports_log import ReplicatedLog
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.colleagues import Colleagues
+from mcr_node.services.collecting import COLLECT_BYTES_PER_S, INTERVAL_S, CollectionPlan, Collector
 from mcr_node.services.damage import WatchedStore
 from mcr_node.services.deadlines import time_left_s
 from mcr_node.services.draining import Draining
@@ -43,6 +44,8 @@ class Pace:
         prefetch_bytes_per_s: what is fetched at most before anybody reads it.
         trash_period_s: what is deleted can be restored for so long.
         retention_period_s: how often what goes by retention rules is put into the trash.
+        garbage_interval_s: between two marks of garbage; what is brought before it is committed has so long.
+        garbage_bytes_per_s: what its collection reads and writes at most.
     """
 
     silence_s: float = SILENCE_S
@@ -53,6 +56,8 @@ class Pace:
     prefetch_bytes_per_s: float = PREFETCH_BYTES_PER_S
     trash_period_s: float = TRASH_PERIOD_S
     retention_period_s: float = PERIOD_S
+    garbage_interval_s: float = INTERVAL_S
+    garbage_bytes_per_s: float = COLLECT_BYTES_PER_S
 
 
 class Upkeep:
@@ -67,13 +72,15 @@ class Upkeep:
         scrub: Scrub,
         draining: Draining,
         *others: Task,
+        collector: Collector,
     ) -> None:
         self._log = log
         self._store = store
         self._chunks = chunks
         self.repair = repair
         self.draining = draining
-        tasks: tuple[Task, ...] = (repair, scrub, draining, *others)
+        self.collector = collector
+        tasks: tuple[Task, ...] = (repair, scrub, draining, *others, collector)
         self.workers = {task.name: Worker(task, log.clock) for task in tasks}
 
     async def work_for_ever(self, bug: Callable[[str, Exception], None]) -> None:
@@ -106,6 +113,12 @@ class Upkeep:
         status.chunks_copied = counts["chunks_copied"]
         status.bytes_copied = counts["bytes_copied"]
         self._chunks.describe(status)
+        collected = self.collector.counts()
+        status.gc_round = collected["round"]
+        status.chunks_swept, status.bytes_swept = collected["chunks_swept"], collected["bytes_swept"]
+        status.bytes_given_back = collected["bytes_given_back"]
+        worker = self.workers[self.collector.name].status
+        status.gc_problem = worker.error if self.collector.is_stuck else ""
 
 
 class UpkeepService:
@@ -117,12 +130,17 @@ class UpkeepService:
         colleagues: Colleagues | None,
         upkeep: Upkeep | None,
         my_name: Callable[[], str],
+        collector: Collector | None = None,
     ) -> None:
-        """Serve the workers of this node; None = it has none, being an embedded store."""
+        """Serve the workers of this node; None = it has none, being an embedded store.
+
+        Garbage is collected there too, when somebody asks for it: by `collector`.
+        """
         self._log = log
         self._colleagues = colleagues
         self._upkeep = upkeep
         self._my_name = my_name
+        self._collector = collector
 
     def _mine(self) -> Upkeep:
         if self._upkeep is None:
@@ -156,6 +174,9 @@ class UpkeepService:
 
     async def start(self, request: pb.StartWorkerRequest) -> pb.StartWorkerResponse:
         """Let workers run now."""
+        if self._upkeep is None and self._collector is not None and request.name == self._collector.name:
+            await self._collector.collect_now()
+            return pb.StartWorkerResponse(members=[self._my_name()])
         worker = self._worker(request.name)
         found = pb.StartWorkerResponse()
 
@@ -219,6 +240,29 @@ class UpkeepService:
         found.silent.extend(silent)
         return found
 
+    async def plan_collection(self, request: pb.PlanCollectionRequest) -> pb.PlanCollectionResponse:
+        """Say what a garbage collection would take, node by node."""
+        found = pb.PlanCollectionResponse()
+        collector = self._collector
+        assert collector is not None, "every node and store has one"
+
+        async def ask(member: Member, colleagues: Colleagues) -> None:
+            answer = await colleagues.admin(
+                member.address,
+                "PlanCollection",
+                pb.PlanCollectionRequest(handed_on=True),
+                pb.PlanCollectionResponse,
+                timeout_s=time_left_s(),
+            )
+            found.nodes.extend(answer.nodes)
+
+        is_meant, silent = await self._ask_all(request.member, request.handed_on, ask)
+        if is_meant:
+            found.nodes.append(_planned(self._my_name(), await collector.plan()))
+        found.nodes.sort(key=lambda node: node.member)
+        found.silent.extend(silent)
+        return found
+
     async def _ask_all(
         self, name: str, handed_on: bool, ask: Callable[[Member, Colleagues], Awaitable[None]]
     ) -> tuple[bool, list[str]]:
@@ -265,6 +309,20 @@ class UpkeepService:
 
 def _names(members: Sequence[Member], answers: Sequence[McrError | None]) -> list[str]:
     return sorted(member.name for member, error in zip(members, answers, strict=True) if error is not None)
+
+
+def _planned(member: str, plan: CollectionPlan) -> pb.NodeCollection:
+    return pb.NodeCollection(
+        member=member,
+        chunks=plan.chunks,
+        bytes_total=plan.bytes_total,
+        chunks_deleted=plan.chunks_deleted,
+        bytes_deleted=plan.bytes_deleted,
+        chunks_waiting=plan.chunks_waiting,
+        bytes_waiting=plan.bytes_waiting,
+        bytes_dead=plan.bytes_dead,
+        versions=plan.versions,
+    )
 
 
 def _described(member: str, worker: Worker) -> pb.Worker:

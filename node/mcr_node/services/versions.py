@@ -1,7 +1,7 @@
 """mcr.v1.VersionsService: check, translate, delegate. Decisions are made in core/state."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import suppress
 
 from mcr import _wire
@@ -40,6 +40,8 @@ from mcr_node.services.messages import (
     limit_of,
     version_message,
 )
+from mcr_node.services.sealed import seal_and_enter
+from mcr_node.services.sealing import Content
 
 EVENTS_MAX = 256
 # So many are read without leaving the event loop.
@@ -82,32 +84,40 @@ class VersionsService(LogCalls):
             MembersChangedError: somebody is leaving whose copies were counted on, so it is sealed again.
         """
         manifest = ChunkId(request.manifest)
+        # Before it is sealed: an earlier one is refused where a later one would be.
         layout_epoch = self._log.membership.epoch
+        durability = durability_of(request.durability) if request.HasField("durability") else None
+
+        def enter(content: Content) -> Awaitable[Accepted]:
+            return self._propose(self._commit_of(request, manifest, content, layout_epoch))
+
         # Sealed before visible: what the manifest names is looked for here, not believed.
-        content = await self._chunks.seal(
-            manifest, durability=durability_of(request.durability) if request.HasField("durability") else None
-        )
-        accepted = await self._propose(
-            CommitVersion(
-                **self._envelope(request.header),
-                model=request.model,
-                branch=request.branch,
-                expected_head=request.expected_head if request.HasField("expected_head") else None,
-                parent=request.parent if request.HasField("parent") else None,
-                description=request.description,
-                parameters=_wire.mapping_from_wire(request.parameters),
-                manifest=manifest,
-                bytes_total=content.bytes_total,
-                file_count=content.file_count,
-                chunk_count=content.chunk_count,
-                metrics={metric.name: metric.value for metric in request.metrics},
-                allow_non_finite=request.allow_non_finite,
-                layout_epoch=layout_epoch,
-            )
-        )
+        accepted = await seal_and_enter(self._chunks, manifest, enter, durability=durability)
         version = self._made(request.model, accepted)
         return pb.CommitVersionResponse(
             version=version, log_index=accepted.index, already_applied=accepted.already_applied
+        )
+
+    def _commit_of(
+        self, request: pb.CommitVersionRequest, manifest: ChunkId, content: Content, layout_epoch: int
+    ) -> CommitVersion:
+        return CommitVersion(
+            **self._envelope(request.header),
+            model=request.model,
+            branch=request.branch,
+            expected_head=request.expected_head if request.HasField("expected_head") else None,
+            parent=request.parent if request.HasField("parent") else None,
+            description=request.description,
+            parameters=_wire.mapping_from_wire(request.parameters),
+            manifest=manifest,
+            bytes_total=content.bytes_total,
+            file_count=content.file_count,
+            chunk_count=content.chunk_count,
+            metrics={metric.name: metric.value for metric in request.metrics},
+            allow_non_finite=request.allow_non_finite,
+            gc_round=content.gc_round,
+            lease=request.lease,
+            layout_epoch=layout_epoch,
         )
 
     async def rollback_branch(self, request: pb.RollbackBranchRequest) -> pb.RollbackBranchResponse:

@@ -195,7 +195,7 @@ class ChunkIndex:
         """Open an index, or make an empty one.
 
         Raises:
-            CorruptStoreError: it is damaged; `chunk_store.rebuild_index` makes a new one.
+            CorruptStoreError: it is damaged; `rebuilding.rebuild_index` makes a new one.
             StoreFormatError: a newer release wrote it.
             OutOfSpaceError: it cannot be opened without space.
         """

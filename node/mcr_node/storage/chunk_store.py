@@ -23,7 +23,7 @@ from typing import Literal
 
 from mcr.errors import CorruptChunkError, CorruptStoreError, InvalidArgumentError, MissingChunkError
 from mcr.model import CHUNK_BYTES_MAX, MIB, Buffer, Chunk, ChunkId
-from mcr_node.ports import ChunkStoreStats, PutReceipt, Scrubbed
+from mcr_node.ports import ChunkStoreStats, Compacted, HeldChunk, PutReceipt, Scrubbed
 from mcr_node.storage.chunk_index import (
     Changes,
     ChunkIndex,
@@ -37,11 +37,14 @@ from mcr_node.storage.disk import Disk, StorageFailure, UnreadableError
 from mcr_node.storage.encodings import Encoding, encode
 from mcr_node.storage.frames import FrameError, FrameHeader, header_of, parse_header, plain_of
 from mcr_node.storage.group_commit import GroupCommit
-from mcr_node.storage.recovery import RecoveryReport, move_aside, open_index
-from mcr_node.storage.segments import SEGMENT_BYTES_MAX, Found, Region, SegmentFiles, SegmentWriter, scan
+from mcr_node.storage.recovery import RecoveryReport, open_index
+from mcr_node.storage.segment_scan import Found, scan
+from mcr_node.storage.segments import SEGMENT_BYTES_MAX, Region, SegmentFiles, SegmentWriter
 
 # Log and state live on the same disk; with this much left they go on, and a rollback is still possible.
 RESERVE_BYTES = 64 * MIB
+# With less in it, the segment that is written to is not ended for what of it is dead.
+END_BYTES_MIN = MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +66,8 @@ class _Claim:
 class PackChunkStore:
     """`ports.ChunkStore` on pack segments. One per folder and process; the index holds a lock file.
 
-    After a StorageFailure (a sync that failed, a write that did) reads go on, everything else refuses; the
-    process is expected to end and start again.
-
-    `remove` and `put` know nothing of each other's callers: who removes must make sure that nobody relies on
-    a `put` that answered "held" before.
+    After a StorageFailure reads go on, everything else refuses; the process is to end and start again. Who
+    removes makes sure that nobody relies on a `put` that answered "held" before (`services.promises`).
     """
 
     def __init__(
@@ -363,23 +363,49 @@ class PackChunkStore:
             # In both places for a moment, while a round of `sync` ends.
             return len(removed | changes.delete(list(dict.fromkeys(ids))))
 
+    def held(self, after: ChunkId | None) -> list[HeldChunk]:
+        """See `ports.ChunkStore`."""
+        return [HeldChunk(chunk_id, location.frame_bytes) for chunk_id, location in self._index.page(after)]
+
     def compact(self, *, live_share_min: float) -> int:
+        """See `ports.ChunkStore`; as `compact_one`."""
+        turns = range(len(self._sealed_bytes) + 1)
+        done = (self.compact_one(live_share_min=live_share_min) for _ in turns)
+        return sum(each.bytes_freed for each in done if each is not None)
+
+    def compact_one(self, *, live_share_min: float) -> Compacted | None:
         """See `ports.ChunkStore`. Uses the reserve if it must, since it gives space back.
 
         Raises:
-            OutOfSpaceError: segments done so far are gone, the others as they were.
+            OutOfSpaceError: the segment is as it was.
             StorageFailure: now or before; this store is of no more use.
         """
         with self._compacting:
             self._writer.check()
-            freed_bytes = 0
+            self._end_active(live_share_min)
             written = self._writer.lengths()
-            for number, account in sorted(self._index.accounts().items()):
-                size = self._sealed_bytes.get(number, 0)
-                sealed = account.state is SegmentState.SEALED and number not in written
-                if sealed and account.live_bytes < live_share_min * size:
-                    freed_bytes += size - self._evacuate(number, size)
-            return freed_bytes
+            shares = [
+                (account.live_bytes / size, number, size)
+                for number, account in self._index.accounts().items()
+                if account.state is SegmentState.SEALED and number not in written
+                if (size := self._sealed_bytes.get(number, 0))
+            ]
+            share, number, size = min(shares, default=(live_share_min, 0, 0))
+            if share >= live_share_min:
+                return None
+            copied_bytes = self._evacuate(number, size)
+            return Compacted(size - copied_bytes, copied_bytes)
+
+    def _end_active(self, live_share_min: float) -> None:
+        """Begin a new segment if much of the one that is written to is dead, so that it is rewritten too."""
+        number, length_bytes = self._writer.active()
+        if length_bytes < END_BYTES_MIN:
+            return
+        account = self._index.accounts().get(number, SegmentAccount())
+        with self._lock:
+            pending_bytes = sum(at.frame_bytes for at in self._pending.values() if at.segment == number)
+        if account.live_bytes + pending_bytes < live_share_min * length_bytes and self._writer.end(number):
+            self.sync()
 
     def _evacuate(self, number: int, size: int) -> int:
         """Copy what lives in a segment and unlink it; return the bytes copied."""
@@ -471,22 +497,3 @@ class PackChunkStore:
             self._writer.close()
             self._files.close()
             self._index.close()
-
-
-def rebuild_index(
-    path: Path, *, disk: Disk, open_database: Callable[[Path], KeyValues] = Database.open
-) -> RecoveryReport:
-    """Make a new index for the chunk store in `path`, which nobody has open, by reading all its segments.
-
-    The old index is kept beside it. Chunks that were removed and not yet compacted away come back, as
-    garbage.
-
-    Raises:
-        OutOfSpaceError, StorageFailure: it could not be written; run it again.
-        StoreFormatError: a newer release wrote a segment.
-    """
-    if disk.exists(path / "index"):
-        move_aside(path / "index", disk)
-    store = PackChunkStore.open(path, encoding="raw", disk=disk, open_database=open_database)
-    store.close()
-    return store.recovered

@@ -21,7 +21,8 @@ from mcr.errors import CorruptStoreError
 from mcr.model import ChunkId
 from mcr_node.storage.chunk_index import ChunkIndex, KeyValues, Location, SegmentAccount, SegmentState
 from mcr_node.storage.disk import Disk, Handle
-from mcr_node.storage.segments import Found, SegmentFiles, Stretch, scan
+from mcr_node.storage.segment_scan import Found, Stretch, scan
+from mcr_node.storage.segments import SegmentFiles
 
 DAMAGED_INDEXES_MAX = 1000
 

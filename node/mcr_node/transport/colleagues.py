@@ -10,7 +10,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from mcr._remote.calls import Calls
-from mcr._remote.chunks import RemoteChunks
+from mcr._remote.chunks import IDS_MAX, RemoteChunks
 from mcr._remote.nodes import Way
 from mcr._remote.status import TransientError, raise_for
 from mcr.addresses import parse_address
@@ -18,6 +18,8 @@ from mcr.blocking import settle
 from mcr.errors import UnavailableError
 from mcr.model import Chunk, ChunkId
 from mcr.v1 import admin_pb2 as pb
+from mcr.v1 import chunks_pb2 as chunk_messages
+from mcr_node.ports_garbage import Promise
 from mcr_node.transport import exchange
 
 Response = TypeVar("Response", bound=Message)
@@ -173,7 +175,28 @@ class GrpcColleagues:
 
     async def missing(self, address: str, ids: Sequence[ChunkId]) -> set[ChunkId]:
         """See `Holders`."""
-        return await (await self._at(address).reach()).missing(ids)
+        missing, _ = await self._find(address, ids, only_looking=True)
+        return missing
+
+    async def promise(self, address: str, ids: Sequence[ChunkId]) -> Promise:
+        """See `Holders`."""
+        return Promise(*await self._find(address, ids, only_looking=False))
+
+    async def _find(
+        self, address: str, ids: Sequence[ChunkId], *, only_looking: bool
+    ) -> tuple[set[ChunkId], int]:
+        """Ask which chunks are missing; in pages, as many as a message may name."""
+        chunks = await self._at(address).reach()
+        missing: set[ChunkId] = set()
+        rounds: list[int] = []
+        for start in range(0, len(ids), IDS_MAX):
+            request = chunk_messages.FindMissingRequest(
+                ids=ids[start : start + IDS_MAX], only_looking=only_looking
+            )
+            answer = await chunks.find_missing(request)
+            missing.update(ChunkId(each) for each in answer.ids)
+            rounds.append(answer.gc_round)
+        return missing, min(rounds, default=0)
 
     async def put(self, address: str, chunks: Sequence[Chunk]) -> None:
         """See `Holders`."""

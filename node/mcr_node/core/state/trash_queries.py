@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from mcr.model import Version
+from mcr.model import ChunkId, Version
 from mcr_node.core.state import deletions, keys, lookup, queries, trash_keys
 from mcr_node.core.state.collecting import is_root, round_of
 from mcr_node.core.state.records import ModelRow, read
@@ -85,12 +85,48 @@ def versions_kept(view: View, model: str, *, before: int | None, limit: int) -> 
     return kept, looked_at[-1].number if looked_at else 0
 
 
-def root_manifests(view: View) -> Iterator[tuple[str, int, bytes]]:
-    """Yield model, number and manifest of each version whose bytes are no garbage; lazily, all models."""
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a version names, and whether its bytes are kept.
+
+    Attributes:
+        is_root: they are no garbage.
+        is_purged: the version was given up, so nobody misses what of it cannot be found any more.
+    """
+
+    number: int
+    manifest: ChunkId
+    is_root: bool
+    is_purged: bool
+
+
+def contents(view: View, model: str, *, before: int | None, limit: int) -> list[Content]:
+    """Return what the versions of a model name, deleted ones too, newest first; nothing = there are no more.
+
+    Args:
+        view: where to read.
+        model: the model, deleted or not.
+        before: only versions with a smaller number; None = from the newest.
+        limit: at most this many, and at most PAGE_MAX.
+    """
     present = round_of(view)
-    for key, value in view.scan(*keys.models_after("")):
-        model, count = keys.model_in(key), ModelRow.unpack(value).version_count
-        for number in range(1, count + 1):
-            found = deletions.deletion_of(view, model, number)
-            if is_root(None if found is None else found.row, present):
-                yield model, number, lookup.record(view, model, number).manifest
+    last = keys.NUMBER_MAX if before is None else before
+    rows = islice(view.scan(*keys.versions_before(model, last), reverse=True), min(limit, PAGE_MAX))
+    return [_content(view, model, keys.number_in(key), data, present) for key, data in rows]
+
+
+def _content(view: View, model: str, number: int, data: bytes, present_round: int) -> Content:
+    found = deletions.deletion_of(view, model, number)
+    row = None if found is None else found.row
+    manifest = lookup.read_record(data).manifest
+    return Content(number, manifest, is_root(row, present_round), row is not None and row.is_purged)
+
+
+def root_manifests(view: View) -> Iterator[tuple[str, int, ChunkId]]:
+    """Yield model, number and manifest of each version whose bytes are kept; lazily, all models."""
+    for key, _ in view.scan(*keys.models_after("")):
+        model = keys.model_in(key)
+        before: int | None = None
+        while page := contents(view, model, before=before, limit=PAGE_MAX):
+            yield from ((model, found.number, found.manifest) for found in page if found.is_root)
+            before = page[-1].number

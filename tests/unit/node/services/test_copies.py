@@ -237,3 +237,20 @@ def test_a_damaged_copy_here_is_healed_on_the_way() -> None:
         assert scene.store.get(CHUNKS[0].id) == CHUNKS[0].data
 
     tell(story)
+
+
+def test_a_seal_is_of_the_earliest_round_in_which_somebody_promised() -> None:
+    async def story(scene: Scene) -> None:
+        scene.have("b:1", [*scene.nodes, *CHUNKS])
+        scene.have(ME, [*scene.nodes, *CHUNKS])
+        scene.holders.rounds = {"b:1": 3, "c:1": 2, "d:1": 4}
+        sealing = copies.Sealing(
+            scene.chunks, scene.holders, Member(1, "a", ME, "east"), scene.others, Durability(2)
+        )
+
+        await sealing.run(lambda: iter(scene.ids))
+
+        # This node, which was told of no mark, promised in round 0.
+        assert sealing.gc_round == 0
+
+    tell(story)

@@ -19,8 +19,9 @@ from mcr.errors import (
 )
 from mcr.model import CHUNK_BYTES_MAX, Buffer, Chunk, ChunkId
 from mcr_node.storage import chunk_index
-from mcr_node.storage.chunk_store import PackChunkStore, rebuild_index
+from mcr_node.storage.chunk_store import PackChunkStore
 from mcr_node.storage.disk import Disk, Handle
+from mcr_node.storage.rebuilding import rebuild_index
 from mcr_node.storage.recovery import RecoveryReport
 from tests.faults import FaultyDisk
 

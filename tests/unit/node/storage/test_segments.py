@@ -19,7 +19,8 @@ from mcr_node.storage import segments
 from mcr_node.storage.disk import Disk, Handle, StorageFailure, UnreadableError
 from mcr_node.storage.encodings import Encoding
 from mcr_node.storage.frames import header_of
-from mcr_node.storage.segments import Coverage, Found, Region, SegmentFiles, SegmentWriter, Stretch, scan
+from mcr_node.storage.segment_scan import Found, Stretch, scan
+from mcr_node.storage.segments import Coverage, Region, SegmentFiles, SegmentWriter
 
 
 def frame(plain: bytes) -> bytes:
