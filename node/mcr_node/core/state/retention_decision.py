@@ -64,7 +64,8 @@ class Decision:
     def survey(self, candidate: Candidate) -> None:
         """Take a version into account, in any order."""
         rules = rules_for(self._rules, candidate.branch)
-        for rule in () if rules is None else rules.best:
+        # Of a rule that was given twice once, or a version would take two of its places.
+        for rule in () if rules is None else dict.fromkeys(rules.best):
             value = candidate.metrics.get(rule.metric)
             if value is None or math.isnan(value):
                 continue

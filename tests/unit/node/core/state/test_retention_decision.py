@@ -115,6 +115,16 @@ def test_the_best_stay_and_are_no_worse_than_what_goes(
                 assert sum(merit >= merits[number] for merit in kept) >= rule.count
 
 
+def test_a_rule_given_twice_keeps_as_many_as_given_once() -> None:
+    candidates = tuple(
+        Candidate(number=number, branch="main", created_at_ms=0, metrics={"loss": float(number)}, uses=())
+        for number in (3, 2, 1)
+    )
+    best = BestRule(2, "loss", "min")
+
+    assert going(candidates, {"main": RetentionRules(best=(best, best))}) == {3}
+
+
 @given(versions(), rules_of_branches, some_rules)
 def test_more_rules_never_let_more_go(
     candidates: tuple[Candidate, ...], rules: RulesOfBranches, more: RetentionRules
