@@ -7,6 +7,9 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
+# How the names of tasks begin that run for as long as a store is open: nobody waits for them earlier.
+BACKGROUND = "mcr-"
+
 
 async def run_blocking(executor: Executor, work: Callable[[], Result]) -> Result:
     """Run `work` on `executor` and return its result.

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mcr.blocking import BACKGROUND
 from mcr.errors import DeadlineError
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ class LoopThread:
         async def others_end() -> None:
             me = asyncio.current_task()
             work = [
-                task for task in asyncio.all_tasks() if task is not me and task.get_name() != "mcr-runner"
+                task
+                for task in asyncio.all_tasks()
+                if task is not me and not task.get_name().startswith(BACKGROUND)
             ]
             if work:
                 await asyncio.wait(work)

@@ -62,6 +62,7 @@ def test_a_request_that_fails_says_so_even_to_a_cancelled_caller() -> None:
 
 INTERRUPTED = """
 import asyncio, signal, threading
+from mcr.blocking import BACKGROUND
 from mcr.loop_thread import LoopThread
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -72,6 +73,8 @@ def interrupt():
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 async def request():
+    # What a store does for as long as it is open; nobody waits for its end.
+    request.background = asyncio.create_task(asyncio.sleep(3600), name=BACKGROUND + "upkeep")
     begun.set()
     # The store decides when the interruption has arrived, so that it is late whatever the machine does.
     try:
