@@ -23,7 +23,7 @@ PROCESSES ?= 2
 # Scenario files of etcd's Raft library (its folder, or a copy of its `testdata` folders).
 DIR ?= ../shared/conformance/etcd-raft
 
-.PHONY: members demo test simulate mutants hostile power-loss chaos chaos-broken laws flips prove conformance check bench format coverage clean merge-story
+.PHONY: gc-under-load members demo test simulate mutants hostile power-loss chaos chaos-broken laws flips prove conformance check bench format coverage clean merge-story
 
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -54,6 +54,9 @@ coverage: $(VENV)/.test  ## the test suite with line coverage of client/ and nod
 
 simulate: $(VENV)/.test  ## the replicated log in SEEDS worlds where everything fails, by seed
 	$(BIN)/python -m tests.simulation.cluster.run --seeds $(SEEDS) --first $(FIRST) --processes $(PROCESSES)
+
+gc-under-load: $(VENV)/.test  ## commits, deletions and garbage collection for MINUTES: no commit fails, the space comes back
+	@$(BIN)/python -m benchmarks.garbage_under_load $(MINUTES)
 
 hostile: $(VENV)/.test  ## MESSAGES malformed and hostile messages of peers: no crash, no change
 	$(BIN)/python -m tests.hostile.run --messages $(MESSAGES) --seed $(HOSTILE_SEED)

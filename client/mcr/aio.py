@@ -26,6 +26,7 @@ from mcr.errors import (
     MissingChunkError,
 )
 from mcr.following import FollowCalls
+from mcr.leasing import UploadLease
 from mcr.membership import MembershipCalls
 from mcr.merges import MergeCalls
 from mcr.model import (
@@ -249,7 +250,8 @@ class AsyncModel(
         if parent is not None:
             request.parent = await self._number(parent)
         upload = partial(self._upload, path, branch, parent, progress, exclude)
-        uploaded, answer = await self._seal(request, upload)
+        async with UploadLease(self._connection.trash) as lease:
+            uploaded, answer = await self._seal(request, upload, lease)
         version = await self._with_files(_wire.version_from_wire(answer.version, with_metrics=True))
         return CommitResult(
             **fields_of(version),
@@ -272,19 +274,19 @@ class AsyncModel(
         request.durability.copies_min, request.durability.sites_min = asked.copies, asked.sites
 
     async def _seal(
-        self, request: pb.CommitVersionRequest, upload: Callable[[], Awaitable[Uploaded]]
+        self, request: pb.CommitVersionRequest, upload: Callable[[], Awaitable[Uploaded]], lease: UploadLease
     ) -> tuple[Uploaded, pb.CommitVersionResponse]:
         uploaded = await upload()
         for _ in range(UPLOADS_AGAIN_MAX):
-            request.manifest = uploaded.manifest.root
+            request.manifest, request.lease = uploaded.manifest.root, lease.name
             try:
                 return uploaded, await decided(self._connection.versions.commit_version(request))
             except MissingChunkError:
-                # The node that took the chunks, or was said to hold them, lost power or is cut off by now.
-                # Once more, then: only what is missing is sent.
+                # The node that took the chunks, or was said to hold them, lost power or is cut off by now; or
+                # garbage was collected while this client was stopped. Only what is missing is sent again.
                 again = await upload()
                 uploaded = replace(again, stored=uploaded.stored + again.stored)
-        request.manifest = uploaded.manifest.root
+        request.manifest, request.lease = uploaded.manifest.root, lease.name
         return uploaded, await decided(self._connection.versions.commit_version(request))
 
     async def _upload(
