@@ -10,7 +10,7 @@ import pytest
 from mcr.errors import McrError
 from mcr.model import RefKind
 from mcr.testing import LocalCluster
-from tests.support.fleet import BAD, CHANNEL, GOOD, MODEL, Fleet, at_s
+from tests.support.fleet import BAD, CHANNEL, GOOD, MODEL, POLICY, Fleet, at_s
 
 FOLLOWERS = 6
 HEARTBEAT_MS, ELECTION_MS = 50, 500
@@ -52,6 +52,9 @@ def test_a_bad_report_takes_the_whole_fleet_back_and_receipts_tell(
         assert {(each.number, each.generation) for each in then.servings} == {(BAD, bad.generation)}
         moves = model.history(RefKind.CHANNEL, CHANNEL)
         assert [move.verb for move in moves].count("rollback") == 1
+        (decision,) = model.policy(POLICY).decisions
+        assert "9" in moves[0].reason
+        assert decision.generation == bad.generation
 
 
 def test_the_leader_killed_at_the_decision_leaves_exactly_one_rollback(tmp_path: Path) -> None:
