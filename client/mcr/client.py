@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from mcr import aio
+from mcr._client_finding import BlockingFinding
 from mcr._client_following import BlockingFollowing
 from mcr._client_merges import BlockingMerges
 from mcr._client_policies import BlockingGuards, BlockingPolicies
@@ -207,7 +208,13 @@ class TensorMap(Mapping[str, "NDArray[Any]"]):
 
 
 class Model(
-    BlockingReceipts, BlockingTrash, BlockingFollowing, BlockingRetention, BlockingMerges, BlockingPolicies
+    BlockingReceipts,
+    BlockingTrash,
+    BlockingFollowing,
+    BlockingRetention,
+    BlockingMerges,
+    BlockingPolicies,
+    BlockingFinding,
 ):
     """One model of a store."""
 

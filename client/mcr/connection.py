@@ -35,6 +35,9 @@ class VersionsApi(Protocol):
     async def list_versions(self, request: pb.ListVersionsRequest) -> pb.ListVersionsResponse:
         """List versions, newest first."""
 
+    async def find_versions(self, request: pb.FindVersionsRequest) -> pb.FindVersionsResponse:
+        """Find versions that meet conditions."""
+
     async def list_models(self, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
         """List models by name."""
 

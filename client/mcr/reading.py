@@ -1,17 +1,18 @@
 """What can be asked of one model: its versions, their files and tensors, its refs and their history."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcr import _wire
+from mcr import _wire, _wire_finding
 from mcr.checkout import CheckoutProgress, CheckoutResult, checkout
 from mcr.comparing import Diff, DiffProgress, diff
 from mcr.connection import Connection
 from mcr.errors import InvalidArgumentError, NotFoundError, PathNotFoundError
 from mcr.files import AsyncFile
+from mcr.finding import Condition, Conditions, parsed_conditions
 from mcr.manifest import FileRow, drain_async, find_file, walk_chunks, walk_files, walk_tensors
 from mcr.model import (
     ChunkId,
@@ -19,6 +20,7 @@ from mcr.model import (
     Event,
     FileEntry,
     MetricReport,
+    ParameterValue,
     Ref,
     RefKind,
     RefMove,
@@ -71,6 +73,57 @@ class ModelReader:
             found += [_wire.version_from_wire(version, with_metrics=False) for version in answer.versions]
             if not answer.versions:
                 break
+        return found
+
+    async def find(
+        self,
+        *,
+        metrics: Iterable[str | Condition] = (),
+        params: Mapping[str, ParameterValue] | Iterable[str | Condition] = (),
+        since: datetime | None = None,
+        until: datetime | None = None,
+        creator: str = "",
+        tags: Iterable[str] = (),
+        ref: str | None = None,
+        limit: int | None = 100,
+    ) -> list[Version]:
+        """Find versions that meet all conditions, newest first, with metrics and refs.
+
+        Args:
+            metrics: on the latest reported values: `"loss<0.5"`, with `= != < <= > >=`.
+            params: `{"lr": 1e-4}` for equal values, or `["lr>=1e-4"]`; dots go down the tree.
+            since: made then or later.
+            until: made then or earlier.
+            creator: pattern of who made it, with `*` and `?`.
+            tags: patterns; for each, a tag that points at the version must fit.
+            ref: look at this version and those it came from only.
+            limit: at most so many; None = all.
+
+        Raises:
+            InvalidArgumentError: a condition that means nothing, or a time without a zone.
+        """
+        on_metrics, on_parameters = parsed_conditions(metrics=metrics, params=params)
+        conditions = Conditions(
+            metrics=on_metrics,
+            parameters=on_parameters,
+            since_ms=_instant_ms("since", since),
+            until_ms=_instant_ms("until", until),
+            creator=creator,
+            tags=tuple(tags),
+        )
+        request = pb.FindVersionsRequest(
+            reference=self.name if ref is None else str(self._reference(ref)),
+            ancestry=ref is not None,
+            conditions=_wire_finding.conditions_to_wire(conditions.check()),
+        )
+        found: list[Version] = []
+        while limit is None or len(found) < limit:
+            request.limit = PAGE_MAX if limit is None else min(limit - len(found), PAGE_MAX)
+            answer = await self._connection.versions.find_versions(request)
+            found += [_wire.version_from_wire(version, with_metrics=True) for version in answer.versions]
+            if not answer.next:
+                break
+            request.next[:] = answer.next
         return found
 
     async def all_versions(self) -> AsyncIterator[Version]:
@@ -240,15 +293,13 @@ class ModelReader:
         Raises:
             InvalidArgumentError: `at` has no time zone.
         """
-        if at.tzinfo is None:
-            raise InvalidArgumentError("at", "the time needs a zone")
         answer = await self._connection.versions.list_ref_moves(
             pb.ListRefMovesRequest(
                 model=self.name,
                 kind=_wire.kind_to_wire(kind),
                 name=name,
                 limit=1,
-                at_ms=int(at.timestamp() * 1000),
+                at_ms=_instant_ms("at", at),
             )
         )
         return _wire.move_from_wire(answer.moves[0]) if answer.moves else None
@@ -309,3 +360,11 @@ class ModelReader:
         except NotFoundError:
             return None
         return newest[0].manifest if newest else None
+
+
+def _instant_ms(argument: str, at: datetime | None) -> int | None:
+    if at is None:
+        return None
+    if at.tzinfo is None:
+        raise InvalidArgumentError(argument, "the time needs a zone")
+    return int(at.timestamp() * 1000)

@@ -38,6 +38,7 @@ Read = TypeVar(
     "Read",
     pb.GetVersionRequest,
     pb.ListVersionsRequest,
+    pb.FindVersionsRequest,
     pb.ListModelsRequest,
     pb.ListRefsRequest,
     pb.ListRefMovesRequest,
@@ -104,6 +105,10 @@ class RemoteVersions:
     async def list_versions(self, request: pb.ListVersionsRequest) -> pb.ListVersionsResponse:
         """See VersionsApi."""
         return await self._calls.unary(lambda way: way.versions.ListVersions, self._read(request))
+
+    async def find_versions(self, request: pb.FindVersionsRequest) -> pb.FindVersionsResponse:
+        """See VersionsApi."""
+        return await self._calls.unary(lambda way: way.versions.FindVersions, self._read(request))
 
     async def list_models(self, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
         """See VersionsApi."""

@@ -11,26 +11,19 @@ from mcr.cli.forms import (
     commit_summary,
     count,
     file_object,
-    log_row,
     size,
-    table,
     version_object,
     version_text,
 )
-from mcr.cli.graph import Graph
 from mcr.cli.options import ModelName, command, split_reference, with_session, within
 from mcr.cli.session import Session
 from mcr.cli.values import Tree, parameters_from, parse_metrics, parse_parameter_file
 from mcr.durability import parse_durability
 from mcr.model import PARAMETERS_BYTES_MAX, Version
-from mcr.references import parse_reference
 
 if TYPE_CHECKING:
     from mcr.client import Model
 
-LOG_VERSIONS_DEFAULT = 20
-# What is fetched, and laid out in columns, at once.
-PAGE_VERSIONS = 1000
 NO_BRANCH = "none"
 
 
@@ -145,66 +138,6 @@ def read_document(path: Path | None) -> Tree:
     # Four times what may be stored: JSON and YAML spell things out longer than the record does.
     data = settings.read_file(path, length_bytes_max=4 * PARAMETERS_BYTES_MAX)
     return parse_parameter_file(str(path), data)
-
-
-@command(
-    "log",
-    examples="""
-    mcr log vision/resnet50                    # all versions of the model
-    mcr log vision/resnet50@experiment -n 5    # where this one came from
-    mcr log vision/resnet50 --graph
-    """,
-)
-@click.argument("reference", metavar="MODEL[@REF]")
-@click.option(
-    "-n",
-    "limit",
-    type=click.IntRange(min=0),
-    default=LOG_VERSIONS_DEFAULT,
-    show_default=True,
-    metavar="N",
-    help="At most N versions; 0 for all.",
-)
-@click.option("--graph", is_flag=True, help="Draw which version came from which.")
-@with_session
-def log(session: Session, reference: str, limit: int, graph: bool) -> None:
-    """List versions, newest first.
-
-    All of a model; or, with @REF, one version and those it came from.
-    """
-    parsed = parse_reference(reference)
-    ref = split_reference(reference)[1] if "@" in reference else None
-    drawing = Graph() if graph else None
-    shown, before, more = 0, 0, False
-    with session.connect() as client:
-        model = client.model(parsed.model)
-        while True:
-            wanted = PAGE_VERSIONS if limit == 0 else min(limit - shown, PAGE_VERSIONS)
-            # One more than is shown, to know whether there is more.
-            page = model.log(ref=ref, limit=wanted + 1, before=before)
-            more = len(page) > wanted
-            page = page[:wanted]
-            _print_page(session, page, drawing)
-            shown += len(page)
-            if not more or not page or shown == limit:
-                break
-            before = page[-1].number
-    if more:
-        session.output.talk(f"older versions are not shown; see more with: -n {2 * limit}")
-
-
-def _print_page(session: Session, page: list[Version], drawing: Graph | None) -> None:
-    if session.output.json:
-        for version in page:
-            session.output.data(version_object(version), "")
-        return
-    lines = table(map(log_row, page)).splitlines()
-    for version, line in zip(page, lines, strict=True):
-        if drawing is not None:
-            above, star, below = drawing.rows(version.number, version.parents)
-            session.output.data({}, "\n".join([*above, f"{star}  {line}", *below]))
-        else:
-            session.output.data({}, line)
 
 
 @command(

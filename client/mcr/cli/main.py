@@ -15,6 +15,7 @@ from mcr.cli import (
     commits,
     files,
     following,
+    log,
     merges,
     metrics,
     misc,
@@ -86,7 +87,7 @@ def cli() -> None:
 for _command in (
     stores.init,
     commits.commit,
-    commits.log,
+    log.log,
     commits.show,
     files.ls,
     files.checkout,

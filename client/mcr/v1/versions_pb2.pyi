@@ -71,6 +71,46 @@ ROLLBACK_TARGET_LAST_GOOD: RollbackTarget.ValueType  # 2
 """The nearest earlier one that was never rolled back from. Channels only."""
 global___RollbackTarget = RollbackTarget
 
+class _Comparison:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ComparisonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Comparison.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    COMPARISON_UNSPECIFIED: _Comparison.ValueType  # 0
+    """Not set; refused."""
+    COMPARISON_EQUAL: _Comparison.ValueType  # 1
+    """The same; NaN is the same as NaN."""
+    COMPARISON_NOT_EQUAL: _Comparison.ValueType  # 2
+    """There, and not the same."""
+    COMPARISON_LESS: _Comparison.ValueType  # 3
+    """Less. Numbers only, as the following."""
+    COMPARISON_LESS_OR_EQUAL: _Comparison.ValueType  # 4
+    """Less or the same."""
+    COMPARISON_GREATER: _Comparison.ValueType  # 5
+    """Greater."""
+    COMPARISON_GREATER_OR_EQUAL: _Comparison.ValueType  # 6
+    """Greater or the same."""
+
+class Comparison(_Comparison, metaclass=_ComparisonEnumTypeWrapper):
+    """How a value is held against that of a version."""
+
+COMPARISON_UNSPECIFIED: Comparison.ValueType  # 0
+"""Not set; refused."""
+COMPARISON_EQUAL: Comparison.ValueType  # 1
+"""The same; NaN is the same as NaN."""
+COMPARISON_NOT_EQUAL: Comparison.ValueType  # 2
+"""There, and not the same."""
+COMPARISON_LESS: Comparison.ValueType  # 3
+"""Less. Numbers only, as the following."""
+COMPARISON_LESS_OR_EQUAL: Comparison.ValueType  # 4
+"""Less or the same."""
+COMPARISON_GREATER: Comparison.ValueType  # 5
+"""Greater."""
+COMPARISON_GREATER_OR_EQUAL: Comparison.ValueType  # 6
+"""Greater or the same."""
+global___Comparison = Comparison
+
 @typing.final
 class ReadOptions(google.protobuf.message.Message):
     """How fresh an answer must be. Absent or empty = linearizable: it shows every write that was answered before the
@@ -602,6 +642,190 @@ class ListVersionsResponse(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_age_max_ms", b"_age_max_ms"]) -> typing.Literal["age_max_ms"] | None: ...
 
 global___ListVersionsResponse = ListVersionsResponse
+
+@typing.final
+class MetricCondition(google.protobuf.message.Message):
+    """A condition on the latest value of a metric. A version for which none was reported does not meet it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    COMPARISON_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name, 1 to 1024 characters."""
+    comparison: global___Comparison.ValueType
+    """How."""
+    value: builtins.float
+    """With what."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        comparison: global___Comparison.ValueType = ...,
+        value: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["comparison", b"comparison", "name", b"name", "value", b"value"]) -> None: ...
+
+global___MetricCondition = MetricCondition
+
+@typing.final
+class ParameterCondition(google.protobuf.message.Message):
+    """A condition on a leaf of the parameter tree. A version without that leaf does not meet it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: builtins.int
+    COMPARISON_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    key: builtins.str
+    """Dotted key, 1 to 1024 characters."""
+    comparison: global___Comparison.ValueType
+    """How."""
+    value: builtins.bytes
+    """With what: the canonical bytes of {"value": x}; x is null, true, false, a number, or a text of up to 4096
+    characters. 1 and 1.0 are the same number here.
+    """
+    def __init__(
+        self,
+        *,
+        key: builtins.str = ...,
+        comparison: global___Comparison.ValueType = ...,
+        value: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["comparison", b"comparison", "key", b"key", "value", b"value"]) -> None: ...
+
+global___ParameterCondition = ParameterCondition
+
+@typing.final
+class VersionConditions(google.protobuf.message.Message):
+    """What a version must meet, all of it; empty = any version does."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    METRICS_FIELD_NUMBER: builtins.int
+    PARAMETERS_FIELD_NUMBER: builtins.int
+    SINCE_MS_FIELD_NUMBER: builtins.int
+    UNTIL_MS_FIELD_NUMBER: builtins.int
+    CREATOR_FIELD_NUMBER: builtins.int
+    TAGS_FIELD_NUMBER: builtins.int
+    since_ms: builtins.int
+    """Made then or later: log time, milliseconds since 1970 UTC."""
+    until_ms: builtins.int
+    """Made then or earlier."""
+    creator: builtins.str
+    """Pattern of the creator's name, up to 256 characters, `*` any characters and `?` any one; empty = anybody."""
+    @property
+    def metrics(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MetricCondition]:
+        """Up to 32."""
+
+    @property
+    def parameters(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ParameterCondition]:
+        """Up to 32."""
+
+    @property
+    def tags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Up to 32 patterns; for each, a tag that points at the version must fit."""
+
+    def __init__(
+        self,
+        *,
+        metrics: collections.abc.Iterable[global___MetricCondition] | None = ...,
+        parameters: collections.abc.Iterable[global___ParameterCondition] | None = ...,
+        since_ms: builtins.int | None = ...,
+        until_ms: builtins.int | None = ...,
+        creator: builtins.str = ...,
+        tags: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_since_ms", b"_since_ms", "_until_ms", b"_until_ms", "since_ms", b"since_ms", "until_ms", b"until_ms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_since_ms", b"_since_ms", "_until_ms", b"_until_ms", "creator", b"creator", "metrics", b"metrics", "parameters", b"parameters", "since_ms", b"since_ms", "tags", b"tags", "until_ms", b"until_ms"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_since_ms", b"_since_ms"]) -> typing.Literal["since_ms"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_until_ms", b"_until_ms"]) -> typing.Literal["until_ms"] | None: ...
+
+global___VersionConditions = VersionConditions
+
+@typing.final
+class FindVersionsRequest(google.protobuf.message.Message):
+    """See VersionsService.FindVersions."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: builtins.int
+    ANCESTRY_FIELD_NUMBER: builtins.int
+    CONDITIONS_FIELD_NUMBER: builtins.int
+    NEXT_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    READ_FIELD_NUMBER: builtins.int
+    reference: builtins.str
+    """Model, or a full reference: then that version and its ancestry are looked at."""
+    ancestry: builtins.bool
+    """True when `reference` is a full reference whose ancestry is looked at; false = all versions of the model."""
+    limit: builtins.int
+    """Page size, 1 to 1000."""
+    @property
+    def conditions(self) -> global___VersionConditions:
+        """What to look for."""
+
+    @property
+    def next(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """To go on: `next` of the answer before, with all else as before; empty = from the newest."""
+
+    @property
+    def read(self) -> global___ReadOptions:
+        """How fresh the answer must be."""
+
+    def __init__(
+        self,
+        *,
+        reference: builtins.str = ...,
+        ancestry: builtins.bool = ...,
+        conditions: global___VersionConditions | None = ...,
+        next: collections.abc.Iterable[builtins.int] | None = ...,
+        limit: builtins.int = ...,
+        read: global___ReadOptions | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["conditions", b"conditions", "read", b"read"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ancestry", b"ancestry", "conditions", b"conditions", "limit", b"limit", "next", b"next", "read", b"read", "reference", b"reference"]) -> None: ...
+
+global___FindVersionsRequest = FindVersionsRequest
+
+@typing.final
+class FindVersionsResponse(google.protobuf.message.Message):
+    """See VersionsService.FindVersions."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: builtins.int
+    NEXT_FIELD_NUMBER: builtins.int
+    LOG_INDEX_FIELD_NUMBER: builtins.int
+    AGE_MAX_MS_FIELD_NUMBER: builtins.int
+    log_index: builtins.int
+    """The answer shows the log up to here at least."""
+    age_max_ms: builtins.int
+    """How old the answer may be, milliseconds; set when `stale_ok` was asked for and the node knows it."""
+    @property
+    def versions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Version]:
+        """Newest first; refs and metrics filled."""
+
+    @property
+    def next(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Numbers to go on from, up to 10,000; empty = all was looked at."""
+
+    def __init__(
+        self,
+        *,
+        versions: collections.abc.Iterable[global___Version] | None = ...,
+        next: collections.abc.Iterable[builtins.int] | None = ...,
+        log_index: builtins.int = ...,
+        age_max_ms: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_age_max_ms", b"_age_max_ms", "age_max_ms", b"age_max_ms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_age_max_ms", b"_age_max_ms", "age_max_ms", b"age_max_ms", "log_index", b"log_index", "next", b"next", "versions", b"versions"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_age_max_ms", b"_age_max_ms"]) -> typing.Literal["age_max_ms"] | None: ...
+
+global___FindVersionsResponse = FindVersionsResponse
 
 @typing.final
 class ListModelsRequest(google.protobuf.message.Message):

@@ -55,6 +55,11 @@ class VersionsServiceStub(object):
                 request_serializer=mcr_dot_v1_dot_versions__pb2.ListVersionsRequest.SerializeToString,
                 response_deserializer=mcr_dot_v1_dot_versions__pb2.ListVersionsResponse.FromString,
                 _registered_method=True)
+        self.FindVersions = channel.unary_unary(
+                '/mcr.v1.VersionsService/FindVersions',
+                request_serializer=mcr_dot_v1_dot_versions__pb2.FindVersionsRequest.SerializeToString,
+                response_deserializer=mcr_dot_v1_dot_versions__pb2.FindVersionsResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/mcr.v1.VersionsService/ListModels',
                 request_serializer=mcr_dot_v1_dot_versions__pb2.ListModelsRequest.SerializeToString,
@@ -144,6 +149,14 @@ class VersionsServiceServicer(object):
 
     def ListVersions(self, request, context):
         """List versions of one model, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindVersions(self, request, context):
+        """Find versions of one model that meet conditions, newest first. Looks at a bounded number of versions and says
+        where to go on, so an answer without versions does not mean that there are none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -256,6 +269,11 @@ def add_VersionsServiceServicer_to_server(servicer, server):
                     servicer.ListVersions,
                     request_deserializer=mcr_dot_v1_dot_versions__pb2.ListVersionsRequest.FromString,
                     response_serializer=mcr_dot_v1_dot_versions__pb2.ListVersionsResponse.SerializeToString,
+            ),
+            'FindVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindVersions,
+                    request_deserializer=mcr_dot_v1_dot_versions__pb2.FindVersionsRequest.FromString,
+                    response_serializer=mcr_dot_v1_dot_versions__pb2.FindVersionsResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -427,6 +445,33 @@ class VersionsService(object):
             '/mcr.v1.VersionsService/ListVersions',
             mcr_dot_v1_dot_versions__pb2.ListVersionsRequest.SerializeToString,
             mcr_dot_v1_dot_versions__pb2.ListVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcr.v1.VersionsService/FindVersions',
+            mcr_dot_v1_dot_versions__pb2.FindVersionsRequest.SerializeToString,
+            mcr_dot_v1_dot_versions__pb2.FindVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,14 @@ class VersionsServiceStub:
     ]
     """List versions of one model, newest first."""
 
+    FindVersions: grpc.UnaryUnaryMultiCallable[
+        mcr.v1.versions_pb2.FindVersionsRequest,
+        mcr.v1.versions_pb2.FindVersionsResponse,
+    ]
+    """Find versions of one model that meet conditions, newest first. Looks at a bounded number of versions and says
+    where to go on, so an answer without versions does not mean that there are none.
+    """
+
     ListModels: grpc.UnaryUnaryMultiCallable[
         mcr.v1.versions_pb2.ListModelsRequest,
         mcr.v1.versions_pb2.ListModelsResponse,
@@ -145,6 +153,14 @@ class VersionsServiceAsyncStub:
         mcr.v1.versions_pb2.ListVersionsResponse,
     ]
     """List versions of one model, newest first."""
+
+    FindVersions: grpc.aio.UnaryUnaryMultiCallable[
+        mcr.v1.versions_pb2.FindVersionsRequest,
+        mcr.v1.versions_pb2.FindVersionsResponse,
+    ]
+    """Find versions of one model that meet conditions, newest first. Looks at a bounded number of versions and says
+    where to go on, so an answer without versions does not mean that there are none.
+    """
 
     ListModels: grpc.aio.UnaryUnaryMultiCallable[
         mcr.v1.versions_pb2.ListModelsRequest,
@@ -254,6 +270,16 @@ class VersionsServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[mcr.v1.versions_pb2.ListVersionsResponse, collections.abc.Awaitable[mcr.v1.versions_pb2.ListVersionsResponse]]:
         """List versions of one model, newest first."""
+
+    @abc.abstractmethod
+    def FindVersions(
+        self,
+        request: mcr.v1.versions_pb2.FindVersionsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mcr.v1.versions_pb2.FindVersionsResponse, collections.abc.Awaitable[mcr.v1.versions_pb2.FindVersionsResponse]]:
+        """Find versions of one model that meet conditions, newest first. Looks at a bounded number of versions and says
+        where to go on, so an answer without versions does not mean that there are none.
+        """
 
     @abc.abstractmethod
     def ListModels(

@@ -28,7 +28,7 @@ from mcr_node.core.state.commands import (
 from mcr_node.core.state.outcomes import Accepted, RefResult, ReportResult, VersionResult
 from mcr_node.core.state.view import View
 from mcr_node.ports_log import ReplicatedLog
-from mcr_node.services import errors
+from mcr_node.services import errors, finding
 from mcr_node.services.availability import Availability
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.log_calls import LogCalls
@@ -286,6 +286,17 @@ class VersionsService(LogCalls):
         return pb.ListVersionsResponse(
             versions=await self._read(read), log_index=index, age_max_ms=self._age(request.read)
         )
+
+    async def find_versions(self, request: pb.FindVersionsRequest) -> pb.FindVersionsResponse:
+        """Find versions that meet conditions."""
+        read = finding.reader(request)
+        index = await self._fresh(request.read)
+        response = await self._read(read)
+        response.log_index = index
+        age_max_ms = self._age(request.read)
+        if age_max_ms is not None:
+            response.age_max_ms = age_max_ms
+        return response
 
     async def list_models(self, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
         """List models by name."""
