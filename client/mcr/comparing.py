@@ -55,10 +55,17 @@ class MetricChange:
 
 @dataclass(frozen=True, slots=True)
 class TensorDiff:
-    """One tensor of a file that differs, and how."""
+    """One tensor of a file that differs, and how.
+
+    Attributes:
+        file: path that has it after the change; where it was removed, the one that had it before.
+        change: what the numbers say.
+        file_a: path that had it before the change, often the same one; empty where it was added.
+    """
 
     file: str
     change: TensorChange
+    file_a: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +109,19 @@ async def diff(
     found: list[TensorDiff] = []
     bytes_done = 0
     if tensors:
+        moved = _Moved()
         for done, difference in enumerate(differences, start=1):
-            async for item, length_bytes in _tensor_changes(get, difference):
+            async for item, length_bytes in _tensor_changes(get, difference, moved):
                 found.append(item)
                 bytes_done += length_bytes
             if progress is not None:
                 progress(DiffProgress(done, len(differences), bytes_done))
+        async for item, length_bytes in moved.changes(get):
+            found.append(item)
+            bytes_done += length_bytes
+        if progress is not None and differences:
+            progress(DiffProgress(len(differences), len(differences), bytes_done))
+        found.sort(key=lambda item: (item.file, item.change.name))
     return Diff(
         a,
         b,
@@ -163,27 +177,78 @@ def metric_changes(a: Mapping[str, float], b: Mapping[str, float]) -> list[Metri
     ]
 
 
-async def _tensor_changes(get: Get, difference: Difference) -> AsyncIterator[tuple[TensorDiff, int]]:
-    ours = await _tensors(get, difference.before)
-    theirs = await _tensors(get, difference.after)
+_Place = tuple[FileRow, Tensor]
+"""A tensor, and the file that has it."""
+
+
+class _Moved:
+    """Tensors that their file has on one side only, until it is known whether another file has them.
+
+    A checkpoint that is written in another format, or cut into other shards, has its tensors under other
+    paths. They are the same tensors when they have the same name, and elements that can be compared. Names
+    that several files have on one side say nothing, nor does an empty one: those were added or removed.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[str, list[_Place]] = {}
+        self._after: dict[str, list[_Place]] = {}
+
+    def add(self, *, before: _Place | None = None, after: _Place | None = None) -> None:
+        if before is not None:
+            self._before.setdefault(before[1].name, []).append(before)
+        if after is not None:
+            self._after.setdefault(after[1].name, []).append(after)
+
+    async def changes(self, get: Get) -> AsyncIterator[tuple[TensorDiff, int]]:
+        """Yield what became of them."""
+        for name in sorted(self._before.keys() | self._after.keys()):
+            before, after = self._before.get(name, []), self._after.get(name, [])
+            if name and len(before) == len(after) == 1 and _alike(before[0][1], after[0][1]):
+                yield await _tensor_change(get, before[0], after[0])
+                continue
+            for row, gone in before:
+                change = removed(name, dtype=gone.dtype, shape=gone.shape)
+                yield TensorDiff(row.entry.path, change, row.entry.path), 0
+            for row, new in after:
+                yield TensorDiff(row.entry.path, added(name, dtype=new.dtype, shape=new.shape)), 0
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return comparable(dtype_a=a.dtype, dtype_b=b.dtype, shape_a=a.shape, shape_b=b.shape)
+
+
+async def _tensor_changes(
+    get: Get, difference: Difference, moved: _Moved
+) -> AsyncIterator[tuple[TensorDiff, int]]:
+    """Yield the changes of tensors that one path has on both sides; put the others aside."""
+    before, after = difference.before, difference.after
+    ours, theirs = await _tensors(get, before), await _tensors(get, after)
     for name in sorted(ours.keys() | theirs.keys()):
         a, b = ours.get(name), theirs.get(name)
-        if a is None:
-            assert b is not None
-            change = added(name, dtype=b.dtype, shape=b.shape)
-        elif b is None:
-            change = removed(name, dtype=a.dtype, shape=a.shape)
-        elif not comparable(dtype_a=a.dtype, dtype_b=b.dtype, shape_a=a.shape, shape_b=b.shape):
-            change = reshaped(name, dtype_a=a.dtype, dtype_b=b.dtype, shape_a=a.shape, shape_b=b.shape)
-        elif a.digest == b.digest and a.dtype == b.dtype:
-            change = unchanged(name, dtype=a.dtype, shape=a.shape)
-        else:
-            assert difference.before is not None
-            assert difference.after is not None
-            change = await _compare_tensor(get, (difference.before, a), (difference.after, b))
-            yield TensorDiff(difference.path, change), a.length_bytes
-            continue
-        yield TensorDiff(difference.path, change), 0
+        if a is not None and b is not None:
+            assert before is not None
+            assert after is not None
+            yield await _tensor_change(get, (before, a), (after, b))
+        elif a is not None:
+            assert before is not None
+            moved.add(before=(before, a))
+        elif b is not None:
+            assert after is not None
+            moved.add(after=(after, b))
+
+
+async def _tensor_change(get: Get, before: _Place, after: _Place) -> tuple[TensorDiff, int]:
+    """Return how a tensor changed, and how many of its bytes were read for that on each side."""
+    (row_a, a), (row_b, b) = before, after
+    length_bytes = 0
+    if not _alike(a, b):
+        change = reshaped(b.name, dtype_a=a.dtype, dtype_b=b.dtype, shape_a=a.shape, shape_b=b.shape)
+    elif a.digest == b.digest and a.dtype == b.dtype:
+        change = unchanged(b.name, dtype=a.dtype, shape=a.shape)
+    else:
+        change = await _compare_tensor(get, before, after)
+        length_bytes = a.length_bytes
+    return TensorDiff(row_b.entry.path, change, row_a.entry.path), length_bytes
 
 
 async def _tensors(get: Get, row: FileRow | None) -> dict[str, Tensor]:
@@ -192,7 +257,7 @@ async def _tensors(get: Get, row: FileRow | None) -> dict[str, Tensor]:
     return {tensor.name: tensor async for tensor in drain_async(walk_tensors(row), get)}
 
 
-async def _compare_tensor(get: Get, a: tuple[FileRow, Tensor], b: tuple[FileRow, Tensor]) -> TensorChange:
+async def _compare_tensor(get: Get, a: _Place, b: _Place) -> TensorChange:
     ours, theirs = a[1], b[1]
     comparison = TensorComparison(
         ours.name,
@@ -215,9 +280,7 @@ async def _compare_tensor(get: Get, a: tuple[FileRow, Tensor], b: tuple[FileRow,
     return comparison.finish()
 
 
-async def _compare_elements(
-    get: Get, a: tuple[FileRow, Tensor], b: tuple[FileRow, Tensor], comparison: TensorComparison
-) -> None:
+async def _compare_elements(get: Get, a: _Place, b: _Place, comparison: TensorComparison) -> None:
     """Compare tensors whose elements differ in width, as many elements at a time on either side."""
     count = math.prod(a[1].shape)
     sides = [

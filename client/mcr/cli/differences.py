@@ -43,6 +43,7 @@ def _tensor_object(item: "TensorDiff") -> dict[str, JsonValue]:
     change = item.change
     return {
         "file": item.file,
+        "file_a": item.file_a or None,
         "name": change.name,
         "kind": change.kind,
         "dtype_a": change.dtype_a,
@@ -140,8 +141,9 @@ def _form(item: "TensorDiff") -> str:
 
 def _figures(item: "TensorDiff") -> str:
     change = item.change
+    came = f", from {one_line(item.file_a)}" if item.file_a not in ("", item.file) else ""
     if change.kind != "changed":
-        return str(change.kind)
+        return f"{change.kind}{came}"
     parts = [f"{change.changed_share:.1%} changed"]
     if change.norm_of_change is not None:
         parts.append(f"norm of change {number(change.norm_of_change)}")
@@ -151,4 +153,4 @@ def _figures(item: "TensorDiff") -> str:
         parts.append(f"cosine {number(change.cosine)}")
     if change.non_finite_a or change.non_finite_b:
         parts.append(f"not finite {change.non_finite_a} -> {change.non_finite_b}")
-    return ", ".join(parts)
+    return ", ".join(parts) + came

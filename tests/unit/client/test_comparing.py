@@ -80,3 +80,64 @@ def test_equal_versions_have_no_differences(model: mcr.Model, tmp_path: Path) ->
         model.commit(tmp_path / "weights.bin", message="same")
     found = model.diff("v1", "v2", tensors=True)
     assert (found.files, found.parameters, found.metrics, found.tensors) == ((), (), (), ())
+
+
+def test_tensors_are_compared_across_formats(model: mcr.Model, tmp_path: Path) -> None:
+    draw = np.random.default_rng(7)
+    before = {name: draw.normal(size=(300, 1000)).astype(np.float32) for name in ("moved", "same", "gone")}
+    after = {"moved": before["moved"].copy(), "same": before["same"], "new": before["gone"]}
+    after["moved"][7, 7] += 1.0
+    (tmp_path / "npz").mkdir()
+    (tmp_path / "safe").mkdir()
+    np.savez(tmp_path / "npz" / "model.npz", moved=before["moved"], same=before["same"], gone=before["gone"])
+    save_file(after, tmp_path / "safe" / "model.safetensors")
+    model.commit(tmp_path / "npz")
+    model.commit(tmp_path / "safe")
+
+    found = model.diff("v1", "v2", tensors=True)
+    back = model.diff("v2", "v1", tensors=True)
+
+    assert {(change.path, change.kind) for change in found.files} == {
+        ("model.npz", "removed"),
+        ("model.safetensors", "added"),
+    }
+    assert found.tensors is not None
+    assert back.tensors is not None
+    items = {item.change.name: item for item in found.tensors}
+    assert {name: (item.change.kind, item.file_a, item.file) for name, item in items.items()} == {
+        "moved": (ChangeKind.CHANGED, "model.npz", "model.safetensors"),
+        "same": (ChangeKind.UNCHANGED, "model.npz", "model.safetensors"),
+        "gone": (ChangeKind.REMOVED, "model.npz", "model.npz"),
+        "new": (ChangeKind.ADDED, "", "model.safetensors"),
+    }
+    assert items["moved"].change.changed_share == pytest.approx(1 / 300_000)
+    assert items["moved"].change.norm_of_change == pytest.approx(1.0, rel=1e-5)
+    kinds = {item.change.name: item.change.kind for item in back.tensors}
+    assert (kinds["moved"], kinds["gone"]) == (ChangeKind.CHANGED, ChangeKind.ADDED)
+
+
+def test_tensors_are_found_in_other_shards_unless_two_files_have_the_name(
+    model: mcr.Model, tmp_path: Path
+) -> None:
+    ones, zeros = np.ones((4, 5), np.float32), np.zeros((4, 5), np.float32)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for files in (
+        {"a": {"x": ones, "y": ones, "twice": ones}, "b": {"z": ones, "twice": ones}},
+        {"a": {"x": ones}, "b": {"y": zeros, "z": ones}, "c": {"twice": ones}},
+    ):
+        for name, tensors in files.items():
+            save_file(tensors, folder / f"{name}.safetensors")
+        model.commit(folder)
+
+    found = model.diff("v1", "v2", tensors=True)
+
+    assert found.tensors is not None
+    assert [(item.file_a, item.file, item.change.name, str(item.change.kind)) for item in found.tensors] == [
+        ("a.safetensors", "a.safetensors", "twice", "removed"),
+        ("a.safetensors", "a.safetensors", "x", "unchanged"),
+        ("b.safetensors", "b.safetensors", "twice", "removed"),
+        ("a.safetensors", "b.safetensors", "y", "changed"),
+        ("b.safetensors", "b.safetensors", "z", "unchanged"),
+        ("", "c.safetensors", "twice", "added"),
+    ]
