@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 
 from mcr import _wire
-from mcr.errors import InvalidArgumentError, SealOutdatedError
+from mcr.errors import InvalidArgumentError, MembersChangedError, SealOutdatedError
 from mcr.model import DIGEST_BYTES, ChunkId
 from mcr.references import check_model
 from mcr.v1 import merges_pb2 as pb
-from mcr_node.core.state import collecting, merge_queries
+from mcr_node.core.state import merge_queries
 from mcr_node.core.state.keys import NUMBER_MAX
 from mcr_node.core.state.merge_commands import CommitMerge, DropMerge, OpenMerge, ResolveConflicts
 from mcr_node.core.state.outcomes import Accepted, MergeResult, VersionResult
@@ -39,15 +39,15 @@ class MergesService(LogCalls):
         manifest = ChunkId(request.manifest)
         durability = durability_of(request.durability) if request.HasField("durability") else None
         for tries_left in reversed(range(SEAL_TRIES_MAX)):
-            gc_round = await self._read(collecting.round_of)
+            layout_epoch = self._log.membership.epoch
             content = await self._chunks.seal(manifest, durability=durability)
             try:
                 accepted = await self._propose(
-                    _commit(self._envelope(request.header), request, content, gc_round)
+                    _commit(self._envelope(request.header), request, content, layout_epoch)
                 )
                 break
-            except SealOutdatedError:
-                # Garbage was marked meanwhile: what was found to be held is looked for again.
+            except (SealOutdatedError, MembersChangedError):
+                # Garbage was marked meanwhile, or a holder is leaving: what was found is looked for again.
                 if not tries_left:
                     raise
         result = accepted.result
@@ -132,7 +132,7 @@ class MergesService(LogCalls):
 
 
 def _commit(
-    envelope: Envelope, request: pb.CommitMergeRequest, content: Content, gc_round: int
+    envelope: Envelope, request: pb.CommitMergeRequest, content: Content, layout_epoch: int
 ) -> CommitMerge:
     return CommitMerge(
         **envelope,
@@ -148,7 +148,8 @@ def _commit(
         bytes_total=content.bytes_total,
         file_count=content.file_count,
         chunk_count=content.chunk_count,
-        gc_round=gc_round,
+        gc_round=content.gc_round,
+        layout_epoch=layout_epoch,
     )
 
 

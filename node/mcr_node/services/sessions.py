@@ -9,6 +9,7 @@ from mcr.durability import Durability
 from mcr.errors import (
     CorruptChunkError,
     InvalidArgumentError,
+    MembersChangedError,
     MissingChunkError,
     SealOutdatedError,
     SessionChangedError,
@@ -49,6 +50,8 @@ _STATES = {
     "expired": pb.SESSION_STATE_EXPIRED,
 }
 Result = TypeVar("Result")
+# A part came, garbage was marked, or a holder is leaving: what was found is looked for again.
+_SEAL_AGAIN = (SessionChangedError.code, SealOutdatedError.code, MembersChangedError.code)
 
 
 class SessionsService(LogCalls):
@@ -136,7 +139,9 @@ class SessionsService(LogCalls):
                 raise _ended(request.model, found)
             outcome = await self._seal(request, found, durability)
             match outcome:
-                case Rejected(code=SessionChangedError.code | SealOutdatedError.code):
+                case Rejected(
+                    code=SessionChangedError.code | SealOutdatedError.code | MembersChangedError.code
+                ):
                     continue
                 case Rejected():
                     raise outcome.error()
@@ -157,6 +162,7 @@ class SessionsService(LogCalls):
         parts = await self._parts(found.row.serial)
         _check_expected(request, parts)
         manifest = await self._build(parts)
+        layout_epoch = self._log.membership.epoch
         content = await self._held(manifest, durability)
         return await self._log.propose(
             SealSession(
@@ -169,6 +175,7 @@ class SessionsService(LogCalls):
                 file_count=content.file_count,
                 chunk_count=content.chunk_count,
                 gc_round=content.gc_round,
+                layout_epoch=layout_epoch,
             )
         )
 

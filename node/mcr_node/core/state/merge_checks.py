@@ -46,6 +46,8 @@ def check(command: MergeCommand, check_parameters: Callable[[Parameters], None])
             check_number("bytes_total", command.bytes_total, 0)
             check_number("file_count", command.file_count, 0)
             check_number("chunk_count", command.chunk_count, 0)
+            if command.layout_epoch is not None:
+                check_number("layout_epoch", command.layout_epoch, 0)
         case OpenMerge():
             _check_sides(command)
             check_number("base", command.base, 0)

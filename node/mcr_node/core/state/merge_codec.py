@@ -34,6 +34,7 @@ def to_wire(command: MergeCommand, message: pb.Command) -> None:
                     file_count=command.file_count,
                     chunk_count=command.chunk_count,
                     gc_round=command.gc_round,
+                    layout_epoch=command.layout_epoch,
                 )
             )
         case OpenMerge():
@@ -91,6 +92,7 @@ def from_wire(
                 file_count=made.file_count,
                 chunk_count=made.chunk_count,
                 gc_round=made.gc_round if made.HasField("gc_round") else None,
+                layout_epoch=made.layout_epoch if made.HasField("layout_epoch") else None,
             )
         case "open_merge":
             opened = message.open_merge

@@ -16,7 +16,7 @@ class CommitMerge(Envelope):
         theirs: the second parent.
         merge: the waiting merge that this ends, from 1; 0 = there was nothing that had to wait.
         document: how it was computed (`mcr.merging.document`), 1 to MERGE_DOCUMENT_BYTES_MAX bytes.
-        manifest, bytes_total, file_count, chunk_count, gc_round: as of CommitVersion.
+        manifest, bytes_total, file_count, chunk_count, gc_round, layout_epoch: as of CommitVersion.
     """
 
     model: str
@@ -32,6 +32,7 @@ class CommitMerge(Envelope):
     file_count: int
     chunk_count: int
     gc_round: int | None = None
+    layout_epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from typing import assert_never
 from mcr.errors import ConflictsLeftError, InvalidArgumentError, MergeNotFoundError
 from mcr.model import RefKind, VersionKind, digest
 from mcr.record import Record, version_id
-from mcr_node.core.state import collecting, keys, lookup, versions
+from mcr_node.core.state import collecting, fence, keys, lookup, versions
 from mcr_node.core.state.keys import RefName
 from mcr_node.core.state.merge_checks import MERGE_CONFLICTS_MAX, MERGES_WAITING_MAX
 from mcr_node.core.state.merge_commands import (
@@ -75,6 +75,7 @@ def _commit(step: Step, command: CommitMerge) -> VersionResult:
         MergeNotFoundError, ConflictsLeftError: of the waiting merge that it ends.
         InvalidArgumentError: that one is of other versions.
         SealOutdatedError: garbage was marked since its chunks were looked for.
+        MembersChangedError: somebody is leaving whose copies were counted on.
     """
     overlay, model = step.overlay, command.model
     branch = RefName(model, RefKind.BRANCH, command.branch)
@@ -83,6 +84,7 @@ def _commit(step: Step, command: CommitMerge) -> VersionResult:
     head = read(overlay, keys.ref(branch), RefRow)
     versions.check_head(branch, command.ours, head)
     collecting.check_round(overlay, command.gc_round)
+    fence.check_sealed(overlay, command.layout_epoch)
     model_row = lookup.model_row(overlay, model)
     parents = (command.ours, command.theirs)
     record = Record(

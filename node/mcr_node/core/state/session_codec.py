@@ -57,6 +57,7 @@ def to_wire(command: SessionCommand, message: command_pb2.Command) -> None:
                     file_count=command.file_count,
                     chunk_count=command.chunk_count,
                     gc_round=command.gc_round,
+                    layout_epoch=command.layout_epoch,
                 )
             )
         case AbortSession(model=model, session=session, reason=reason):
@@ -115,6 +116,7 @@ def from_wire(
             file_count=seal.file_count,
             chunk_count=seal.chunk_count,
             gc_round=seal.gc_round,
+            layout_epoch=seal.layout_epoch if seal.HasField("layout_epoch") else None,
         )
     abort: session_commands_pb2.AbortSession = message.abort_session
     return AbortSession(

@@ -57,6 +57,7 @@ class SealSession(Envelope):
         generation: how many parts the session had when the manifest was built of them; it must still be so.
         manifest: root of the manifest over all parts; the proposer vouches that it holds them all, durable.
         gc_round: see PutPart.
+        layout_epoch: as of CommitVersion.
     """
 
     model: str
@@ -67,6 +68,7 @@ class SealSession(Envelope):
     file_count: int
     chunk_count: int
     gc_round: int
+    layout_epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -232,6 +232,7 @@ def _seal(step: Step, command: SealSession) -> VersionResult:
             chunk_count=command.chunk_count,
             metrics={},
             gc_round=command.gc_round,
+            layout_epoch=command.layout_epoch,
         ),
     )
     sealed = replace(progress, number=result.number, version_id=result.id)

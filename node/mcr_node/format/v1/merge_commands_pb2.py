@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'mcr_node/format/v1/merge_commands.proto\x12\x12mcr_node.format.v1\"\x88\x02\n\x0b\x43ommitMerge\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x02 \x01(\t\x12\x0c\n\x04ours\x18\x03 \x01(\x04\x12\x0e\n\x06theirs\x18\x04 \x01(\x04\x12\r\n\x05merge\x18\x05 \x01(\x04\x12\x10\n\x08\x64ocument\x18\x06 \x01(\x0c\x12\x13\n\x0b\x64\x65scription\x18\x07 \x01(\t\x12\x12\n\nparameters\x18\x08 \x01(\x0c\x12\x10\n\x08manifest\x18\t \x01(\x0c\x12\x13\n\x0b\x62ytes_total\x18\n \x01(\x04\x12\x12\n\nfile_count\x18\x0b \x01(\x04\x12\x13\n\x0b\x63hunk_count\x18\x0c \x01(\x04\x12\x15\n\x08gc_round\x18\r \x01(\x04H\x00\x88\x01\x01\x42\x0b\n\t_gc_round\"\x9e\x01\n\tOpenMerge\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x02 \x01(\t\x12\x0c\n\x04ours\x18\x03 \x01(\x04\x12\x0e\n\x06theirs\x18\x04 \x01(\x04\x12\x0c\n\x04\x62\x61se\x18\x05 \x01(\x04\x12\x10\n\x08\x64ocument\x18\x06 \x01(\x0c\x12\x34\n\tconflicts\x18\x07 \x03(\x0b\x32!.mcr_node.format.v1.MergeConflict\"-\n\rMergeConflict\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\x0c\"b\n\x10ResolveConflicts\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05merge\x18\x02 \x01(\x04\x12\x30\n\x07\x63hoices\x18\x03 \x03(\x0b\x32\x1f.mcr_node.format.v1.MergeChoice\"+\n\x0bMergeChoice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x63hoice\x18\x02 \x01(\t\")\n\tDropMerge\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05merge\x18\x02 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'mcr_node/format/v1/merge_commands.proto\x12\x12mcr_node.format.v1\"\xb4\x02\n\x0b\x43ommitMerge\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x02 \x01(\t\x12\x0c\n\x04ours\x18\x03 \x01(\x04\x12\x0e\n\x06theirs\x18\x04 \x01(\x04\x12\r\n\x05merge\x18\x05 \x01(\x04\x12\x10\n\x08\x64ocument\x18\x06 \x01(\x0c\x12\x13\n\x0b\x64\x65scription\x18\x07 \x01(\t\x12\x12\n\nparameters\x18\x08 \x01(\x0c\x12\x10\n\x08manifest\x18\t \x01(\x0c\x12\x13\n\x0b\x62ytes_total\x18\n \x01(\x04\x12\x12\n\nfile_count\x18\x0b \x01(\x04\x12\x13\n\x0b\x63hunk_count\x18\x0c \x01(\x04\x12\x15\n\x08gc_round\x18\r \x01(\x04H\x00\x88\x01\x01\x12\x19\n\x0clayout_epoch\x18\x0e \x01(\x04H\x01\x88\x01\x01\x42\x0b\n\t_gc_roundB\x0f\n\r_layout_epoch\"\x9e\x01\n\tOpenMerge\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x02 \x01(\t\x12\x0c\n\x04ours\x18\x03 \x01(\x04\x12\x0e\n\x06theirs\x18\x04 \x01(\x04\x12\x0c\n\x04\x62\x61se\x18\x05 \x01(\x04\x12\x10\n\x08\x64ocument\x18\x06 \x01(\x0c\x12\x34\n\tconflicts\x18\x07 \x03(\x0b\x32!.mcr_node.format.v1.MergeConflict\"-\n\rMergeConflict\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\x0c\"b\n\x10ResolveConflicts\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05merge\x18\x02 \x01(\x04\x12\x30\n\x07\x63hoices\x18\x03 \x03(\x0b\x32\x1f.mcr_node.format.v1.MergeChoice\"+\n\x0bMergeChoice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x63hoice\x18\x02 \x01(\t\")\n\tDropMerge\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05merge\x18\x02 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,15 +32,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mcr_node.format.v1.merge_co
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_COMMITMERGE']._serialized_start=64
-  _globals['_COMMITMERGE']._serialized_end=328
-  _globals['_OPENMERGE']._serialized_start=331
-  _globals['_OPENMERGE']._serialized_end=489
-  _globals['_MERGECONFLICT']._serialized_start=491
-  _globals['_MERGECONFLICT']._serialized_end=536
-  _globals['_RESOLVECONFLICTS']._serialized_start=538
-  _globals['_RESOLVECONFLICTS']._serialized_end=636
-  _globals['_MERGECHOICE']._serialized_start=638
-  _globals['_MERGECHOICE']._serialized_end=681
-  _globals['_DROPMERGE']._serialized_start=683
-  _globals['_DROPMERGE']._serialized_end=724
+  _globals['_COMMITMERGE']._serialized_end=372
+  _globals['_OPENMERGE']._serialized_start=375
+  _globals['_OPENMERGE']._serialized_end=533
+  _globals['_MERGECONFLICT']._serialized_start=535
+  _globals['_MERGECONFLICT']._serialized_end=580
+  _globals['_RESOLVECONFLICTS']._serialized_start=582
+  _globals['_RESOLVECONFLICTS']._serialized_end=680
+  _globals['_MERGECHOICE']._serialized_start=682
+  _globals['_MERGECHOICE']._serialized_end=725
+  _globals['_DROPMERGE']._serialized_start=727
+  _globals['_DROPMERGE']._serialized_end=768
 # @@protoc_insertion_point(module_scope)

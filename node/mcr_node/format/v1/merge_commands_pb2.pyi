@@ -34,6 +34,7 @@ class CommitMerge(google.protobuf.message.Message):
     FILE_COUNT_FIELD_NUMBER: builtins.int
     CHUNK_COUNT_FIELD_NUMBER: builtins.int
     GC_ROUND_FIELD_NUMBER: builtins.int
+    LAYOUT_EPOCH_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Model."""
     branch: builtins.str
@@ -60,6 +61,8 @@ class CommitMerge(google.protobuf.message.Message):
     """Number of chunks of its files."""
     gc_round: builtins.int
     """See CommitVersion.gc_round."""
+    layout_epoch: builtins.int
+    """See CommitVersion.layout_epoch."""
     def __init__(
         self,
         *,
@@ -76,10 +79,14 @@ class CommitMerge(google.protobuf.message.Message):
         file_count: builtins.int = ...,
         chunk_count: builtins.int = ...,
         gc_round: builtins.int | None = ...,
+        layout_epoch: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_gc_round", b"_gc_round", "gc_round", b"gc_round"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_gc_round", b"_gc_round", "branch", b"branch", "bytes_total", b"bytes_total", "chunk_count", b"chunk_count", "description", b"description", "document", b"document", "file_count", b"file_count", "gc_round", b"gc_round", "manifest", b"manifest", "merge", b"merge", "model", b"model", "ours", b"ours", "parameters", b"parameters", "theirs", b"theirs"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_gc_round", b"_gc_round", "_layout_epoch", b"_layout_epoch", "gc_round", b"gc_round", "layout_epoch", b"layout_epoch"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_gc_round", b"_gc_round", "_layout_epoch", b"_layout_epoch", "branch", b"branch", "bytes_total", b"bytes_total", "chunk_count", b"chunk_count", "description", b"description", "document", b"document", "file_count", b"file_count", "gc_round", b"gc_round", "layout_epoch", b"layout_epoch", "manifest", b"manifest", "merge", b"merge", "model", b"model", "ours", b"ours", "parameters", b"parameters", "theirs", b"theirs"]) -> None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_gc_round", b"_gc_round"]) -> typing.Literal["gc_round"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_layout_epoch", b"_layout_epoch"]) -> typing.Literal["layout_epoch"] | None: ...
 
 global___CommitMerge = CommitMerge
 

@@ -9,8 +9,9 @@ from mcr.model import RequestId
 from mcr_node.core.state import codec, quotas
 from mcr_node.core.state.commands import Command, NumberTarget
 from mcr_node.core.state.fence import fence_of
-from mcr_node.core.state.outcomes import CountResult, DeletedResult, RoundResult, VersionResult
+from mcr_node.core.state.outcomes import CountResult, DeletedResult, RoundResult, SessionResult, VersionResult
 from mcr_node.core.state.space_commands import CountQuota, FenceCommits, SetQuota
+from tests.support import merge_commands, session_commands
 from tests.support.state_space import count_quota, fence, quota_of, set_quota, used
 from tests.support.state_trash import delete, delete_model, empty, mark
 from tests.support.state_world import MODEL, StateWorld
@@ -133,6 +134,23 @@ def test_a_commit_sealed_before_the_fence_is_refused_and_leaves_no_trace() -> No
     assert (code, fields) == ("members_changed", {"sealed_epoch": 6, "fence_epoch": 7})
     for epoch in (7, 8, None):
         world.accept(replace(world.commit(), layout_epoch=epoch), VersionResult)
+
+
+def test_the_fence_holds_for_merges_and_sessions_too() -> None:
+    world = StateWorld()
+    world.commits(2)
+    world.commits(1, "exp")
+    world.accept(session_commands.begin(world), SessionResult)
+    world.accept(session_commands.put(world, "rank0"), SessionResult)
+    world.accept(fence(world, 7), CountResult)
+    merge = merge_commands.merge(world, 2, 3)
+    seal = session_commands.seal(world, 1)
+
+    for command in (replace(merge, layout_epoch=6), replace(seal, layout_epoch=6)):
+        assert codec.decode(codec.encode(command)) == command
+        assert world.reject(command)[0] == "members_changed"
+    for command in (replace(merge, layout_epoch=7), replace(seal, layout_epoch=7)):
+        world.accept(command, VersionResult)
 
 
 def test_the_fence_never_sinks() -> None:
