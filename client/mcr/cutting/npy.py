@@ -16,6 +16,8 @@ MAGIC = b"\x93NUMPY"
 HEADER_BYTES_MAX = 64 * KIB
 _PREFIX_BYTES = 8
 _SUFFIX = ".npy"
+# In front of the type of an array that is stored column by column.
+FORTRAN_ORDER = "fortran:"
 
 # The header is a Python literal, but always of this one form; evaluating it would admit much more.
 _DESCRIPTION = re.compile(r"'descr': *'([<>|=]?)([a-zA-Z])([0-9]{0,4})'")
@@ -79,8 +81,10 @@ def _array(reader: Reader, name: str, start: int, end: int) -> TensorSpan:
 
 
 def _parse(header: str) -> tuple[str, int, tuple[int, ...]]:
-    description, shape_text = _DESCRIPTION.search(header), _SHAPE.search(header)
-    if description is None or shape_text is None or _FORTRAN.search(header) is None:
+    description, shape_text, columns_first = (
+        form.search(header) for form in (_DESCRIPTION, _SHAPE, _FORTRAN)
+    )
+    if description is None or shape_text is None or columns_first is None:
         raise MalformedError("the npy header does not describe a plain array")
     order, kind, width = description.groups()
     if kind == "O" or not width:
@@ -90,7 +94,11 @@ def _parse(header: str) -> tuple[str, int, tuple[int, ...]]:
         raise MalformedError(f"the array has {len(shape)} dimensions")
     # Text is counted in characters of four bytes, all else in bytes.
     element_bytes = int(width) * (4 if kind == "U" else 1)
-    return _dtype(order, kind, width), element_bytes, shape
+    dtype = _dtype(order, kind, width)
+    if columns_first[1] == "True" and len(shape) > 1:
+        # Its bytes in another order: to nobody who knows rows alone may it look like an array of that type.
+        dtype = f"{FORTRAN_ORDER}{dtype}"
+    return dtype, element_bytes, shape
 
 
 def _dtype(order: str, kind: str, width: str) -> str:

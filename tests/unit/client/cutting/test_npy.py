@@ -55,6 +55,14 @@ def test_all_versions_and_orders_are_understood(version: int, *, fortran_order: 
     assert samples.found(samples.plan(data), data) == {"array": array}
 
 
+def test_an_array_stored_by_columns_is_not_taken_for_one_stored_by_rows() -> None:
+    rows = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+    by_columns = samples.plan(saved(np.asfortranarray(rows))).tensors[0]
+
+    assert (by_columns.dtype, by_columns.shape, by_columns.length_bytes) == ("fortran:F32", (2, 3), 24)
+
+
 @pytest.mark.parametrize("shape", [(), (5,), (0, 3)])
 def test_scalars_rows_and_empty_arrays_are_understood(shape: tuple[int, ...]) -> None:
     data = saved(np.ones(shape, np.float32))
