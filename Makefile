@@ -58,6 +58,14 @@ simulate: $(VENV)/.test  ## the replicated log in SEEDS worlds where everything 
 gc-under-load: $(VENV)/.test  ## commits, deletions and garbage collection for MINUTES: no commit fails, the space comes back
 	@$(BIN)/python -m benchmarks.garbage_under_load $(MINUTES)
 
+.PHONY: simulate-chunks mutants-chunks
+
+simulate-chunks: $(VENV)/.test  ## sealing, sessions, repair, drains and gc in SEEDS worlds where everything fails, by seed
+	$(BIN)/python -m tests.simulation.chunks.run --seeds $(SEEDS) --first $(FIRST) --processes $(PROCESSES)
+
+mutants-chunks: $(VENV)/.test  ## which seeded defects of the chunk plane these worlds find
+	$(BIN)/python -m tests.simulation.chunks.defects
+
 hostile: $(VENV)/.test  ## MESSAGES malformed and hostile messages of peers: no crash, no change
 	$(BIN)/python -m tests.hostile.run --messages $(MESSAGES) --seed $(HOSTILE_SEED)
 	MESSAGES=$(MESSAGES) HOSTILE_SEED=$(HOSTILE_SEED) $(BIN)/python -m pytest -q -s tests/hostile -k real_nodes
@@ -87,7 +95,7 @@ merge-story: $(VENV)/.test  ## MiniLM fine-tuned on two branches (installs torch
 mutants: $(VENV)/.test  ## which seeded defects of the replicated log the tests find; takes some 20 minutes
 	$(BIN)/python -m tests.mutation.run --processes $(PROCESSES) --conformance $(DIR)
 
-prove: simulate hostile power-loss chaos chaos-broken laws flips  ## all of these, for a release: an hour or so, as root
+prove: simulate simulate-chunks hostile power-loss chaos chaos-broken laws flips  ## all of these, for a release: an hour or so, as root
 
 check: $(VENV)/.dev  ## format, lint, types, layers, protos, the compose file
 	$(BIN)/ruff format --check .

@@ -19,9 +19,10 @@ class TextDefect:
 
     Attributes:
         name: what is wrong then, as words joined by underscores.
-        where: module below `mcr_node.core` and function in it, such as `raft.log:RaftLog.append`.
+        where: module below `root` and function in it, such as `raft.log:RaftLog.append`.
         old, new: a piece of its text, and what stands there instead.
         like: the bug of others that it repeats, if any.
+        root: package that `where` is in.
     """
 
     name: str
@@ -29,6 +30,7 @@ class TextDefect:
     old: str
     new: str
     like: str = ""
+    root: str = "mcr_node.core"
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
@@ -44,7 +46,7 @@ class TextDefect:
     def function(self) -> FunctionType:
         """Return the function that it changes."""
         module_name, _, path = self.where.partition(":")
-        found: object = import_module(f"mcr_node.core.{module_name}")
+        found: object = import_module(f"{self.root}.{module_name}")
         for name in path.split("."):
             found = inspect.getattr_static(found, name)
         if isinstance(found, property):

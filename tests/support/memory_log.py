@@ -106,10 +106,10 @@ class SharedLog:
 class MemoryLog:
     """One node's end of a `SharedLog`."""
 
-    def __init__(self, shared: SharedLog, node_id: int) -> None:
+    def __init__(self, shared: SharedLog, node_id: int, clock: SettableClock | None = None) -> None:
         self.shared = shared
         self.node_id = node_id
-        self.clock = SettableClock()
+        self.clock = clock or SettableClock()
         self.members = MemoryMembers(self)
         self.membership = Membership()
         self.leader = 0

@@ -190,7 +190,7 @@ class Draining:
             async for version in versions_of(self._log, model):
                 async for counted in census.count(version.manifest, known):
                     if not example and any(is_silent or copies.leaving for copies in counted.short):
-                        example = f"{model}@v{version.number}"
+                        example = version.name
         if example:
             chunks = sum(is_silent or bool(copies.leaving) for copies in known.short.values()) + known.more
             raise LastCopyError(member.name, chunks, example)

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import groupby
 
 from mcr.errors import FailedError, McrError
-from mcr.model import MIB, Chunk, ChunkId, Version, digest
+from mcr.model import MIB, Chunk, ChunkId, digest
 from mcr_node.core.members import Member
 from mcr_node.ports import Clock
 from mcr_node.ports_log import ReplicatedLog
@@ -20,7 +20,7 @@ from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.copies import CHUNKS_AT_ONCE, COPIES, Holders
 from mcr_node.services.lacking import Among, Lacking, Lost, Order, Plan, Round, by_danger, sentence_of, way_of
 from mcr_node.services.presence import NS_PER_S, Presence
-from mcr_node.services.walking import all_models, versions_of
+from mcr_node.services.walking import Kept, all_models, versions_of
 from mcr_node.services.workers import Step
 
 # A member silent for so long does not count any more: long enough for a restart, or for a machine to boot,
@@ -267,7 +267,7 @@ class Repair:
         return mine
 
     async def _name_lost(
-        self, census: Census, version: Version, short: Sequence[Copies], model: Lacking
+        self, census: Census, version: Kept, short: Sequence[Copies], model: Lacking
     ) -> None:
         lost = [copies.chunk_id for copies in short if not copies.anywhere]
         fresh = [chunk_id for chunk_id in lost if chunk_id not in model.lost]
@@ -275,7 +275,7 @@ class Repair:
         if fresh:
             files = await census.measure(version.manifest, fresh)
             model.lost |= {one: Lost(files[one][0] if one in files else "") for one in fresh}
-        name = f"{version.model}@v{version.number}"
+        name = version.name
         for chunk_id in lost:
             known = model.lost.get(chunk_id)
             # An id may come more than once in a version.

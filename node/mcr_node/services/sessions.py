@@ -90,6 +90,8 @@ class SessionsService(LogCalls):
         found = await self._read(partial(_session, request.model, request.session))
         if found.state != "open":
             raise _ended(request.model, found)
+        # Before it is sealed: an earlier one is refused where a later one would be.
+        layout_epoch = self._log.membership.epoch
         content = await self._chunks.seal(manifest)
         is_folder = await self._check_paths(request.name, manifest)
 
@@ -106,10 +108,19 @@ class SessionsService(LogCalls):
                     file_count=sealed.file_count,
                     chunk_count=sealed.chunk_count,
                     gc_round=sealed.gc_round,
+                    layout_epoch=layout_epoch,
                 )
             )
 
-        accepted = await seal_and_enter(self._chunks, manifest, enter)
+        for tries_left in range(BUILDS_MAX, -1, -1):
+            try:
+                accepted = await seal_and_enter(self._chunks, manifest, enter)
+            except MembersChangedError:
+                if not tries_left:
+                    raise
+                layout_epoch = self._log.membership.epoch
+                continue
+            break
         result = accepted.result
         assert isinstance(result, SessionResult)
         return pb.PutPartResponse(

@@ -59,5 +59,5 @@ def _check_content(command: PutPart | SealSession) -> None:
     check_number("file_count", command.file_count, 0)
     check_number("chunk_count", command.chunk_count, 0)
     check_number("gc_round", command.gc_round, 0)
-    if isinstance(command, SealSession) and command.layout_epoch is not None:
+    if command.layout_epoch is not None:
         check_number("layout_epoch", command.layout_epoch, 0)

@@ -44,6 +44,7 @@ def to_wire(command: SessionCommand, message: command_pb2.Command) -> None:
                     file_count=command.file_count,
                     chunk_count=command.chunk_count,
                     gc_round=command.gc_round,
+                    layout_epoch=command.layout_epoch,
                 )
             )
         case SealSession():
@@ -101,6 +102,7 @@ def from_wire(
             file_count=put.file_count,
             chunk_count=put.chunk_count,
             gc_round=put.gc_round,
+            layout_epoch=put.layout_epoch if put.HasField("layout_epoch") else None,
         )
     if message.HasField("seal_session"):
         seal = message.seal_session

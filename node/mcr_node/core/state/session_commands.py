@@ -35,7 +35,7 @@ class PutPart(Envelope):
         is_folder: the entries of the manifest lie below `name`; otherwise its only entry is `name`.
         manifest: root of a manifest with the full paths, whose chunks are all durable; the proposer vouches
             for it.
-        gc_round: round of garbage collection in which it was found that they are held, as of a commit.
+        gc_round, layout_epoch: in which it was found that they are held, as of a commit.
     """
 
     model: str
@@ -47,6 +47,7 @@ class PutPart(Envelope):
     file_count: int
     chunk_count: int
     gc_round: int
+    layout_epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +57,7 @@ class SealSession(Envelope):
     Attributes:
         generation: how many parts the session had when the manifest was built of them; it must still be so.
         manifest: root of the manifest over all parts; the proposer vouches that it holds them all, durable.
-        gc_round: see PutPart.
-        layout_epoch: as of CommitVersion.
+        gc_round, layout_epoch: see PutPart.
     """
 
     model: str

@@ -6,7 +6,7 @@ from itertools import islice
 from mcr_node.core.state import keys, session_rows, sessions
 from mcr_node.core.state.queries import PAGE_MAX
 from mcr_node.core.state.records import StateRow, read
-from mcr_node.core.state.session_rows import PartRow, ProgressRow, SessionRow, State
+from mcr_node.core.state.session_rows import PartRow, ProgressRow, SessionRow, State, WhereRow
 from mcr_node.core.state.view import View
 
 
@@ -40,6 +40,28 @@ class PartFound:
     def is_folder(self) -> bool:
         """Whether it is a folder with all below it."""
         return self.path.endswith(b"/")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """A session that takes parts, and how many it has."""
+
+    model: str
+    session: str
+    serial: int
+    part_count: int
+
+
+def open_sessions(view: View) -> list[OpenSession]:
+    """Return all open sessions, of all models; `sessions.OPEN_MAX` at most."""
+    now_ms = (read(view, keys.STATE, StateRow) or StateRow()).last_at_ms
+    found: list[OpenSession] = []
+    for _, value in view.scan(*session_rows.looks()):
+        where = WhereRow.unpack(value)
+        progress = read(view, session_rows.progress(where.serial), ProgressRow)
+        if progress is not None and sessions.state_at(progress, now_ms) == "open":
+            found.append(OpenSession(where.model, where.session, where.serial, progress.generation))
+    return found
 
 
 def get_session(view: View, model: str, name: str) -> SessionFound:

@@ -28,7 +28,7 @@ from mcr.errors import (
     SessionNotFoundError,
 )
 from mcr.model import ChunkId, RefKind, VersionId
-from mcr_node.core.state import collecting, keys, lookup, session_rows, versions
+from mcr_node.core.state import collecting, fence, keys, lookup, session_rows, versions
 from mcr_node.core.state.commands import CommitVersion
 from mcr_node.core.state.keys import RefName
 from mcr_node.core.state.outcomes import SessionResult, VersionResult
@@ -73,6 +73,7 @@ def carry_out(step: Step, command: SessionCommand) -> SessionResult | VersionRes
         PartConflictError: another part is in the way.
         OutOfSpaceError: a bound of this module.
         SealOutdatedError: garbage was marked since the chunks were found to be held.
+        MembersChangedError: somebody is leaving whose copies were counted on.
         HeadMovedError, ModelNotFoundError, ReferenceNotFoundError: as for a commit.
     """
     _tidy(step)
@@ -155,6 +156,7 @@ def _put(step: Step, command: PutPart) -> SessionResult:
     row, progress = _open(step, command.model, command.session)
     there = _check_place(step, command, row.serial)
     collecting.check_round(overlay, command.gc_round)
+    fence.check_sealed(overlay, command.layout_epoch)
     longer = replace(progress, expires_at_ms=step.at_ms + row.lifetime_ms)
     if there:
         overlay.put(session_rows.progress(row.serial), longer.pack())

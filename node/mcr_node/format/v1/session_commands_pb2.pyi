@@ -81,6 +81,7 @@ class PutPart(google.protobuf.message.Message):
     FILE_COUNT_FIELD_NUMBER: builtins.int
     CHUNK_COUNT_FIELD_NUMBER: builtins.int
     GC_ROUND_FIELD_NUMBER: builtins.int
+    LAYOUT_EPOCH_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Model."""
     session: builtins.str
@@ -99,6 +100,8 @@ class PutPart(google.protobuf.message.Message):
     """Number of chunks of its files."""
     gc_round: builtins.int
     """Round of garbage collection in which it was found that all chunks are held."""
+    layout_epoch: builtins.int
+    """Epoch of the members among whom that was found. Absent = by a release that names none."""
     def __init__(
         self,
         *,
@@ -111,8 +114,11 @@ class PutPart(google.protobuf.message.Message):
         file_count: builtins.int = ...,
         chunk_count: builtins.int = ...,
         gc_round: builtins.int = ...,
+        layout_epoch: builtins.int | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["bytes_total", b"bytes_total", "chunk_count", b"chunk_count", "file_count", b"file_count", "gc_round", b"gc_round", "is_folder", b"is_folder", "manifest", b"manifest", "model", b"model", "name", b"name", "session", b"session"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_layout_epoch", b"_layout_epoch", "layout_epoch", b"layout_epoch"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_layout_epoch", b"_layout_epoch", "bytes_total", b"bytes_total", "chunk_count", b"chunk_count", "file_count", b"file_count", "gc_round", b"gc_round", "is_folder", b"is_folder", "layout_epoch", b"layout_epoch", "manifest", b"manifest", "model", b"model", "name", b"name", "session", b"session"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_layout_epoch", b"_layout_epoch"]) -> typing.Literal["layout_epoch"] | None: ...
 
 global___PutPart = PutPart
 
@@ -148,7 +154,7 @@ class SealSession(google.protobuf.message.Message):
     gc_round: builtins.int
     """Round of garbage collection in which it was found that all chunks are held."""
     layout_epoch: builtins.int
-    """See CommitVersion.layout_epoch."""
+    """Epoch of the members among whom that was found. Absent = by a release that names none."""
     def __init__(
         self,
         *,

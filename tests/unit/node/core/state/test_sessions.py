@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from mcr.model import ChunkId, LogIndex, RequestId
-from mcr_node.core.state import codec, queries, session_checks, session_rows, sessions
+from mcr_node.core.state import codec, queries, session_checks, session_rows, sessions, space_keys
 from mcr_node.core.state.apply import apply
 from mcr_node.core.state.commands import Command
 from mcr_node.core.state.outcomes import Accepted, SessionResult, VersionResult
 from mcr_node.core.state.records import read
 from mcr_node.core.state.session_rows import SessionsRow
+from mcr_node.core.state.space_records import FenceRow
 from mcr_node.core.state.view import prefix_end
 from tests.support.session_commands import LIFETIME_MS, abort, begin, check_sessions, part_manifest, put, seal
 from tests.support.state_world import MODEL, StateWorld
@@ -235,6 +236,22 @@ def test_a_lifetime_out_of_bounds_is_refused(lifetime_ms: int) -> None:
     world = StateWorld()
 
     assert world.reject(begin(world, lifetime_ms=lifetime_ms))[1]["argument"] == "lifetime_ms"
+
+
+def test_what_was_found_among_members_that_no_longer_count_is_refused() -> None:
+    world = begun("rank0")
+    world.view.write([(space_keys.FENCE, FenceRow(epoch=7).pack())])
+
+    assert world.reject(replace(put(world, "rank1"), layout_epoch=6))[0] == "members_changed"
+    assert world.reject(replace(seal(world, 1), layout_epoch=6))[0] == "members_changed"
+    world.accept(replace(put(world, "rank1"), layout_epoch=7), SessionResult)
+
+
+def test_what_was_found_in_an_earlier_round_of_garbage_is_refused() -> None:
+    world = begun("rank0")
+
+    assert world.reject(replace(put(world, "rank1"), gc_round=3))[0] == "seal_outdated"
+    assert world.reject(replace(seal(world, 1), gc_round=3))[0] == "seal_outdated"
 
 
 def test_a_retry_returns_the_first_outcome_also_after_the_session_is_forgotten() -> None:

@@ -1,0 +1,289 @@
+"""Who breaks the chunk plane, and who changes its members. Each world has its own mixture of it.
+
+What no store of two copies can survive does not happen here: a disk is thrown away, or a copy damaged, only
+while another good copy of each of its chunks is on some disk. All else may happen at any moment.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+
+from mcr.errors import McrError
+from mcr_node.core.members import Member, Membership, Told
+from tests.simulation.chunks.log import SimShared
+from tests.simulation.chunks.node import Host
+from tests.simulation.chunks.oracle import Oracle
+from tests.simulation.chunks.peers import Links
+from tests.simulation.cluster.world import MS, SECOND, World
+
+HOSTS_MAX = 9
+STAYING_MIN = 3
+DRAIN_S_MAX = 60.0
+
+
+class Faults:
+    """Breaks things until it is stopped."""
+
+    def __init__(
+        self,
+        world: World,
+        links: Links,
+        shared: SimShared,
+        oracle: Oracle,
+        add_host: Callable[[str], Host],
+    ) -> None:
+        self._world = world
+        self._links = links
+        self._shared = shared
+        self._oracle = oracle
+        self._hosts = oracle.hosts
+        self._add_host = add_host
+        self.is_stopped = False
+        self._arranging = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+        kinds: list[tuple[Callable[[], Awaitable[None]], int]] = [
+            (self._crash, 1500 * MS),
+            (self._power_failure, 6 * SECOND),
+            (self._partition, 2 * SECOND),
+            (self._weather, 2 * SECOND),
+            (self._rot, 500 * MS),
+            (self._replace, 4 * SECOND),
+            (self._drain, 3 * SECOND),
+            (self._fill, 3 * SECOND),
+        ]
+        for act, period_us in kinds:
+            if world.happens(650):
+                self._tasks.append(asyncio.create_task(self._repeat(act, period_us * world.pick([1, 1, 2]))))
+        self._tasks.append(asyncio.create_task(self._elect()))
+
+    async def stop(self) -> None:
+        """End all faults: links, nodes and disks come back."""
+        self.is_stopped = True
+        for task in self._tasks[:-1]:
+            # What an operator began comes to its end.
+            await asyncio.wait([task])
+            task.result()
+        self._links.heal()
+        self._links.loss_per_mille = self._links.flips_per_mille = 0
+        self._links.delay_us_max = 5 * MS
+        for node_id in list(self._shared.cut_off):
+            self._mend(node_id)
+        for host in self._present():
+            host.disk.is_full = False
+            if not host.life.is_alive:
+                host.start()
+
+    async def end(self) -> None:
+        """Also elect no more."""
+        self._tasks[-1].cancel()
+        await asyncio.wait([self._tasks[-1]])
+
+    async def _repeat(self, act: Callable[[], Awaitable[None]], period_us: int) -> None:
+        while True:
+            await asyncio.sleep(self._world.between(1, 2 * period_us) / 1_000_000)
+            if self.is_stopped:
+                return
+            await act()
+
+    async def _elect(self) -> None:
+        while True:
+            await asyncio.sleep(0.5)
+            self._shared.elect()
+
+    def _present(self) -> list[Host]:
+        """Return those whose disks are there."""
+        return [host for host in self._hosts.values() if not host.is_gone]
+
+    def _alive(self) -> list[Host]:
+        return [host for host in self._present() if host.life.is_alive]
+
+    # ---- nodes ----
+
+    def _down(self, host: Host, us_max: int) -> None:
+        host.crash()
+        self._oracle.check(f"{host.name} lost power")
+
+        def restart() -> None:
+            if not host.life.is_alive and not host.is_gone:
+                host.start()
+
+        delay_us = self._world.between(20 * MS, us_max)
+        asyncio.get_running_loop().call_later(delay_us / 1_000_000, restart)
+
+    async def _crash(self) -> None:
+        if alive := self._alive():
+            self._world.count("crash")
+            self._down(self._world.pick(alive), self._world.pick([50 * MS, 500 * MS, 4 * SECOND]))
+
+    async def _power_failure(self) -> None:
+        self._world.count("power failure of all")
+        for host in self._alive():
+            self._down(host, 2 * SECOND)
+
+    async def _fill(self) -> None:
+        if alive := self._alive():
+            self._world.count("disk full")
+            host = self._world.pick(alive)
+            host.disk.is_full = True
+            await asyncio.sleep(self._world.between(1, 2000) / 1000)
+            host.disk.is_full = False
+
+    async def _rot(self) -> None:
+        """Damage a copy of a chunk that has another good one."""
+        candidates = [
+            (host, chunk_id)
+            for chunk_id in self._oracle.needed()
+            for host in self._present()
+            if host.disk.has_good(chunk_id) and self._others_have(host, chunk_id)
+        ]
+        if candidates:
+            self._world.count("rotten copy")
+            host, chunk_id = self._world.pick(candidates)
+            self._oracle.rotten(chunk_id)
+            host.disk.rot(chunk_id)
+
+    def _others_have(self, host: Host, chunk_id: object) -> bool:
+        return any(
+            other is not host and other.disk.has_good(chunk_id)  # type: ignore[arg-type]
+            for other in self._present()
+        )
+
+    # ---- links ----
+
+    async def _partition(self) -> None:
+        world = self._world
+        hosts = self._present()
+        world.count("partition")
+        alone = [host for host in hosts if world.happens(300)] or [world.pick(hosts)]
+        for one in alone:
+            for other in hosts:
+                if other not in alone:
+                    self._links.cut(one.node_id, other.node_id)
+            if world.happens(700):
+                self._shared.cut(one.node_id)
+        await asyncio.sleep(world.between(100, 3000) / 1000)
+        self._links.heal()
+        for one in alone:
+            self._mend(one.node_id)
+
+    def _mend(self, node_id: int) -> None:
+        self._shared.cut_off.discard(node_id)
+        if node_id in self._shared.nodes:
+            self._shared.nodes[node_id].wake()
+
+    async def _weather(self) -> None:
+        world, links = self._world, self._links
+        world.count("weather")
+        links.delay_us_max = world.pick([2, 20, 200]) * MS
+        links.loss_per_mille = world.pick([0, 10, 100])
+        links.flips_per_mille = world.pick([0, 50, 300])
+
+    # ---- members ----
+
+    async def grow(self, site: str = "") -> Host:
+        """Take a node in."""
+        host = self._add_host(site)
+        host.start()
+        await self._arrange(lambda leader: leader.log.members.add(host.member))
+        await self._arrange(lambda leader: leader.log.members.promote(host.node_id))
+        return host
+
+    async def _arrange(self, work: Callable[[Host], Awaitable[object]]) -> None:
+        """Let the leader change something, and again until it did."""
+        while True:
+            leader = next((host for host in self._alive() if host.log.is_leader), None)
+            try:
+                if leader is not None and self._shared.leader == leader.node_id and self._shared.has_quorum():
+                    async with asyncio.timeout(2.0):
+                        await work(leader)
+                    return
+            except (McrError, TimeoutError) as error:
+                self._world.note(f"arranging failed: {error}")
+            await asyncio.sleep(0.2)
+            if self.is_stopped:
+                # So that what was begun can be ended.
+                for host in self._present():
+                    if not host.life.is_alive:
+                        host.start()
+                for node_id in list(self._shared.cut_off):
+                    self._mend(node_id)
+
+    async def _replace(self) -> None:
+        """Throw a disk away, for good; another node takes its place."""
+        async with self._arranging:
+            world = self._world
+            candidates = [
+                host
+                for host in self._present()
+                if all(self._others_have(host, one) for one in self._oracle.needed() if host.disk.has(one))
+            ]
+            if len(self._hosts) >= HOSTS_MAX or len(self._present()) <= STAYING_MIN or not candidates:
+                return
+            host = world.pick(candidates)
+            world.count("disk thrown away")
+            host.crash()
+            self._oracle.thrown_away(host.disk)
+            host.disk.destroy()
+            self._oracle.check(f"{host.name} lost its disk")
+            self._shared.elect()
+            await self._arrange(lambda leader: _removed(leader, host))
+            await self.grow(host.member.site)
+
+    async def _drain(self) -> None:
+        """Let a member go in good order, and throw its disk away after that."""
+        async with self._arranging:
+            world = self._world
+            staying = [
+                host
+                for host in self._alive()
+                if (known := self._shared.membership.get(host.node_id)) is not None and known.is_staying
+            ]
+            if len(self._hosts) >= HOSTS_MAX or len(staying) <= STAYING_MIN:
+                return
+            world.count("drain")
+            host = world.pick(staying)
+            await self._arrange(partial(_arranged, _leaves(host.member, leaving=True)))
+            loop = asyncio.get_running_loop()
+            give_up_s = loop.time() + DRAIN_S_MAX
+            while not self._is_drained(host):
+                await asyncio.sleep(0.1)
+                if loop.time() > give_up_s or self.is_stopped:
+                    world.count("drain given up")
+                    await self._arrange(partial(_arranged, _leaves(host.member, leaving=False)))
+                    return
+            world.count("drained")
+            await self._arrange(lambda leader: _removed(leader, host))
+            host.crash()
+            self._oracle.goes(host)
+            host.disk.destroy()
+            self._oracle.check(f"{host.name} went")
+            await self.grow(host.member.site)
+
+    def _is_drained(self, host: Host) -> bool:
+        return any(
+            one.log.is_leader and self._shared.leader == one.node_id and one.draining.is_drained(host.node_id)
+            for one in self._alive()
+        )
+
+
+async def _arranged(decide: Callable[[Membership], Told], leader: Host) -> None:
+    await leader.log.members.arrange(decide)
+
+
+async def _removed(leader: Host, host: Host) -> None:
+    if leader.log.membership.get(host.node_id) is not None:
+        if leader is host:
+            await leader.log.members.transfer_leader(None)
+        else:
+            await leader.log.members.remove(host.node_id)
+    if leader.log.shared.membership.get(host.node_id) is not None:
+        raise McrError
+
+
+def _leaves(member: Member, *, leaving: bool) -> Callable[[Membership], Told]:
+    def decide(membership: Membership) -> Told:
+        known = membership.get(member.node_id) or member
+        return Told((replace(known, leaving=leaving),))
+
+    return decide
