@@ -46,6 +46,9 @@ demo: $(VENV)/.demo  ## the main job, on three nodes in a temporary folder
 test: $(VENV)/.test  ## the whole test suite
 	$(BIN)/python -m pytest -n $(WORKERS) -q
 
+stories: $(VENV)/.test  ## long stories with real nodes: drains, layouts, full disks, fleets, merges; some minutes
+	$(BIN)/python -m pytest -n $(WORKERS) -q -m slow
+
 conformance: $(VENV)/.test  ## the Raft core against the scenario files in DIR
 	$(BIN)/python -m tests.conformance.raft.run $(DIR)
 
@@ -77,7 +80,7 @@ chaos: $(VENV)/.test  ## real nodes killed, paused, cut off and damaged for MINU
 	$(BIN)/python -m tests.chaos.run --minutes $(MINUTES) --nodes $(NODES) --seed $(SEED)
 
 members: $(VENV)/.test  ## nodes killed, added and drained for MINUTES under commits; all copies counted on the disks
-	MEMBERS_MINUTES=$(MINUTES) MEMBERS_SEED=$(FIRST) $(BIN)/python -m pytest -q -s tests/end_to_end/test_members_under_commits.py
+	MEMBERS_MINUTES=$(MINUTES) MEMBERS_SEED=$(FIRST) $(BIN)/python -m pytest -q -s -m slow tests/end_to_end/test_members_under_commits.py
 
 chaos-broken: $(VENV)/.test  ## that `make chaos` finds nodes which are broken on purpose
 	CHAOS_BROKEN=1 $(BIN)/python -m pytest -q -s tests/chaos/test_broken.py

@@ -84,8 +84,9 @@ def test_a_chunk_that_is_damaged_is_never_served_and_is_healed_by_a_new_commit(
         file.write(bytes(8))
     with mcr.connect(store) as client:
         model = client.model("a/b")
-        with pytest.raises(errors.CorruptChunkError):
+        with pytest.raises(errors.LostChunkError) as raised:
             model.checkout("v1", tmp_path / "out")
+        assert (raised.value.files, raised.value.versions) == ("weights.bin", "a/b@v1")
         assert not (tmp_path / "out" / "weights.bin").exists()
         report = client.check()
         assert len(report.chunks_damaged) == 1

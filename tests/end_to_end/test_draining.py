@@ -11,6 +11,8 @@ from tests.support.disks import holders_on_disk
 from tests.support.served import bytes_from, mcr_command
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 60.0
 LENGTH_BYTES = 3_000_000
 HEARTBEAT_MS, ELECTION_MS = 50, 500

@@ -12,6 +12,8 @@ from mcr.errors import InvalidArgumentError
 from mcr.testing import LocalCluster
 from tests.support.served import mcr_command
 
+pytestmark = pytest.mark.slow
+
 MODEL = "vision/net"
 
 

@@ -12,6 +12,8 @@ from mcr.model import RefKind
 from mcr.testing import LocalCluster
 from tests.support.fleet import BAD, CHANNEL, GOOD, MODEL, POLICY, Fleet, at_s
 
+pytestmark = pytest.mark.slow
+
 FOLLOWERS = 6
 HEARTBEAT_MS, ELECTION_MS = 50, 500
 # The target is a second, and the benchmark says what it takes; here the machine may be loaded.

@@ -17,7 +17,7 @@ LENGTH_BYTES = 16 << 20
 LOG_BYTES_MAX = 24 << 20
 MODEL = "full/net"
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a disk of its own needs root")
+pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="a disk of its own needs root"), pytest.mark.slow]
 
 
 @pytest.fixture

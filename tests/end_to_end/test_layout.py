@@ -4,11 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mcr.testing import LocalCluster
 from tests.end_to_end.test_draining import commit
 from tests.support.disks import holders_on_disk
 from tests.support.served import mcr_command
 from tests.support.waiting import until
+
+pytestmark = pytest.mark.slow
 
 PATIENCE_S = 90.0
 

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from mcr.client import Client
 from mcr.errors import McrError
 from mcr.testing import LocalCluster, _free_addresses
@@ -19,6 +21,8 @@ from mcr_node.runtime.clock import SystemClock
 from mcr_node.services.presence import NS_PER_S
 from tests.support.disks import copied, holders_on_disk, visible_manifests
 from tests.support.served import bytes_from
+
+pytestmark = pytest.mark.slow
 
 SECONDS = 60 * float(os.environ.get("MEMBERS_MINUTES", "0"))
 SEED = int(os.environ.get("MEMBERS_SEED", "1"))

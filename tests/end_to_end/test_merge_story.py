@@ -11,6 +11,8 @@ from mcr.cli.main import main
 from mcr.testing import LocalCluster, cluster_fixture
 from tests.support.merge_story import Tensors, decide_by_hand, merge_by_each
 
+pytestmark = pytest.mark.slow
+
 MODEL = "text/net"
 
 cluster = cluster_fixture(nodes=3, scope="module", heartbeat_ms=50, election_ms=500)

@@ -13,6 +13,8 @@ from mcr.testing import LocalCluster
 from tests.support.served import bytes_from
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 MODEL = "vision/net"
 SITES = ("east", "east", "west", "west")
 SIZE_BYTES = 24 * MIB

@@ -7,11 +7,14 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pytest
 from safetensors.numpy import save_file
 
 from mcr.testing import LocalCluster
 from tests.support.served import COMMAND, mcr_command
 from tests.support.waiting import until
+
+pytestmark = pytest.mark.slow
 
 MODEL = "vision/net"
 PATIENCE_S = 60.0

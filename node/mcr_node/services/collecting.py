@@ -14,7 +14,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from mcr.errors import CorruptChunkError, FailedError, HeadMovedError, MissingChunkError, RequestReusedError
+from mcr.errors import (
+    CorruptChunkError,
+    DivergedError,
+    FailedError,
+    HeadMovedError,
+    MissingChunkError,
+    RequestReusedError,
+)
 from mcr.manifest import Steps, TreeKind, walk_new_ids
 from mcr.model import MIB, ChunkId, LogIndex, RequestId
 from mcr_node.core.state import collecting, sessions, trash_queries
@@ -160,8 +167,13 @@ class Collector:
     def counts(self) -> Mapping[str, int]:
         """See Task."""
         stats = self._store.stats()
+        try:
+            present_round = self._promises.present_round
+        except DivergedError:
+            # A node whose state is wrong still says how it does; it is in no round.
+            present_round = 0
         return {
-            "round": self._promises.present_round,
+            "round": present_round,
             "chunks_swept": self._chunks_swept,
             "bytes_swept": self._bytes_swept,
             "bytes_given_back": self._bytes_given_back,

@@ -10,6 +10,8 @@ import pytest
 from tests.mutation.patching import TextDefect
 from tests.simulation.chunks.defects import DEFECTS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 # Other worlds each time; a failure prints its seed, and how to run it again.
 CHUNKS = 5

@@ -53,7 +53,7 @@ def test_the_file_says_how_eager_background_work_is(tmp_path: Path) -> None:
         "repair_silence_s = 5\nrepair_bytes_per_s = 6\nscrub_period_s = 7\nscrub_bytes_per_s = 8\n"
     )
     found = settle({"name": "n1", "data": tmp_path}, bootstrap=False, config=file)
-    assert found.pace == Pace(5, 6, 7, 8)
+    assert found.pace == Pace(silence_s=5, repair_bytes_per_s=6, scrub_period_s=7, scrub_bytes_per_s=8)
 
 
 @pytest.mark.parametrize(
