@@ -167,13 +167,8 @@ class Collector:
     def counts(self) -> Mapping[str, int]:
         """See Task."""
         stats = self._store.stats()
-        try:
-            present_round = self._promises.present_round
-        except DivergedError:
-            # A node whose state is wrong still says how it does; it is in no round.
-            present_round = 0
         return {
-            "round": present_round,
+            "round": self._present_round,
             "chunks_swept": self._chunks_swept,
             "bytes_swept": self._bytes_swept,
             "bytes_given_back": self._bytes_given_back,
@@ -186,9 +181,17 @@ class Collector:
         return []
 
     @property
+    def _present_round(self) -> int:
+        try:
+            return self._promises.present_round
+        except DivergedError:
+            # A node whose state is wrong still says how it does; it is in no round.
+            return 0
+
+    @property
     def is_stuck(self) -> bool:
         """Whether several marks came, and nothing was swept after them, for another reason than a restart."""
-        behind = self._promises.present_round - self._swept_round
+        behind = self._present_round - self._swept_round
         return self._failed_ns is not None and behind >= STUCK_ROUNDS
 
     # ---- marks ----
