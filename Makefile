@@ -23,7 +23,7 @@ PROCESSES ?= 2
 # Scenario files of etcd's Raft library (its folder, or a copy of its `testdata` folders).
 DIR ?= ../shared/conformance/etcd-raft
 
-.PHONY: gc-under-load members demo test simulate mutants hostile power-loss chaos chaos-broken laws flips prove conformance check bench format coverage clean merge-story
+.PHONY: gc-under-load members stories demo test simulate mutants hostile power-loss chaos chaos-broken laws flips prove conformance check bench format coverage clean merge-story
 
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
