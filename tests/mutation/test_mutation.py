@@ -6,10 +6,11 @@ from tests.mutation.core_defects import TEXT_DEFECTS
 from tests.mutation.defects import ALL
 from tests.mutation.patching import TextDefect
 from tests.mutation.run import examine, simulate
+from tests.mutation.state_defects import STATE_DEFECTS, story_that_finds
 from tests.simulation.cluster.defects import DEFECTS
 
 
-@pytest.mark.parametrize("defect", TEXT_DEFECTS, ids=lambda defect: defect.name)
+@pytest.mark.parametrize("defect", [*TEXT_DEFECTS, *STATE_DEFECTS], ids=lambda defect: defect.name)
 def test_a_defect_finds_its_place_and_leaves_no_trace(defect: TextDefect) -> None:
     function = defect.function()
     good = function.__code__
@@ -42,3 +43,19 @@ def test_unit_tests_find_a_defect(name: str) -> None:
 )
 def test_the_simulation_finds_a_defect(name: str) -> None:
     assert simulate(name, seeds=20, first=1) is not None
+
+
+# One for each law of the ledger, each found within a few stories.
+_OF_EACH_LAW = ("numbers_have_a_gap", "a_named_version_is_deleted", "a_pinned_version_is_deleted",
+                "a_deletion_leaves_no_move")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "defect",
+    [
+        pytest.param(defect, id=defect.name, marks=() if defect.name in _OF_EACH_LAW else pytest.mark.slow)
+        for defect in STATE_DEFECTS
+    ],
+)
+def test_the_ledger_finds_a_defect_of_the_state(defect: TextDefect) -> None:
+    assert story_that_finds(defect, stories=400) is not None

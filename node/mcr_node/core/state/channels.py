@@ -109,6 +109,7 @@ def approve(step: Step, command: ApproveMove) -> RefResult:
     Raises:
         ModelNotFoundError, ReferenceNotFoundError: no such channel, or nothing waits.
         HeadMovedError: what waits is another request.
+        VersionDeletedError: the version was deleted meanwhile: what only waits keeps nothing.
         ProtectedError: a rule is not met, or whoever asked approves.
     """
     of = RefName(command.model, RefKind.CHANNEL, command.channel)
@@ -128,6 +129,7 @@ def approve(step: Step, command: ApproveMove) -> RefResult:
         raise ProtectedError(str(of), f"{step.principal} asked for the move, so another one must approve it")
     check_not_frozen(of, before)
     data = lookup.record_bytes(step.overlay, of.model, number)
+    deletions.check_there(step.overlay, of.model, number)
     protection.check_move(
         step.overlay, before.protection, of, lookup.read_record(data), asked_by, available=command.available
     )

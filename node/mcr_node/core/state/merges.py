@@ -16,7 +16,7 @@ from typing import assert_never
 from mcr.errors import ConflictsLeftError, InvalidArgumentError, MergeNotFoundError
 from mcr.model import RefKind, VersionKind, digest
 from mcr.record import Record, version_id
-from mcr_node.core.state import collecting, fence, keys, lookup, versions
+from mcr_node.core.state import collecting, deletions, fence, keys, lookup, versions
 from mcr_node.core.state.keys import RefName
 from mcr_node.core.state.merge_checks import MERGE_CONFLICTS_MAX, MERGES_WAITING_MAX
 from mcr_node.core.state.merge_commands import (
@@ -126,6 +126,7 @@ def _open(step: Step, command: OpenMerge) -> MergeResult:
 
     Raises:
         ModelNotFoundError, ReferenceNotFoundError: there is no such version.
+        VersionDeletedError: one of them is in the trash; restore it.
         HeadMovedError: the branch is not at `ours`: deciding would be for nothing.
         InvalidArgumentError: too many wait already.
     """
@@ -133,6 +134,8 @@ def _open(step: Step, command: OpenMerge) -> MergeResult:
     for number in (command.ours, command.theirs, command.base):
         if number:
             lookup.record_bytes(overlay, model, number)
+            # From now on nobody deletes it (`roots`), but what was in the trash before would go from there.
+            deletions.check_there(overlay, model, number)
     branch = RefName(model, RefKind.BRANCH, command.branch)
     versions.check_head(branch, command.ours, read(overlay, keys.ref(branch), RefRow))
     all_row = read(overlay, keys.merges(model), MergesRow) or MergesRow()

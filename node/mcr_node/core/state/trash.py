@@ -24,7 +24,7 @@ from mcr_node.core.state import deletions, keys, lookup, protection, quotas, rec
 from mcr_node.core.state.deletions import Deletion
 from mcr_node.core.state.keys import RefName
 from mcr_node.core.state.outcomes import CountResult, DeletedResult, RefResult
-from mcr_node.core.state.records import RefRow, read
+from mcr_node.core.state.records import RefRow, WaitingRow, read
 from mcr_node.core.state.roots import Uses
 from mcr_node.core.state.step import Step
 from mcr_node.core.state.trash_commands import (
@@ -117,6 +117,9 @@ def delete_model(step: Step, command: DeleteModel) -> DeletedResult:
     for key, value in overlay.scan(*trash_keys.pins_after(model, 0)):
         pin = PinRow.unpack(value)
         raise VersionInUseError(model, f"v{trash_keys.number_in(key)}", f"{pin.actor} pinned it")
+    for key, value in overlay.scan(*keys.waiting_after(model, 0)):
+        theirs, merge = WaitingRow.unpack(value).theirs, keys.number_in(key)
+        raise VersionInUseError(model, f"v{theirs}", f"merge {merge} waits for it (mcr conflicts)")
     for number in receipts.versions_in_use(overlay, model):
         if deletions.deletion_of(overlay, model, number) is None:
             raise VersionInUseError(model, f"v{number}", "somebody has it loaded (mcr served)")

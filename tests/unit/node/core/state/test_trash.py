@@ -14,6 +14,7 @@ from mcr_node.core.state.commands import Command
 from mcr_node.core.state.outcomes import (
     CountResult,
     DeletedResult,
+    MergeResult,
     ReceiptResult,
     RefResult,
     RoundResult,
@@ -33,6 +34,7 @@ from mcr_node.core.state.trash_commands import (
     RestoreVersions,
     UnpinVersion,
 )
+from tests.support.merge_commands import open_merge
 from tests.support.state_trash import (
     DAY_MS,
     delete,
@@ -150,6 +152,38 @@ def test_nothing_new_points_at_a_deleted_version() -> None:
     ]
 
     assert {code for code, _ in refused} == {"version_deleted"}
+
+
+def test_a_move_that_waits_for_approval_keeps_nothing_and_is_not_made_to_what_is_gone() -> None:
+    world = StateWorld()
+    world.commits(3)
+    world.channel_set(1)
+    world.accept(world.protect({"two_person": True}), RefResult)
+    assert world.accept(world.set_channel(2), RefResult).waits
+    request = world.index
+    world.accept(delete(world, 2), DeletedResult)
+
+    world.principal = "bob"
+    assert world.reject(world.approve(request))[0] == "version_deleted"
+
+    world.accept(restore(world, 2), CountResult)
+    assert world.accept(world.approve(request), RefResult).ref.number == 2
+
+
+def test_a_merge_does_not_wait_for_what_is_deleted_and_what_it_waits_for_is_kept() -> None:
+    world = StateWorld()
+    world.commits(4)
+    world.accept(delete(world, 1, 2), DeletedResult)
+    for theirs, base in ((2, 0), (3, 1)):
+        assert world.reject(open_merge(world, 4, theirs, base=base))[0] == "version_deleted"
+
+    world.accept(restore(world, 1, 2), CountResult)
+    world.accept(open_merge(world, 4, 2, base=1), MergeResult)
+
+    for number in (1, 2):
+        assert world.reject(delete(world, number))[0] == "version_in_use"
+    code, fields = world.reject(delete_model(world))
+    assert (code, fields["uses"]) == ("version_in_use", "merge 1 waits for it (mcr conflicts)")
 
 
 def test_a_pinned_version_is_not_deleted() -> None:
