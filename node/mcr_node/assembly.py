@@ -1,6 +1,8 @@
 """One node, put together: its stores, its runner and its services. What runs it stands above.
 
-The embedded store (`embedded`) and the served node (`main`) are the same parts with another door.
+The embedded store (`embedded`) and the served node (`main`) are the same parts with another door. What only
+a node with others needs (`among_others`), and the services that most commands do not ask, are loaded when
+they are first asked for: opening a store is most of what a short command takes.
 """
 
 import asyncio
@@ -8,60 +10,53 @@ import random
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from mcr.blocking import run_blocking
 from mcr.errors import CorruptStoreError, StoreBusyError
 from mcr_node.core.members import Member, Membership
-from mcr_node.core.placement.ring import ranked
 from mcr_node.core.raft.messages import ConfState
 from mcr_node.core.state.collecting import round_of
 from mcr_node.ports import ChunkStore, Clock, LogStore, StateStore, StorageFailure
-from mcr_node.ports_cache import ChunkCache
 from mcr_node.ports_log import ReplicatedLog
 from mcr_node.runtime.clock import SystemClock
-from mcr_node.runtime.reseeding import Reseeding
 from mcr_node.runtime.runner import Runner, Self, Timing
-from mcr_node.services.admin import AdminService, Myself
 from mcr_node.services.availability import Availability
-from mcr_node.services.caching import CachingStore, room_of
 from mcr_node.services.chunks import LocalChunks
-from mcr_node.services.cluster_chunks import ClusterChunks, Peers
-from mcr_node.services.colleagues import Colleagues
-from mcr_node.services.collecting import Collector, Settings
 from mcr_node.services.damage import WatchedStore
-from mcr_node.services.draining import Draining
-from mcr_node.services.layout import LayoutService
-from mcr_node.services.merges import MergesService
+from mcr_node.services.myself import Myself
 from mcr_node.services.needing import Needing
-from mcr_node.services.policies import PoliciesService
-from mcr_node.services.prefetch import Prefetch
-from mcr_node.services.presence import Presence
+from mcr_node.services.pace import Pace
 from mcr_node.services.promises import Promises, PromisingStore
-from mcr_node.services.quotas import QuotasService
-from mcr_node.services.rebalance import Rebalance
-from mcr_node.services.receipts import ReceiptsService
-from mcr_node.services.repair import Repair
-from mcr_node.services.retention import RetentionService
-from mcr_node.services.retiring import Retiring
-from mcr_node.services.scrub import Scrub
-from mcr_node.services.sessions import SessionsService
-from mcr_node.services.trash import TrashService
-from mcr_node.services.upkeep import Pace, Upkeep
 from mcr_node.services.versions import VersionsService
 from mcr_node.storage import store_folder, successor
-from mcr_node.storage.chunk_cache import FileChunkCache
 from mcr_node.storage.chunk_store import RESERVE_BYTES, PackChunkStore
 from mcr_node.storage.database import Database
 from mcr_node.storage.disk import Disk
 from mcr_node.storage.garbage_folder import GarbageFiles
 from mcr_node.storage.log_store import OpenDatabase, RocksLogStore
-from mcr_node.storage.scrub_place import ScrubPlaceFile
 from mcr_node.storage.snapshots import SnapshotFolder
 from mcr_node.storage.state_store import StateStore as RocksStateStore
 from mcr_node.storage.store_folder import StoreIdentity, StoreLock
+
+if TYPE_CHECKING:
+    from mcr_node.among_others import Others
+    from mcr_node.ports_cache import ChunkCache
+    from mcr_node.runtime.reseeding import Reseeding
+    from mcr_node.services.admin import AdminService
+    from mcr_node.services.cluster_chunks import ClusterChunks
+    from mcr_node.services.collecting import Collector
+    from mcr_node.services.layout import LayoutService
+    from mcr_node.services.merges import MergesService
+    from mcr_node.services.policies import PoliciesService
+    from mcr_node.services.quotas import QuotasService
+    from mcr_node.services.receipts import ReceiptsService
+    from mcr_node.services.retention import RetentionService
+    from mcr_node.services.sessions import SessionsService
+    from mcr_node.services.trash import TrashService
+    from mcr_node.services.upkeep import Upkeep
 
 # Chunk work runs on as many threads as keep two cores busy while some wait for the disk.
 CHUNK_WORKERS = 4
@@ -73,10 +68,6 @@ READ_WORKERS = 2
 LOCK_POLL_S = 0.05
 
 OnFailure = Callable[[StorageFailure], None]
-
-
-class Others(Colleagues, Peers, Protocol):
-    """All that a node asks of the others' edges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +89,7 @@ class Parts:
 
     timing: Timing = field(default_factory=Timing)
     joins: bool = False
-    others: Others | None = None
+    others: "Others | None" = None
     pace: Pace = field(default_factory=Pace)
     node_id: int | None = None
     disk: Disk | None = None
@@ -216,119 +207,99 @@ class Node:
         )
         # What stands above knows the log by its port; only whoever starts and connects it, the runner.
         self.log: ReplicatedLog = self.runner
-        self._cache = _cache_of(path, stores.chunks, myself.capacity_bytes, parts)
+        self._others_edges = parts.others
+        self._myself = myself
+        self._identity = identity
         self._garbage = GarbageFiles(path)
-        store = self._open_chunks(stores.chunks, myself.capacity_bytes, parts)
+        self._cache: ChunkCache | None = None
+        self._store = self._open_chunks(stores.chunks, parts)
         self.needing = Needing(self.log, self.chunks)
         self._availability = Availability(self.log, self.chunks, parts.others, self._me, self._others)
-        self.admin = self._admin_of(store, identity, myself, parts.others)
-        draining = None if self.upkeep is None else self.upkeep.draining
-        self.layout = LayoutService(self.log, self.chunks, self.admin.membership, draining)
+        # None: nobody serves it, so it has no background of its own.
+        self.upkeep = None if parts.others is None else self._upkeep_of(parts.others)
 
-    def _open_chunks(self, chunks: ChunkStore, capacity_bytes: int | None, parts: Parts) -> WatchedStore:
+    def _open_chunks(self, chunks: ChunkStore, parts: Parts) -> WatchedStore:
         """Put together what moves chunks, and return the store below it."""
-        cache = self._cache
-        promises = Promises(chunks, self._garbage.journal, lambda: round_of(self.log.view()))
-        promising = PromisingStore(chunks, promises)
-        store = WatchedStore(promising) if cache is None else CachingStore(promising, cache)
-        self.chunks = LocalChunks(
-            store, self._chunk_executor, capacity_bytes=capacity_bytes, promises=promises
-        )
-        # None: nobody serves it, so it has no background of its own, and no other node to give to.
-        self.upkeep: Upkeep | None = None
+        capacity_bytes = self._myself.capacity_bytes
+        self._promises = Promises(chunks, self._garbage.journal, lambda: round_of(self.log.view()))
+        promising = PromisingStore(chunks, self._promises)
+        # None: it has no other node to give to.
         self.giving: ClusterChunks | None = None
-        if parts.others is not None:
-            self.chunks = self.giving = ClusterChunks(
-                store,
-                self._chunk_executor,
-                parts.others,
-                self._me,
-                self._others,
-                capacity_bytes=capacity_bytes,
-                cache=cache,
-                lacks=store.lacks,
-                promises=promises,
+        if parts.others is None:
+            store = WatchedStore(promising)
+            self.chunks = LocalChunks(
+                store, self._chunk_executor, capacity_bytes=capacity_bytes, promises=self._promises
             )
-        pace = parts.pace
-        settings = Settings(pace.garbage_interval_s, pace.garbage_bytes_per_s)
-        self.collector = Collector(self.log, store, self.chunks, promises, self._garbage, settings)
-        if parts.others is not None:
-            self.upkeep = self._upkeep_of(store, parts.others, pace)
+            return store
+        from mcr_node import among_others
+
+        self._cache = among_others.cache_of(self.path, chunks, capacity_bytes, parts.cache_bytes)
+        store = among_others.store_of(promising, self._cache)
+        self.chunks = self.giving = among_others.ClusterChunks(
+            store,
+            self._chunk_executor,
+            parts.others,
+            self._me,
+            self._others,
+            capacity_bytes=capacity_bytes,
+            cache=self._cache,
+            lacks=store.lacks,
+            promises=self._promises,
+        )
         return store
 
-    def _admin_of(
-        self, store: WatchedStore, identity: StoreIdentity, myself: Myself, others: Others | None
-    ) -> AdminService:
+    @cached_property
+    def collector(self) -> "Collector":
+        """What collects garbage."""
+        from mcr_node.services.collecting import Collector, Settings
+
+        settings = Settings(self._pace.garbage_interval_s, self._pace.garbage_bytes_per_s)
+        return Collector(self.log, self._store, self.chunks, self._promises, self._garbage, settings)
+
+    @cached_property
+    def admin(self) -> "AdminService":
+        """The service about this node and its cluster."""
+        from mcr_node.services.admin import AdminService
+
         return AdminService(
             self.log,
-            store,
-            store_id=identity.store_id,
+            self._store,
+            store_id=self._identity.store_id,
             store_format=store_folder.STORE_FORMAT,
-            encoding=identity.encoding,
+            encoding=self._identity.encoding,
             bytes_free=self._bytes_free,
             log_entry_count=self._stores.log_entry_count,
-            myself=myself,
-            colleagues=others,
+            myself=self._myself,
+            colleagues=self._others_edges,
             keep_all=self._keep_all,
             check_dispensable=self._check_dispensable,
             upkeep=self.upkeep,
             collector=self.collector,
         )
 
-    def _upkeep_of(self, store: WatchedStore, others: Others, pace: Pace) -> Upkeep:
-        presence = Presence(others, self._others, self.clock, silence_s=pace.silence_s)
-        repair = Repair(
-            self.log,
-            self.chunks,
-            others,
-            presence,
-            self.clock,
-            lambda members, key: ranked(key, members),
-            bytes_per_s=pace.repair_bytes_per_s,
-        )
-        scrub = Scrub(
-            store,
-            self.chunks,
-            ScrubPlaceFile(self.path),
-            self.clock,
-            period_s=pace.scrub_period_s,
-            bytes_per_s=pace.scrub_bytes_per_s,
-        )
-        draining = Draining(
-            self.log,
-            self.chunks,
-            others,
-            others,
-            presence,
-            repair,
-            self.clock,
-            bytes_per_s=pace.repair_bytes_per_s,
-        )
-        retiring = Retiring(self.log, self.clock, period_s=pace.retention_period_s)
-        rebalance = Rebalance(
-            self.log,
-            self.chunks,
-            others,
-            presence,
-            lambda: repair.under_replicated > 0,
-            self.clock,
-            is_new=store.stats().chunk_count == 0,
-            bytes_per_s=pace.rebalance_bytes_per_s,
-        )
+    @cached_property
+    def layout(self) -> "LayoutService":
+        """The service about who holds what."""
+        from mcr_node.services.layout import LayoutService
+
+        draining = None if self.upkeep is None else self.upkeep.draining
+        return LayoutService(self.log, self.chunks, self.admin.membership, draining)
+
+    def _upkeep_of(self, others: "Others") -> "Upkeep":
+        from mcr_node import among_others
+
         assert self.giving is not None, "whoever has others to ask gives to them"
-        prefetch = Prefetch(
-            self.log, self.giving, self._room_bytes, self.clock, bytes_per_s=pace.prefetch_bytes_per_s
-        )
-        others_of_all = (retiring, rebalance, prefetch)
-        return Upkeep(
+        return among_others.upkeep_of(
+            self.path,
             self.log,
-            store,
-            self.chunks,
-            repair,
-            scrub,
-            draining,
-            *others_of_all,
+            self._store,
+            self.giving,
+            others,
+            members=self._others,
             collector=self.collector,
+            room_bytes=self._room_bytes,
+            clock=self.clock,
+            pace=self._pace,
         )
 
     def _room_bytes(self) -> int:
@@ -347,7 +318,7 @@ class Node:
 
     def _me(self) -> Member:
         known = self.log.membership.get(self.log.node_id)
-        return known or Member(self.log.node_id, self.admin.myself.name, site=self.admin.myself.site)
+        return known or Member(self.log.node_id, self._myself.name, site=self._myself.site)
 
     def _others(self) -> list[Member]:
         return [
@@ -356,8 +327,10 @@ class Node:
             if one.node_id != self.log.node_id and one.address and not one.awaited
         ]
 
-    def reseeding(self) -> Reseeding:
+    def reseeding(self) -> "Reseeding":
         """Return what replaces the state of this node; its runner has stopped."""
+        from mcr_node.runtime.reseeding import Reseeding
+
         stores = self._stores
         return Reseeding(self.runner, stores.log, stores.given, self._state_executor)
 
@@ -365,32 +338,46 @@ class Node:
         """Return the service for somebody."""
         return VersionsService(self.log, self.chunks, self._availability, principal)
 
-    def merges(self, principal: str) -> MergesService:
+    def merges(self, principal: str) -> "MergesService":
         """Return the service for somebody."""
+        from mcr_node.services.merges import MergesService
+
         return MergesService(self.log, self.chunks, principal)
 
-    def trash(self, principal: str) -> TrashService:
+    def trash(self, principal: str) -> "TrashService":
         """Return the service for somebody."""
+        from mcr_node.services.trash import TrashService
+
         return TrashService(self.log, principal, trash_period_s=self._pace.trash_period_s)
 
-    def quotas(self, principal: str) -> QuotasService:
+    def quotas(self, principal: str) -> "QuotasService":
         """Return the service for somebody."""
+        from mcr_node.services.quotas import QuotasService
+
         return QuotasService(self.log, principal)
 
-    def retention(self, principal: str) -> RetentionService:
+    def retention(self, principal: str) -> "RetentionService":
         """Return the service for somebody."""
+        from mcr_node.services.retention import RetentionService
+
         return RetentionService(self.log, principal)
 
-    def policies(self, principal: str) -> PoliciesService:
+    def policies(self, principal: str) -> "PoliciesService":
         """Return the service for somebody."""
+        from mcr_node.services.policies import PoliciesService
+
         return PoliciesService(self.log, self._availability, principal)
 
-    def receipts(self, principal: str) -> ReceiptsService:
+    def receipts(self, principal: str) -> "ReceiptsService":
         """Return the service for somebody."""
+        from mcr_node.services.receipts import ReceiptsService
+
         return ReceiptsService(self.log, principal)
 
-    def sessions(self, principal: str) -> SessionsService:
+    def sessions(self, principal: str) -> "SessionsService":
         """Return the service of upload sessions for somebody."""
+        from mcr_node.services.sessions import SessionsService
+
         return SessionsService(self.log, self.chunks, principal)
 
     async def close(self) -> None:
@@ -443,13 +430,6 @@ async def open_node(
         lock.release()
         raise
     return node
-
-
-def _cache_of(path: Path, store: ChunkStore, capacity_bytes: int | None, parts: Parts) -> ChunkCache | None:
-    if not parts.cache_bytes:
-        return None
-    room = room_of(parts.cache_bytes, capacity_bytes, store, partial(store_folder.bytes_free, path))
-    return FileChunkCache.open(path / "cache", room)
 
 
 def _self_of(identity: StoreIdentity, myself: Myself, parts: Parts) -> Self:

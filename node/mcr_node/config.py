@@ -35,7 +35,7 @@ from mcr.references import check_name
 from mcr_node.core.state.digest import DIGEST_ENTRIES
 from mcr_node.runtime.runner import Timing
 from mcr_node.services.caching import CACHE_BYTES_DEFAULT
-from mcr_node.services.upkeep import Pace
+from mcr_node.services.pace import Pace
 
 LISTEN_DEFAULT = "127.0.0.1:7101"
 CONFIG_BYTES_MAX = 1 << 20

@@ -6,14 +6,15 @@ The same log, state, chunk store and services as on a node of a cluster, with on
 import asyncio
 import secrets
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mcr.blocking import settle
 from mcr.errors import McrError
 from mcr.transfer import ChunkTransport
 from mcr_node.assembly import Node, Parts, open_node
-from mcr_node.services.admin import AdminService, Myself
-from mcr_node.services.layout import LayoutService
+from mcr_node.services.myself import Myself
 from mcr_node.services.needing import ExplainingChunks
 from mcr_node.services.settling import Settling
 from mcr_node.storage import store_folder
@@ -21,6 +22,17 @@ from mcr_node.storage.database import Database
 from mcr_node.storage.disk import Disk
 from mcr_node.storage.log_store import OpenDatabase
 from mcr_node.storage.store_folder import Encoding, StoreIdentity
+
+if TYPE_CHECKING:
+    from mcr_node.services.admin import AdminService
+    from mcr_node.services.layout import LayoutService
+    from mcr_node.services.merges import MergesService
+    from mcr_node.services.policies import PoliciesService
+    from mcr_node.services.quotas import QuotasService
+    from mcr_node.services.receipts import ReceiptsService
+    from mcr_node.services.retention import RetentionService
+    from mcr_node.services.sessions import SessionsService
+    from mcr_node.services.trash import TrashService
 
 # The name of the only member of a store that nobody serves.
 NAME = "embedded"
@@ -69,16 +81,55 @@ class EmbeddedNode:
         self._background = asyncio.create_task(Settling(node.log).settle_for_ever(), name="mcr-settling")
         self.runner = node.runner
         self.versions = node.versions(principal)
-        self.merges = node.merges(principal)
-        self.receipts = node.receipts(principal)
-        self.policies = node.policies(principal)
-        self.sessions = node.sessions(principal)
-        self.trash = node.trash(principal)
-        self.retention = node.retention(principal)
+        self._principal = principal
         self.chunks: ChunkTransport = ExplainingChunks(node.chunks, node.needing)
-        self.admin: AdminService = node.admin
-        self.layout: LayoutService = node.layout
-        self.quotas = node.quotas(principal)
+
+    # Most commands ask two or three of the services, so each is made and loaded when it is first asked.
+
+    @cached_property
+    def merges(self) -> "MergesService":
+        """Merges and their conflicts."""
+        return self._node.merges(self._principal)
+
+    @cached_property
+    def receipts(self) -> "ReceiptsService":
+        """Who has loaded what."""
+        return self._node.receipts(self._principal)
+
+    @cached_property
+    def policies(self) -> "PoliciesService":
+        """Rules that roll back and forward."""
+        return self._node.policies(self._principal)
+
+    @cached_property
+    def sessions(self) -> "SessionsService":
+        """Versions from many writers."""
+        return self._node.sessions(self._principal)
+
+    @cached_property
+    def trash(self) -> "TrashService":
+        """Deletion and pins."""
+        return self._node.trash(self._principal)
+
+    @cached_property
+    def retention(self) -> "RetentionService":
+        """Which versions stay."""
+        return self._node.retention(self._principal)
+
+    @cached_property
+    def quotas(self) -> "QuotasService":
+        """How much models may take."""
+        return self._node.quotas(self._principal)
+
+    @property
+    def admin(self) -> "AdminService":
+        """The store itself."""
+        return self._node.admin
+
+    @property
+    def layout(self) -> "LayoutService":
+        """Who holds what."""
+        return self._node.layout
 
     @property
     def location(self) -> str:

@@ -29,9 +29,9 @@ from mcr_node.assembly import Node, Parts, open_node
 from mcr_node.config import DRAIN_S, NodeSettings
 from mcr_node.ports import StorageFailure
 from mcr_node.runtime.reseeding import Donors
-from mcr_node.services.admin import Myself
 from mcr_node.services.edge import Edge
 from mcr_node.services.membership import NODE_ID_LIMIT
+from mcr_node.services.myself import Myself
 from mcr_node.services.public import PublicServer
 from mcr_node.services.settling import Settling
 from mcr_node.storage import node_folder, store_folder, successor

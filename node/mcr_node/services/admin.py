@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mcr.errors import DivergedError, McrError
 from mcr.v1 import admin_pb2 as pb
@@ -14,6 +14,7 @@ from mcr_node.services.colleagues import Colleagues
 from mcr_node.services.collecting import Collector
 from mcr_node.services.digests import DigestChecks
 from mcr_node.services.membership import MembershipService
+from mcr_node.services.myself import Myself
 from mcr_node.services.upkeep import Upkeep, UpkeepService
 
 # Below this a commit of a small model may already fail; the log and the index need a little as well.
@@ -25,23 +26,6 @@ ANNOUNCE_S = 0.1
 
 # A member, and what it says of its store; None when it does not answer.
 _Look = tuple[pb.Member, pb.GetStoreStatusResponse | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Myself:
-    """Who this node is.
-
-    Attributes:
-        name: unique in the cluster.
-        address: where it is reached, `host:port`; the folder of an embedded store.
-        site: may be empty.
-        capacity_bytes: what its chunk files may take; None = whatever the disk holds.
-    """
-
-    name: str
-    address: str
-    site: str = ""
-    capacity_bytes: int | None = None
 
 
 class AdminService:

@@ -23,7 +23,7 @@ from mcr.errors import (
     RequestReusedError,
 )
 from mcr.manifest import Steps, TreeKind, walk_new_ids
-from mcr.model import MIB, ChunkId, LogIndex, RequestId
+from mcr.model import ChunkId, LogIndex, RequestId
 from mcr_node.core.state import collecting, sessions, trash_queries
 from mcr_node.core.state.outcomes import Rejected
 from mcr_node.core.state.trash_commands import MarkGarbage
@@ -34,14 +34,11 @@ from mcr_node.ports_garbage import GarbageFolder, IdSet
 from mcr_node.ports_log import ReplicatedLog
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.damage import WatchedStore
+from mcr_node.services.pace import COLLECT_BYTES_PER_S, COLLECT_INTERVAL_S
 from mcr_node.services.promises import Promises, TooManyPromisesError
 from mcr_node.services.walking import all_models
 from mcr_node.services.workers import Step
 
-# Marks are so far apart. What was brought before it is committed has at least so long, without a lease.
-INTERVAL_S = 3600.0
-# What walking manifests and rewriting segments may take from reads of clients.
-COLLECT_BYTES_PER_S = 60 * MIB
 # Segments are rewritten until so much of all files is dead at most.
 DEAD_SHARE_MAX = 0.05
 # How often it is looked whether a mark is due, or came.
@@ -73,7 +70,7 @@ class Settings:
         bytes_per_s: what it reads and writes at most.
     """
 
-    interval_s: float = INTERVAL_S
+    interval_s: float = COLLECT_INTERVAL_S
     bytes_per_s: float = COLLECT_BYTES_PER_S
 
 

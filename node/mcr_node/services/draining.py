@@ -27,8 +27,9 @@ from mcr_node.services.census import Census, Known
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.colleagues import Colleagues
 from mcr_node.services.copies import COPIES, Holders
+from mcr_node.services.pace import REPAIR_BYTES_PER_S
 from mcr_node.services.presence import Presence
-from mcr_node.services.repair import REPAIR_BYTES_PER_S, Repair
+from mcr_node.services.repair import Repair
 from mcr_node.services.walking import all_models, versions_of
 from mcr_node.services.workers import Step
 

@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError, Message
 
 from mcr.errors import DeadlineError, FailedError, InvalidArgumentError, McrError, NodeBusyError
 from mcr_node.ports import Clock
-from mcr_node.services import errors
+from mcr_node.services import errors, statuses
 from mcr_node.services.deadlines import set_time_left
 from mcr_node.telemetry import Telemetry
 
@@ -116,7 +116,7 @@ class Edge:
                 error = FailedError("the node met a bug of its own", f"{type(raised).__name__} in {method}")
             case _:
                 raise raised
-        status = errors.status_of(error)
+        status = statuses.status_of(error)
         self.telemetry.observe(method, status.name, self.clock.monotonic_ns() - start_ns)
         trailing = ((errors.METADATA_KEY, errors.detail_of(error)),)
         await context.abort(status, error.message[: errors.TEXT_CHARACTERS_MAX], trailing)

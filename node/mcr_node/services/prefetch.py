@@ -9,16 +9,15 @@ from functools import partial
 
 from mcr.errors import HistoryGoneError, McrError
 from mcr.manifest import walk_ids
-from mcr.model import MIB, ChunkId, ModelSummary, RefKind, Version
+from mcr.model import ChunkId, ModelSummary, RefKind, Version
 from mcr_node.core.state import queries
 from mcr_node.core.state.expected import expected
 from mcr_node.ports import Clock
 from mcr_node.ports_log import ReplicatedLog
 from mcr_node.services.cluster_chunks import ClusterChunks
+from mcr_node.services.pace import PREFETCH_BYTES_PER_S
 from mcr_node.services.workers import Step
 
-# As for repair: half of a gigabit line, so that readers keep the other half.
-PREFETCH_BYTES_PER_S = 60 * MIB
 # How often it is looked whether a channel moved: rows of the state, and none where nothing was written.
 LOOK_S = 1.0
 # Everything is looked at again so often, for the cache may have dropped some of it.

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 from mcr.errors import CorruptChunkError, FailedError, McrError, MissingChunkError
 from mcr.manifest import drain_async, walk_ids
-from mcr.model import MIB, Chunk, ChunkId, digest
+from mcr.model import Chunk, ChunkId, digest
 from mcr_node.core.members import Member
 from mcr_node.core.placement.ring import goal, holders, ranked
 from mcr_node.ports import Clock
@@ -18,12 +18,11 @@ from mcr_node.ports_log import ReplicatedLog
 from mcr_node.services.census import ASK_BYTES, KNOWN_MAX
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.copies import CHUNKS_AT_ONCE, COPIES, IDS_AT_ONCE, Holders
+from mcr_node.services.pace import REBALANCE_BYTES_PER_S
 from mcr_node.services.presence import NS_PER_S, Presence
 from mcr_node.services.walking import all_models, versions_of
 from mcr_node.services.workers import Step
 
-# Less than repair: nothing is in danger.
-REBALANCE_BYTES_PER_S = 30 * MIB
 LOOK_S = 2.0
 # Members often come several at a time; it begins when no other came for so long.
 SETTLE_S = 60.0

@@ -19,15 +19,11 @@ from mcr_node.services.census import Census, Copies
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.copies import CHUNKS_AT_ONCE, COPIES, Holders
 from mcr_node.services.lacking import Among, Lacking, Lost, Order, Plan, Round, by_danger, sentence_of, way_of
+from mcr_node.services.pace import REPAIR_BYTES_PER_S
 from mcr_node.services.presence import NS_PER_S, Presence
 from mcr_node.services.walking import Kept, all_models, versions_of
 from mcr_node.services.workers import Step
 
-# A member silent for so long does not count any more: long enough for a restart, or for a machine to boot,
-# since copying all that a node held for nothing costs more than it gains.
-SILENCE_S = 60.0
-# Half of a gigabit line, so that clients keep the other half; a node with 1 TB is made good in five hours.
-REPAIR_BYTES_PER_S = 60 * MIB
 # All versions are looked through again so often although nobody came or went: a copy may have been lost in
 # ways that nobody told.
 REWALK_S = 6 * 3600.0

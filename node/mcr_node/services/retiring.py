@@ -18,12 +18,11 @@ from mcr_node.core.state.retention_decision import Candidate, Decision, metrics_
 from mcr_node.core.state.trash import DELETIONS_MAX
 from mcr_node.ports import Clock
 from mcr_node.ports_log import ReplicatedLog
+from mcr_node.services.pace import RETENTION_PERIOD_S
 from mcr_node.services.workers import Step
 
 # Looked at in one step on the thread that reads the state: some ten milliseconds.
 VERSIONS_AT_ONCE = 256
-# How often the leader looks: rules speak of days, and of the last so many.
-PERIOD_S = 600.0
 LOOK_S = 5.0
 # A decision reads records, which cost far less than this; it is held back by its pages.
 BYTES_PER_S = 1e9
@@ -135,7 +134,7 @@ class Retiring:
     look_s = LOOK_S
     bytes_per_s = BYTES_PER_S
 
-    def __init__(self, log: ReplicatedLog, clock: Clock, *, period_s: float = PERIOD_S) -> None:
+    def __init__(self, log: ReplicatedLog, clock: Clock, *, period_s: float = RETENTION_PERIOD_S) -> None:
         self._log = log
         self._clock = clock
         self._period_s = period_s

@@ -9,13 +9,9 @@ from mcr.model import MIB, ChunkId
 from mcr_node.ports import Clock, Scrubbed, ScrubPlace, ScrubPlaces
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.damage import WatchedStore
+from mcr_node.services.pace import SCRUB_BYTES_PER_S, SCRUB_PERIOD_S
 from mcr_node.services.workers import Step
 
-# Every frame is read once in this time. A week is what file systems are scrubbed in (ZFS advises a week for
-# cheap disks, a month for good ones), and short beside the time in which a second copy is likely to go bad.
-SCRUB_PERIOD_S = 7 * 86_400
-# Little beside what a disk gives, so that reads of clients hardly notice; 12 TB in a week.
-SCRUB_BYTES_PER_S = 20 * MIB
 # A store that is too large for that rate is read faster: by this much more than the period asks for.
 HASTE = 1.25
 # What is read in one step, at most some tens of milliseconds of an ordinary disk.

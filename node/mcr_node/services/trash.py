@@ -23,9 +23,8 @@ from mcr_node.core.state.trash_commands import (
 from mcr_node.core.state.trash_queries import PAGE_MAX, TrashItem
 from mcr_node.ports_log import ReplicatedLog
 from mcr_node.services.log_calls import LogCalls
+from mcr_node.services.pace import TRASH_PERIOD_S
 
-# A week: long enough to come back from a holiday, short enough that a full disk empties.
-TRASH_PERIOD_S = 7 * 86_400.0
 MS_PER_S = 1000
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 from mcr.errors import FailedError, InvalidArgumentError, McrError, MemberNotFoundError
 from mcr.v1 import admin_pb2 as pb
@@ -10,16 +9,12 @@ from mcr_node.core.members import Member
 from mcr_node.ports_log import ReplicatedLog
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.colleagues import Colleagues
-from mcr_node.services.collecting import COLLECT_BYTES_PER_S, INTERVAL_S, CollectionPlan, Collector
+from mcr_node.services.collecting import CollectionPlan, Collector
 from mcr_node.services.damage import WatchedStore
 from mcr_node.services.deadlines import time_left_s
 from mcr_node.services.draining import Draining
-from mcr_node.services.prefetch import PREFETCH_BYTES_PER_S
-from mcr_node.services.rebalance import REBALANCE_BYTES_PER_S
-from mcr_node.services.repair import REPAIR_BYTES_PER_S, SILENCE_S, Repair
-from mcr_node.services.retiring import PERIOD_S
-from mcr_node.services.scrub import SCRUB_BYTES_PER_S, SCRUB_PERIOD_S, Scrub
-from mcr_node.services.trash import TRASH_PERIOD_S
+from mcr_node.services.repair import Repair
+from mcr_node.services.scrub import Scrub
 from mcr_node.services.workers import State, Task, Worker
 
 # How often it is looked whether the members changed; costs nothing.
@@ -29,35 +24,6 @@ _STATES = {
     State.RUNNING: pb.WORKER_STATE_RUNNING,
     State.PAUSED: pb.WORKER_STATE_PAUSED,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How eager background work is.
-
-    Attributes:
-        silence_s: a member that does not answer for so long is taken to be gone, and its copies are replaced.
-        repair_bytes_per_s: what repair sends at most.
-        rebalance_bytes_per_s: what rebalancing sends at most.
-        scrub_period_s: every frame is read once in this time.
-        scrub_bytes_per_s: what scrub reads at most, unless the period asks for more.
-        prefetch_bytes_per_s: what is fetched at most before anybody reads it.
-        trash_period_s: what is deleted can be restored for so long.
-        retention_period_s: how often what goes by retention rules is put into the trash.
-        garbage_interval_s: between two marks of garbage; what is brought before it is committed has so long.
-        garbage_bytes_per_s: what its collection reads and writes at most.
-    """
-
-    silence_s: float = SILENCE_S
-    repair_bytes_per_s: float = REPAIR_BYTES_PER_S
-    rebalance_bytes_per_s: float = REBALANCE_BYTES_PER_S
-    scrub_period_s: float = SCRUB_PERIOD_S
-    scrub_bytes_per_s: float = SCRUB_BYTES_PER_S
-    prefetch_bytes_per_s: float = PREFETCH_BYTES_PER_S
-    trash_period_s: float = TRASH_PERIOD_S
-    retention_period_s: float = PERIOD_S
-    garbage_interval_s: float = INTERVAL_S
-    garbage_bytes_per_s: float = COLLECT_BYTES_PER_S
 
 
 class Upkeep:

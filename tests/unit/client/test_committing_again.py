@@ -12,7 +12,7 @@ from mcr.model import ChunkId, CommitResult, digest
 from mcr.v1 import versions_pb2 as pb
 from mcr_node.assembly import Node, open_node
 from mcr_node.embedded import EmbeddedNode
-from mcr_node.services.admin import Myself
+from mcr_node.services.myself import Myself
 from mcr_node.services.versions import VersionsService
 from mcr_node.services.walking import versions_of
 

@@ -13,7 +13,7 @@ from mcr.v1 import trash_pb2 as pb
 from mcr_node.assembly import open_node
 from mcr_node.core.state.collecting import collecting_row
 from mcr_node.embedded import EmbeddedNode
-from mcr_node.services.admin import Myself
+from mcr_node.services.myself import Myself
 from mcr_node.services.trash import TrashService
 
 

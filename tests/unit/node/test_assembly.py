@@ -12,7 +12,7 @@ from mcr.model import Chunk
 from mcr_node import embedded
 from mcr_node.assembly import Parts, open_node
 from mcr_node.ports import StorageFailure
-from mcr_node.services.admin import Myself
+from mcr_node.services.myself import Myself
 from mcr_node.storage.disk import Disk, Handle
 
 

@@ -15,7 +15,7 @@ from mcr.errors import (
 )
 from mcr_node import embedded, main
 from mcr_node.config import NodeSettings, Value, settle
-from mcr_node.services.upkeep import Pace
+from mcr_node.services.pace import Pace
 from mcr_node.storage import node_folder, store_folder
 from mcr_node.transport.colleagues import GrpcColleagues
 

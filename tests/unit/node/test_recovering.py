@@ -26,7 +26,7 @@ from mcr_node.ports import HardState
 from mcr_node.recovering import Survivor, recover
 from mcr_node.runtime.applying import Applier
 from mcr_node.runtime.raft_storage import to_log
-from mcr_node.services.admin import Myself
+from mcr_node.services.myself import Myself
 from mcr_node.storage import node_folder, store_folder, successor
 from mcr_node.storage.disk import Disk
 from mcr_node.storage.log_store import RocksLogStore

@@ -16,9 +16,9 @@ from mcr.v1 import trash_pb2 as pb
 from mcr.v1 import versions_pb2 as versions
 from mcr_node.assembly import Node, Parts, open_node
 from mcr_node.embedded import EmbeddedNode
-from mcr_node.services.admin import Myself
+from mcr_node.services.myself import Myself
+from mcr_node.services.pace import Pace
 from mcr_node.services.sealing import Content
-from mcr_node.services.upkeep import Pace
 from tests.support.served import bytes_from
 
 MODEL = "vision/net"

@@ -13,7 +13,8 @@ from mcr._remote.status import TRANSIENT, TransientError, raise_for
 from mcr._wire import error_from_wire
 from mcr.errors import FailedError, McrError
 from mcr.v1 import errors_pb2 as pb
-from mcr_node.services.errors import DETAIL_BYTES_MAX, METADATA_KEY, detail_of, status_of
+from mcr_node.services.errors import DETAIL_BYTES_MAX, METADATA_KEY, detail_of
+from mcr_node.services.statuses import status_of
 
 CLASSES = sorted(
     (

@@ -12,9 +12,9 @@ from mcr.errors import FailedError
 from mcr.model import digest
 from mcr_node.core.members import Membership, Told
 from mcr_node.core.placement.ring import goal, holders, ranked
+from mcr_node.services.pace import SILENCE_S
 from mcr_node.services.presence import Presence
 from mcr_node.services.rebalance import SETTLE_S, Rebalance
-from mcr_node.services.repair import SILENCE_S
 from tests.unit.node.services.test_repair import B, C, D, Scene
 
 

@@ -20,8 +20,9 @@ from mcr_node.services import census, repair
 from mcr_node.services.cluster_chunks import ClusterChunks
 from mcr_node.services.colleagues import Response
 from mcr_node.services.lacking import Order
+from mcr_node.services.pace import SILENCE_S
 from mcr_node.services.presence import Presence
-from mcr_node.services.repair import NEW_VERSIONS_S, REWALK_S, SILENCE_S, Repair
+from mcr_node.services.repair import NEW_VERSIONS_S, REWALK_S, Repair
 from tests.conformance.memory_chunk_store import MemoryChunkStore
 from tests.support.holders import MemoryHolders
 from tests.support.memory_log import MemoryLog, SharedLog

@@ -14,7 +14,8 @@ from mcr_node.ports import ScrubPlace
 from mcr_node.services import scrub
 from mcr_node.services.cluster_chunks import ClusterChunks
 from mcr_node.services.damage import WatchedStore
-from mcr_node.services.scrub import SCRUB_PERIOD_S, Scrub
+from mcr_node.services.pace import SCRUB_PERIOD_S
+from mcr_node.services.scrub import Scrub
 from tests.conformance.memory_chunk_store import MemoryChunkStore
 from tests.support.holders import MemoryHolders
 
