@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from mcr import aio, errors, testing
     from mcr._embedded import Encoding
     from mcr.aio import AsyncChannel, AsyncClient, AsyncModel
-    from mcr.auto_commit import AutoEvent, AutoRules, Found, Improved
+    from mcr.auto_commit.happenings import AutoEvent, Found
+    from mcr.auto_commit.rules import AutoRules, Improved
     from mcr.blocking_sessions import Session
     from mcr.client import Channel, Client, Model, connect
-    from mcr.following import FollowEvent, Loading
+    from mcr.following.happenings import FollowEvent, Loading
     from mcr.keeping import Deleted, Pin, TrashItem
     from mcr.model import (
         ChunkId,
@@ -92,8 +93,9 @@ __all__ = [
 # it is first used.
 _HOMES = {
     "mcr": ("aio", "errors", "testing"),
-    "mcr.auto_commit": ("AutoEvent", "AutoRules", "Found", "Improved"),
-    "mcr.following": ("FollowEvent", "Loading"),
+    "mcr.auto_commit.happenings": ("AutoEvent", "Found"),
+    "mcr.auto_commit.rules": ("AutoRules", "Improved"),
+    "mcr.following.happenings": ("FollowEvent", "Loading"),
     "mcr.retention_rules": ("BestRule", "RetentionRules"),
     "mcr.aio": ("AsyncChannel", "AsyncClient", "AsyncModel"),
     "mcr.sessions": ("AsyncSession",),

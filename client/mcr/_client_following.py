@@ -1,12 +1,14 @@
 """Following a channel and committing by itself, for blocking callers: a part of `mcr.client.Model`."""
 
+from __future__ import annotations
+
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Unpack
 
 from mcr.aio import AsyncModel
-from mcr.auto_commit import AutoOptions
-from mcr.following import KEEP_DEFAULT, FollowEvent, Loading, Switch
+from mcr.auto_commit.calls import AutoOptions
+from mcr.following.happenings import KEEP_DEFAULT, FollowEvent, Loading, Switch
 from mcr.loop_thread import LoopThread
 
 

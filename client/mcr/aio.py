@@ -4,6 +4,8 @@ async with await mcr.aio.connect("node1:7101,node2:7101") as client:
     version = await client.model("vision/resnet50").commit("ckpt/", message="epoch 3")
 """
 
+from __future__ import annotations
+
 import asyncio
 import getpass
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -13,19 +15,18 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from mcr import _embedded, _wire
 from mcr.addresses import Address, looks_like_addresses, parse_addresses
-from mcr.auto_commit import AutoCommitCalls
+from mcr.auto_commit.calls import AutoCommitCalls
 from mcr.blocking import decided, run_blocking
-from mcr.checking import check_versions
-from mcr.committing import WORKERS, CommitProgress, Uploaded, Uploader
 from mcr.connection import Connection
 from mcr.durability import check_possible, parse_durability
 from mcr.errors import (
     MissingChunkError,
 )
-from mcr.following import FollowCalls
+from mcr.following.calls import FollowCalls
 from mcr.leasing import UploadLease
 from mcr.membership import MembershipCalls
 from mcr.merges import MergeCalls
@@ -54,6 +55,11 @@ from mcr.upkeep import UpkeepCalls
 from mcr.v1 import admin_pb2 as admin
 from mcr.v1 import versions_pb2 as pb
 
+if TYPE_CHECKING:
+    from mcr.committing import CommitProgress, Uploaded
+
+# Reading, hashing and writing of files: as many as keep two cores busy while some wait for the disk.
+CLIENT_WORKERS = 4
 PREVIOUS, LAST_GOOD = "previous", "last-good"
 # Nodes may fail one after the other while a commit is made; but not for ever.
 UPLOADS_AGAIN_MAX = 3
@@ -62,7 +68,7 @@ _TARGETS = {PREVIOUS: pb.ROLLBACK_TARGET_PREVIOUS, LAST_GOOD: pb.ROLLBACK_TARGET
 
 async def connect(
     where: str | Path, *, timeout_s: float | None = None, stale_ok: bool = False
-) -> "AsyncClient":
+) -> AsyncClient:
     """Connect to a cluster, or open an embedded store, and return a client of it.
 
     Args:
@@ -106,14 +112,14 @@ class AsyncClient(MembershipCalls, QuotaCalls, UpkeepCalls, TrashOfAll):
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="mcr-client")
+        self._executor = ThreadPoolExecutor(CLIENT_WORKERS, thread_name_prefix="mcr-client")
 
     @property
     def location(self) -> str:
         """Where the store is: a folder, or addresses."""
         return self._connection.location
 
-    async def __aenter__(self) -> "AsyncClient":
+    async def __aenter__(self) -> AsyncClient:
         return self
 
     async def __aexit__(
@@ -126,7 +132,7 @@ class AsyncClient(MembershipCalls, QuotaCalls, UpkeepCalls, TrashOfAll):
         await self._connection.close()
         self._executor.shutdown()
 
-    def model(self, name: str) -> "AsyncModel":
+    def model(self, name: str) -> AsyncModel:
         """Return a handle on a model; nothing is asked of the store yet.
 
         Raises:
@@ -183,6 +189,8 @@ class AsyncClient(MembershipCalls, QuotaCalls, UpkeepCalls, TrashOfAll):
             for summary in found:
                 async for version in self.model(summary.name).all_versions():
                     yield version
+
+        from mcr.checking import check_versions
 
         return await check_versions(self._connection.chunks, versions(), total, deep=deep, progress=progress)
 
@@ -297,6 +305,8 @@ class AsyncModel(
         progress: Callable[[CommitProgress], None] | None,
         exclude: Sequence[str],
     ) -> Uploaded:
+        from mcr.committing import CommitProgress, Uploader
+
         if progress is not None:
             progress(CommitProgress("scan", 0, 0, 0, 0))
         sources = await run_blocking(self._executor, partial(scan, path, exclude))
@@ -363,7 +373,7 @@ class AsyncModel(
         else:
             request.to = await self._number(to)
 
-    def channel(self, name: str) -> "AsyncChannel":
+    def channel(self, name: str) -> AsyncChannel:
         """Return a handle on a channel, whether or not it exists yet."""
         return AsyncChannel(self, self._connection, name)
 

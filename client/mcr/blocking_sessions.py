@@ -1,18 +1,21 @@
 """Upload sessions for callers that block; every flow is that of `mcr.sessions`."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from mcr._session_wire import Part, SessionStatus
-from mcr.committing import CommitProgress
 from mcr.loop_thread import LoopThread
 from mcr.model import CommitResult
 from mcr.sessions import AsyncSession
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from mcr.committing import CommitProgress
 
 
 class Session:
@@ -32,7 +35,7 @@ class Session:
         """See `AsyncSession.version`."""
         return self._session.version
 
-    def __enter__(self) -> "Self":
+    def __enter__(self) -> Self:
         self.begin()
         return self
 

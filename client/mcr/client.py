@@ -9,6 +9,8 @@ forks workers (`torch.utils.data.DataLoader`, `multiprocessing`) does so before 
 method `spawn`. `close` has nothing to save: what a call returned was durable then.
 """
 
+from __future__ import annotations
+
 import io
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -24,12 +26,7 @@ from mcr._client_policies import BlockingGuards, BlockingPolicies
 from mcr._client_receipts import BlockingReceipts
 from mcr._client_retention import BlockingRetention
 from mcr._client_trash import BlockingTrash, BlockingTrashOfAll
-from mcr._session_wire import SessionStatus
-from mcr.arrangement import DrainProgress
 from mcr.blocking_sessions import Session
-from mcr.checkout import CheckoutProgress, CheckoutResult
-from mcr.committing import CommitProgress
-from mcr.comparing import Diff, DiffProgress
 from mcr.files import RangeFile
 from mcr.layout_blocking import BlockingLayout
 from mcr.loop_thread import LoopThread
@@ -60,11 +57,17 @@ from mcr.sessions import LIFETIME_S
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from mcr._session_wire import SessionStatus
+    from mcr.arrangement import DrainProgress
+    from mcr.checkout import CheckoutProgress, CheckoutResult
+    from mcr.committing import CommitProgress
+    from mcr.comparing import Diff, DiffProgress
+
 Result = TypeVar("Result")
 _BUFFER_BYTES = 1024 * 1024
 
 
-def connect(where: str | Path, *, timeout_s: float | None = None, stale_ok: bool = False) -> "Client":
+def connect(where: str | Path, *, timeout_s: float | None = None, stale_ok: bool = False) -> Client:
     """Connect to a cluster, or open an embedded store, and return a blocking client of it.
 
     Args:
@@ -104,7 +107,7 @@ class Client(BlockingLayout, BlockingTrashOfAll):
         """Where the store is."""
         return self._client.location
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Client:
         return self
 
     def __exit__(
@@ -121,7 +124,7 @@ class Client(BlockingLayout, BlockingTrashOfAll):
             finally:
                 self._loop.close()
 
-    def model(self, name: str) -> "Model":
+    def model(self, name: str) -> Model:
         """See `AsyncClient.model`."""
         return Model(self._client.model(name), self._loop)
 
@@ -190,12 +193,12 @@ class Client(BlockingLayout, BlockingTrashOfAll):
 class TensorMap(Mapping[str, "NDArray[Any]"]):
     """The tensors of a version by name; each is fetched when it is asked for."""
 
-    def __init__(self, model: "Model", ref: str) -> None:
+    def __init__(self, model: Model, ref: str) -> None:
         self._model = model
         self._ref = ref
         self._names = dict.fromkeys(tensor.name for _, tensor in model.tensors_of(ref))
 
-    def __getitem__(self, name: str) -> "NDArray[Any]":
+    def __getitem__(self, name: str) -> NDArray[Any]:
         if name not in self._names:
             raise KeyError(name)
         return self._model.tensor(self._ref, name)
@@ -347,7 +350,7 @@ class Model(
         work = self._model.report_many(ref, reports, channel=channel, allow_non_finite=allow_non_finite)
         self._loop.run(work, "report")
 
-    def channel(self, name: str) -> "Channel":
+    def channel(self, name: str) -> Channel:
         """See `AsyncModel.channel`."""
         return Channel(self._model.channel(name), self._loop)
 
@@ -376,7 +379,7 @@ class Model(
         """See `AsyncModel.tensors_of`."""
         return self._loop.run(self._model.tensors_of(ref, path), "tensors")
 
-    def tensor(self, ref: str, name: str) -> "NDArray[Any]":
+    def tensor(self, ref: str, name: str) -> NDArray[Any]:
         """See `AsyncModel.tensor`."""
         return self._loop.run(self._model.tensor(ref, name), "tensor")
 

@@ -41,7 +41,6 @@ GROUP_FILES_MAX = 256
 # Groups and windows under way at once. Six windows of 8 MiB keep three lanes on two cores busy.
 GROUPS_IN_FLIGHT = 3
 WINDOWS_IN_FLIGHT = 6
-WORKERS = 4
 NODES_BUFFERED_MAX = 64
 
 

@@ -1,5 +1,7 @@
 """What can be asked of one model: its versions, their files and tensors, its refs and their history."""
 
+from __future__ import annotations
+
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -7,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcr import _wire, _wire_finding
-from mcr.checkout import CheckoutProgress, CheckoutResult, checkout
-from mcr.comparing import Diff, DiffProgress, diff
 from mcr.connection import Connection
 from mcr.errors import InvalidArgumentError, NotFoundError, PathNotFoundError
 from mcr.files import AsyncFile
@@ -29,11 +29,13 @@ from mcr.model import (
     Version,
 )
 from mcr.references import DEFAULT_BRANCH, Reference, Selector, parse_reference
-from mcr.tensors import dtypes
 from mcr.v1 import versions_pb2 as pb
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from mcr.checkout import CheckoutProgress, CheckoutResult
+    from mcr.comparing import Diff, DiffProgress
 
 PAGE_MAX = 1000
 
@@ -162,13 +164,15 @@ class ModelReader:
             found += [(row.entry.path, tensor) async for tensor in drain_async(walk_tensors(row), get)]
         return found
 
-    async def tensor(self, ref: str, name: str) -> "NDArray[Any]":
+    async def tensor(self, ref: str, name: str) -> NDArray[Any]:
         """Fetch one tensor as a NumPy array; only its own chunks are read.
 
         Raises:
             PathNotFoundError: no file of the version has it.
             MissingExtraError: NumPy is not installed.
         """
+        from mcr.tensors import dtypes
+
         dtypes.require_numpy("reading tensors")
         version = await self._version(ref)
         get = self._connection.chunks.get
@@ -229,6 +233,8 @@ class ModelReader:
             DestinationError, OutOfSpaceError: what was written whole stays; repeat to go on.
             CorruptChunkError, MissingChunkError: nothing wrong was written.
         """
+        from mcr.checkout import checkout
+
         version = await self._version(ref)
         return await checkout(
             self._connection.chunks,
@@ -250,6 +256,8 @@ class ModelReader:
         progress: Callable[[DiffProgress], None] | None = None,
     ) -> Diff:
         """Compare two versions; see `mcr.comparing.diff`."""
+        from mcr.comparing import diff
+
         one, other = await self._version(a), await self._version(b)
         return await diff(self._connection.chunks.get, one, other, tensors=tensors, progress=progress)
 

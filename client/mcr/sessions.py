@@ -6,6 +6,8 @@ async with model.session("step-1000", branch="main", message="step 1000", seal=r
     await s.put(f"rank{rank}.safetensors", path)
 """
 
+from __future__ import annotations
+
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
@@ -13,11 +15,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from mcr import _wire
 from mcr._session_wire import Part, SessionStatus, part_from_wire, session_from_wire
 from mcr.blocking import decided, run_blocking
-from mcr.committing import CommitProgress, Uploaded, Uploader
 from mcr.durability import parse_durability
 from mcr.errors import (
     InvalidArgumentError,
@@ -33,6 +35,9 @@ from mcr.references import DEFAULT_BRANCH, check_name
 from mcr.reporting import ReportCalls, write_header
 from mcr.scanning import Source, scan
 from mcr.v1 import sessions_pb2 as pb
+
+if TYPE_CHECKING:
+    from mcr.committing import CommitProgress, Uploaded
 
 # Checkpoints are written within minutes; a day also covers a job that waits for its cluster.
 LIFETIME_S = 24 * 60 * 60.0
@@ -71,7 +76,7 @@ class SessionCalls(ReportCalls):
         seal: bool = True,
         wait_s: float = 0.0,
         durability: str | int | None = None,
-    ) -> "AsyncSession":
+    ) -> AsyncSession:
         """Return a handle on an upload session; nothing is asked of the store yet.
 
         As a context manager it begins the session, or joins one that was begun alike, and at the end seals it
@@ -137,7 +142,7 @@ class AsyncSession:
         """The version that it was sealed as through this handle; None before."""
         return self._version
 
-    async def __aenter__(self) -> "AsyncSession":
+    async def __aenter__(self) -> AsyncSession:
         await self.begin()
         return self
 
@@ -239,6 +244,8 @@ class AsyncSession:
         branch: str,
         progress: Callable[[CommitProgress], None] | None,
     ) -> Uploaded:
+        from mcr.committing import CommitProgress, Uploader
+
         if progress is not None:
             progress(CommitProgress("scan", 0, 0, 0, 0))
         sources = await run_blocking(self._executor, partial(_sources, name, path))

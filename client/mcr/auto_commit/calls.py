@@ -1,18 +1,21 @@
 """Automatic commits, as a client does them: a part of `AsyncModel`."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
-from mcr.auto_commit.flow import Committable, Told, Wanted, Watcher
-from mcr.auto_commit.happenings import Found
-from mcr.auto_commit.memory import MemoryFile
-from mcr.auto_commit.rules import AutoRules, check
 from mcr.errors import InvalidArgumentError
 from mcr.model import Parameters
 from mcr.reading import ModelReader
 from mcr.references import check_name
+
+if TYPE_CHECKING:
+    from mcr.auto_commit.flow import Committable, Told, Wanted
+    from mcr.auto_commit.happenings import Found
+    from mcr.auto_commit.rules import AutoRules
 
 
 class AutoOptions(TypedDict, total=False):
@@ -71,6 +74,10 @@ class AutoCommitCalls(ModelReader):
             SourceNotFoundError, FailedError: with `once`: there is nothing, or it is not complete.
             DestinationError: another watcher keeps the same memory.
         """
+        # Only those who watch load what it takes.
+        from mcr.auto_commit.flow import Watcher
+        from mcr.auto_commit.memory import MemoryFile
+
         wanted = _wanted(path, options)
         memory = options.get("memory")
         beside = wanted.path.with_name(f".{wanted.path.name}.mcr-watch.json")
@@ -79,6 +86,9 @@ class AutoCommitCalls(ModelReader):
 
 
 def _wanted(path: str | Path, options: AutoOptions) -> Wanted:
+    from mcr.auto_commit.flow import Wanted
+    from mcr.auto_commit.rules import check
+
     given = {name: value for name, value in options.items() if name != "memory"}
     # Not resolved: what is watched may be a link that moves.
     wanted = Wanted(path=Path(os.path.abspath(path)), **given)  # type: ignore[arg-type]

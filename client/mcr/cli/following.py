@@ -15,7 +15,7 @@ from mcr.cli.output import JsonObject, Output
 from mcr.cli.session import Session
 from mcr.cli.times import parse_span
 from mcr.errors import InvalidArgumentError, InvalidReferenceError
-from mcr.following import KEEP_DEFAULT, FollowEvent, FollowStep, Loading, Switch
+from mcr.following.happenings import KEEP_DEFAULT, FollowEvent, FollowStep, Loading, Switch
 from mcr.references import Selector, parse_reference
 
 # Loading a model of some hundred gigabytes into a fleet's memory takes minutes.

@@ -5,36 +5,12 @@ import gc
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 
 import click
 from click.shell_completion import shell_complete
 
-from mcr.cli import (
-    cluster,
-    collecting,
-    commits,
-    files,
-    following,
-    log,
-    merges,
-    metrics,
-    misc,
-    node,
-    output,
-    policies,
-    prefetch,
-    quotas,
-    rebalance,
-    receipts,
-    refs,
-    retention,
-    sessions,
-    settings,
-    stores,
-    trash,
-    upkeep,
-    watching,
-)
+from mcr.cli import misc, output, settings
 from mcr.cli.options import Group
 from mcr.cli.output import Output
 from mcr.errors import FailedError, McrError, OutOfSpaceError
@@ -76,54 +52,72 @@ Examples:
 """
 
 
-@click.group(misc.PROGRAM, cls=Group, epilog=_EPILOG)
+# Most used first; where each is. A module is loaded when its command is run, or the help of all is asked for.
+_COMMANDS = {
+    "init": "stores.init",
+    "commit": "commits.commit",
+    "log": "log.log",
+    "show": "commits.show",
+    "ls": "files.ls",
+    "checkout": "files.checkout",
+    "cat": "files.cat",
+    "diff": "files.diff",
+    "branch": "refs.branch",
+    "tag": "refs.tag",
+    "channel": "refs.channel",
+    "rollback": "refs.rollback",
+    "retention": "retention.retention",
+    "delete": "trash.delete",
+    "trash": "trash.trash",
+    "pin": "trash.pin",
+    "unpin": "trash.unpin",
+    "merge": "merges.merge",
+    "conflicts": "merges.conflicts",
+    "report": "metrics.report",
+    "follow": "following.follow",
+    "watch": "watching.watch",
+    "policy": "policies.policy",
+    "ack": "receipts.ack",
+    "served": "receipts.served",
+    "session": "sessions.sessions",
+    "cluster": "cluster.cluster",
+    "quota": "quotas.quota",
+    "rebalance": "rebalance.rebalance",
+    "repair": "upkeep.repair",
+    "scrub": "upkeep.scrub",
+    "prefetch": "prefetch.prefetch",
+    "gc": "collecting.collect",
+    "node": "node.node",
+    "doctor": "stores.doctor",
+    "completion": "misc.completion",
+    "version": "misc.version",
+}
+
+
+class Program(Group):
+    """The group of all commands, loaded one by one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands, most used first."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load a command; None when there is none of that name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name].partition(".")
+        found = getattr(import_module(f"mcr.cli.{module}"), attribute)
+        assert isinstance(found, click.Command), "the table names commands"
+        assert found.name == cmd_name, "under their names"
+        return found
+
+
+@click.group(misc.PROGRAM, cls=Program, epilog=_EPILOG)
 def cli() -> None:
     """Version store for machine-learning models.
 
     Data goes to stdout; talk, progress and errors go to stderr.
     """
-
-
-for _command in (
-    stores.init,
-    commits.commit,
-    log.log,
-    commits.show,
-    files.ls,
-    files.checkout,
-    files.cat,
-    files.diff,
-    refs.branch,
-    refs.tag,
-    refs.channel,
-    refs.rollback,
-    retention.retention,
-    trash.delete,
-    trash.trash,
-    trash.pin,
-    trash.unpin,
-    merges.merge,
-    merges.conflicts,
-    metrics.report,
-    following.follow,
-    watching.watch,
-    policies.policy,
-    receipts.ack,
-    receipts.served,
-    sessions.sessions,
-    cluster.cluster,
-    quotas.quota,
-    rebalance.rebalance,
-    upkeep.repair,
-    upkeep.scrub,
-    prefetch.prefetch,
-    collecting.collect,
-    node.node,
-    stores.doctor,
-    misc.completion,
-    misc.version,
-):
-    cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

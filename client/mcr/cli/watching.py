@@ -6,8 +6,9 @@ from typing import TypedDict, Unpack
 
 import click
 
-from mcr.auto_commit import AutoEvent, AutoRules, Improved
 from mcr.auto_commit.flow import QUIET_S_DEFAULT
+from mcr.auto_commit.happenings import AutoEvent
+from mcr.auto_commit.rules import AutoRules, Improved
 from mcr.cli import settings
 from mcr.cli.ending import until_sigterm
 from mcr.cli.forms import commit_object, commit_summary, instant, version_object

@@ -1,20 +1,25 @@
 """Following, as a client does it: a part of `AsyncModel`."""
 
+from __future__ import annotations
+
 import inspect
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mcr.blocking import run_blocking
 from mcr.errors import InvalidArgumentError
-from mcr.following.flow import Follower, Load, Told, Wanted
-from mcr.following.happenings import Loading
-from mcr.following.place import KEEP_DEFAULT, Place, Switch
+from mcr.following.happenings import KEEP_DEFAULT, Loading, Switch
 from mcr.model import RefMove
 from mcr.receipts import FAILED, LOADED, ReceiptCalls
 from mcr.references import check_name
 from mcr.reporting import ReportCalls
+
+if TYPE_CHECKING:
+    from mcr.following.flow import Load, Told
+    from mcr.following.place import Place
 
 KEEP_MAX = 1000
 # The longest name that receipts take.
@@ -29,7 +34,7 @@ class FollowCalls(ReportCalls, ReceiptCalls):
         channel: str,
         destination: str | Path,
         *,
-        load: "Callable[[Loading], Awaitable[None] | None] | None" = None,
+        load: Callable[[Loading], Awaitable[None] | None] | None = None,
         told: Told | None = None,
         keep: int = KEEP_DEFAULT,
         switch: str = Switch.SYMLINK,
@@ -65,12 +70,13 @@ class FollowCalls(ReportCalls, ReceiptCalls):
             DestinationError: something else is there, or another follower keeps it.
             FailedError: with `once`: it failed to load.
         """
+        # Only those who follow load what it takes.
+        from mcr.following.flow import Follower, Wanted
+
         check_name("channel", channel)
         if not 0 < keep <= KEEP_MAX:
             raise InvalidArgumentError("keep", f"{keep} is not between 1 and {KEEP_MAX}")
-        if switch not in tuple(Switch):
-            raise InvalidArgumentError("switch", f"{switch!r} is not {' or '.join(Switch)}")
-        place = Place(Path(destination), Switch(switch))
+        place = _place(destination, switch)
         name = default_consumer(place.destination) if consumer is None else consumer
 
         async def acknowledge(move: RefMove, loaded: bool) -> None:
@@ -93,7 +99,7 @@ class FollowCalls(ReportCalls, ReceiptCalls):
         )
         await Follower(self._connection, self, channel, place, self._executor, wanted).run()
 
-    def _load(self, load: "Callable[[Loading], Awaitable[None] | None] | None") -> Load | None:
+    def _load(self, load: Callable[[Loading], Awaitable[None] | None] | None) -> Load | None:
         if load is None:
             return None
 
@@ -106,6 +112,14 @@ class FollowCalls(ReportCalls, ReceiptCalls):
                 await waiting
 
         return run
+
+
+def _place(destination: str | Path, switch: str) -> Place:
+    from mcr.following.place import Place
+
+    if switch not in tuple(Switch):
+        raise InvalidArgumentError("switch", f"{switch!r} is not {' or '.join(Switch)}")
+    return Place(Path(destination), Switch(switch))
 
 
 def default_consumer(destination: Path) -> str:

@@ -1,6 +1,5 @@
 """Two folders that change places in one step, which Python's library does not offer."""
 
-import ctypes
 import errno
 import os
 from pathlib import Path
@@ -16,6 +15,9 @@ def exchange(one: Path, other: Path) -> None:
     Raises:
         OSError: the system or the file system cannot (ENOSYS, EINVAL), or a path is not there.
     """
+    # Dear to load, and seldom used.
+    import ctypes
+
     library = ctypes.CDLL(None, use_errno=True)
     call = getattr(library, "renameat2", None)
     if call is None:

@@ -26,8 +26,8 @@ from mcr.blocking import run_blocking, settle
 from mcr.connection import Connection
 from mcr.errors import FailedError, InvalidArgumentError, McrError, OutOfSpaceError
 from mcr.following.channel_watch import ChannelWatch
-from mcr.following.happenings import FollowEvent, FollowStep, Loading
-from mcr.following.place import KEEP_DEFAULT, Place
+from mcr.following.happenings import KEEP_DEFAULT, FollowEvent, FollowStep, Loading
+from mcr.following.place import Place
 from mcr.following.record import FollowRecord, Held, Loaded
 from mcr.model import RefMove
 from mcr.passing import PASSING, Again

@@ -4,6 +4,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+# The one in use and the one before it: a rollback is a switch, without a fetch.
+KEEP_DEFAULT = 2
+
+
+class Switch(StrEnum):
+    """How the destination becomes another version."""
+
+    SYMLINK = "symlink"
+    """It is a link; a new one is renamed over it."""
+    RENAME = "rename"
+    """It is a folder, exchanged with the new one in one step: for programs that do not follow links."""
+
 
 class FollowStep(StrEnum):
     """What happened."""

@@ -21,30 +21,19 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from mcr.checkout.tree import translated
 from mcr.errors import DestinationError
 from mcr.following.exchange import exchange
+from mcr.following.happenings import Switch
 from mcr.following.record import FollowRecord, Held, is_folder_name
 from mcr.model import EntryKind, FileEntry
 
-# The one in use and the one before it: a rollback is a switch, without a fetch.
-KEEP_DEFAULT = 2
 FOLDER_MODE, FILE_MODE = 0o755, 0o644
 _LOCK, _RECORD, _NEXT, _TRASH = "lock", "follow.json", "next", "trash-"
 _SEAL_SUFFIX = ".json"
-
-
-class Switch(StrEnum):
-    """How the destination becomes another version."""
-
-    SYMLINK = "symlink"
-    """It is a link; a new one is renamed over it."""
-    RENAME = "rename"
-    """It is a folder, exchanged with the new one in one step: for programs that do not follow links."""
 
 
 class Place:

@@ -12,7 +12,8 @@ import pytest
 
 import mcr
 from mcr.aio import AsyncClient, AsyncModel, connect
-from mcr.auto_commit import AutoEvent, AutoRules, AutoStep, Found, Improved
+from mcr.auto_commit.happenings import AutoEvent, AutoStep, Found
+from mcr.auto_commit.rules import AutoRules, Improved
 from mcr.errors import DestinationError, FailedError, InvalidArgumentError, SourceNotFoundError
 
 PATIENCE_S = 30.0

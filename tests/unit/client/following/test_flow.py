@@ -18,8 +18,8 @@ from mcr.errors import (
     ModelNotFoundError,
     ReferenceNotFoundError,
 )
-from mcr.following import FollowEvent, FollowStep, Loading
 from mcr.following.flow import LOAD_TRIES_MAX
+from mcr.following.happenings import FollowEvent, FollowStep, Loading
 
 PATIENCE_S = 30.0
 LOADED, FAILED, BACK, SWITCHED, FETCHED = (

@@ -10,7 +10,8 @@ import pytest
 
 from mcr.errors import DestinationError
 from mcr.following import place as place_module
-from mcr.following.place import Place, Switch
+from mcr.following.happenings import Switch
+from mcr.following.place import Place
 from mcr.following.record import FollowRecord, Held, Loaded
 from mcr.model import EntryKind, FileEntry, digest
 
