@@ -1,15 +1,20 @@
 """Merges for blocking callers: a part of `mcr.client.Model`."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mcr.aio import AsyncModel
 from mcr.loop_thread import LoopThread
-from mcr.merging.document import Document
-from mcr.merging.waiting import MergeOutcome, WaitingMerge
-from mcr.merging.writing import Progress
 from mcr.model import Version
 from mcr.references import DEFAULT_BRANCH
+
+if TYPE_CHECKING:
+    from mcr.merging.document import Document
+    from mcr.merging.waiting import MergeOutcome, WaitingMerge
+    from mcr.merging.writing import Progress
 
 
 class BlockingMerges:

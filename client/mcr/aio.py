@@ -29,7 +29,7 @@ from mcr.errors import (
 from mcr.following.calls import FollowCalls
 from mcr.leasing import UploadLease
 from mcr.membership import MembershipCalls
-from mcr.merges import MergeCalls
+from mcr.merge_calls import MergeCalls
 from mcr.model import (
     CheckReport,
     ClusterStatus,

@@ -1,4 +1,4 @@
-"""Merging one branch into another, and deciding what a merge left open: a part of `AsyncModel`."""
+"""Merging one branch into another, and deciding what a merge left open."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,8 +66,8 @@ class _Planned:
     judge: Judge
 
 
-class MergeCalls(ModelReader):
-    """The methods of `AsyncModel` about merges."""
+class Merges(ModelReader):
+    """What `mcr.merge_calls` hands on; the arguments and errors of each are told there."""
 
     async def merge(
         self,
