@@ -60,15 +60,24 @@ def group(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
 
 def encode(chunks: Iterable[Chunk]) -> bytes:
     """Return one frame. Copies the data once; the buffers are free again."""
-    parts: list[Buffer] = []
+    return b"".join(parts(chunks)[0])
+
+
+def parts(chunks: Iterable[Chunk]) -> tuple[list[Buffer], int]:
+    """Return the buffers that make one frame, the chunks' own among them, and their length together."""
+    buffers: list[Buffer] = []
+    frame_bytes = 0
     for chunk in chunks:
         element = bytes((_ELEMENT, chunk.element_bytes)) if chunk.element_bytes else b""
         head = b"".join((_ID_HEAD, chunk.id, element, bytes((_DATA,)), _varint(len(chunk.data))))
-        parts += (bytes((_CHUNKS,)), _varint(len(head) + len(chunk.data)), head, chunk.data)
-    return b"".join(parts)
+        length_bytes = len(head) + len(chunk.data)
+        front = bytes((_CHUNKS,)) + _varint(length_bytes) + head
+        buffers += (front, chunk.data)
+        frame_bytes += len(front) + len(chunk.data)
+    return buffers, frame_bytes
 
 
-def decode(frame: bytes) -> list[Received]:
+def decode(frame: Buffer) -> list[Received]:
     """Take a frame apart; the data are views of it.
 
     Raises:
@@ -77,7 +86,7 @@ def decode(frame: bytes) -> list[Received]:
     try:
         found = list(_fast(memoryview(frame)))
     except _OtherShapeError:
-        found = _general(frame)
+        found = _general(bytes(frame))
     for chunk in found:
         if len(chunk.id) != DIGEST_BYTES:
             raise InvalidArgumentError("id", f"it has {len(chunk.id)} bytes, not {DIGEST_BYTES}")

@@ -50,6 +50,7 @@ from mcr.reporting import write_header
 from mcr.retention import RetentionCalls
 from mcr.scanning import scan
 from mcr.sessions import SessionCalls
+from mcr.transfer import ChunkTransport
 from mcr.trash import TrashCalls, TrashOfAll
 from mcr.upkeep import UpkeepCalls
 from mcr.v1 import admin_pb2 as admin
@@ -257,7 +258,8 @@ class AsyncModel(
             request.expected_head = 0 if expect == "none" else await self._number(expect)
         if parent is not None:
             request.parent = await self._number(parent)
-        upload = partial(self._upload, path, branch, parent, progress, exclude)
+        chunks = self._connection.chunks_for(parse_durability(durability))
+        upload = partial(self._upload, chunks, path, branch, parent, progress, exclude)
         async with UploadLease(self._connection.trash) as lease:
             uploaded, answer = await self._seal(request, upload, lease)
         version = await self._with_files(_wire.version_from_wire(answer.version, with_metrics=True))
@@ -299,6 +301,7 @@ class AsyncModel(
 
     async def _upload(
         self,
+        chunks: ChunkTransport,
         path: str | Path,
         branch: str,
         parent: str | None,
@@ -311,7 +314,7 @@ class AsyncModel(
             progress(CommitProgress("scan", 0, 0, 0, 0))
         sources = await run_blocking(self._executor, partial(scan, path, exclude))
         base = await self._manifest_like(branch, parent)
-        return await Uploader(self._connection.chunks, self._executor, progress).upload(sources, base)
+        return await Uploader(chunks, self._executor, progress).upload(sources, base)
 
     async def create_branch(self, name: str, *, at: str | None = None) -> Ref:
         """Make a branch at a version (head of main by default).

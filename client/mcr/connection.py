@@ -7,6 +7,7 @@ responses are those of mcr.v1; refusals are raised as `mcr.errors`.
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
+from mcr.durability import Durability
 from mcr.transfer import ChunkTransport
 from mcr.v1 import admin_pb2 as admin
 from mcr.v1 import layout_pb2 as layout
@@ -354,6 +355,9 @@ class Connection(Protocol):
     @property
     def chunks(self) -> ChunkTransport:
         """Bulk bytes."""
+
+    def chunks_for(self, durability: Durability | None) -> ChunkTransport:
+        """Bulk bytes of one commit that will be sealed so widely: they spread while they are put."""
 
     async def close(self) -> None:
         """Sync and release everything."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcr.blocking import settle
+from mcr.durability import Durability
 from mcr.errors import McrError
 from mcr.transfer import ChunkTransport
 from mcr_node.assembly import Node, Parts, open_node
@@ -130,6 +131,10 @@ class EmbeddedNode:
     def layout(self) -> "LayoutService":
         """Who holds what."""
         return self._node.layout
+
+    def chunks_for(self, durability: Durability | None) -> ChunkTransport:
+        """See Connection: there is nowhere to spread to."""
+        return self.chunks
 
     @property
     def location(self) -> str:

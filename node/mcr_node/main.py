@@ -29,6 +29,7 @@ from mcr_node.assembly import Node, Parts, open_node
 from mcr_node.config import DRAIN_S, NodeSettings
 from mcr_node.ports import StorageFailure
 from mcr_node.runtime.reseeding import Donors
+from mcr_node.services.bulk import BulkServer
 from mcr_node.services.edge import Edge
 from mcr_node.services.membership import NODE_ID_LIMIT
 from mcr_node.services.myself import Myself
@@ -95,11 +96,13 @@ async def _serve_as(
         owner = Owner(node.cluster_id, node.runner.node_id)
         raft = RaftEdge(owner, node.runner, node.snapshots, node.given, node.read_executor)
         server = _server_of(node, telemetry, raft)
+        bulk = BulkServer(node.chunks, telemetry, _die)
         probes = Probes(node.admin, telemetry)
         background: list[asyncio.Task[None]] = []
         try:
             listen, http = await _listen(settings, server, probes)
             node.admin.move_to(str(listen))
+            node.admin.bulk_port = bulk.listen(listen.host)
             await server.start()
             sender = Sender(node.cluster_id, node.runner.node_id, str(listen))
             peers = GrpcPeers(sender, node.runner)
@@ -126,6 +129,7 @@ async def _serve_as(
         finally:
             await settle(background)
             await server.drain(DRAIN_S)
+            await asyncio.to_thread(bulk.close)
             await probes.close()
             node_folder.remove_info(settings.data)
     finally:

@@ -4,17 +4,21 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from copy import copy
 from functools import partial
 
 import grpc
 import grpc.aio
 
 from mcr import _frames
+from mcr._bulk import BulkError, Forward
+from mcr._remote.bulk import PUTS_MAX, BulkLines
 from mcr._remote.calls import CALL_S, LONG_CALL_S, Calls
 from mcr._remote.nodes import Way
 from mcr._remote.spreading import Spreading
 from mcr._remote.status import TransientError, raise_for
 from mcr.blocking import run_blocking
+from mcr.durability import Durability
 from mcr.errors import CorruptChunkError, DeadlineError, UnavailableError
 from mcr.model import KIB, Chunk, ChunkId
 from mcr.transfer import Stored, verified
@@ -51,11 +55,19 @@ class RemoteChunks:
         """
         self._calls = calls
         self._anywhere = anywhere
-        self._put_metadata = (*calls.metadata, (_frames.FORWARD_KEY, "1")) if anywhere else calls.metadata
+        self._forward = Forward() if anywhere else None
+        self._puts = asyncio.Semaphore(PUTS_MAX)
         self._streams = asyncio.Semaphore(STREAMS_MAX)
+        self._lines = BulkLines()
         self._spreading = Spreading()
         self._reads: dict[str, asyncio.Semaphore] = {}
         self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="mcr-remote")
+
+    def held_as(self, durability: Durability | None) -> "RemoteChunks":
+        """Return these chunks for one commit: the node sends them on to where sealing will look for them."""
+        view = copy(self)
+        view._forward = Forward(durability)  # noqa: SLF001 (of this class)
+        return view
 
     async def put(self, chunks: Sequence[Chunk]) -> Stored:
         """See ChunkTransport. Asks first what is missing, and sends only that."""
@@ -80,13 +92,33 @@ class RemoteChunks:
             is_first = False
             return await self._put_once(wanted, way) if wanted else Stored()
 
-        async with self._streams:
+        async with self._puts:
             return await self._calls.run("PutChunks", once)
 
     async def _put_once(self, chunks: Sequence[Chunk], way: Way) -> Stored:
+        if not self._lines.serves(way, sum(len(chunk.data) for chunk in chunks)):
+            return await self._put_by_call(chunks, way)
+        try:
+            return await self._lines.put(way, chunks, self._forward)
+        except BulkError as error:
+            if error.is_silent:
+                raise TransientError(UnavailableError(way.address, str(error))) from error
+        # A node that was started anew listens elsewhere. Some of it may have arrived; the call says what the
+        # matter is, if there is one.
+        self._calls.nodes.look_again()
+        missing = await self._missing_at(way, [chunk.id for chunk in chunks], anywhere=self._anywhere)
+        left = [chunk for chunk in chunks if chunk.id in missing]
+        return await self._put_by_call(left, way) if left else Stored()
+
+    async def _put_by_call(self, chunks: Sequence[Chunk], way: Way) -> Stored:
+        async with self._streams:
+            return await self._put_in_stream(chunks, way)
+
+    async def _put_in_stream(self, chunks: Sequence[Chunk], way: Way) -> Stored:
+        forward = () if self._forward is None else ((_frames.FORWARD_KEY, self._forward.text),)
         async with watched("PutChunks", way) as watch:
             call: grpc.aio.StreamUnaryCall[bytes, bytes] = way.channel.stream_unary(f"{_SERVICE}/PutChunks")(
-                timeout=LONG_CALL_S, metadata=self._put_metadata
+                timeout=LONG_CALL_S, metadata=(*self._calls.metadata, *forward)
             )
             try:
                 for group in _frames.group(chunks):
@@ -200,6 +232,7 @@ class RemoteChunks:
     def close(self) -> None:
         """Wait for what is being hashed, and release the threads."""
         self._executor.shutdown()
+        self._lines.close()
 
 
 def _checked(frame: bytes, expected: Iterator[ChunkId]) -> list[bytes]:

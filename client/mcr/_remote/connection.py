@@ -16,6 +16,7 @@ from mcr._remote.sessions import RemoteSessions
 from mcr._remote.status import TransientError
 from mcr._remote.trash import RemoteTrash
 from mcr.addresses import Address
+from mcr.durability import Durability
 from mcr.errors import UnavailableError
 from mcr.v1 import admin_pb2 as admin
 from mcr.v1 import versions_pb2 as pb
@@ -63,6 +64,10 @@ class RemoteConnection:
         self.layout = RemoteLayout(calls)
         self.quotas = RemoteQuotas(calls, stale_ok=stale_ok)
         self.chunks = RemoteChunks(calls, anywhere=True)
+
+    def chunks_for(self, durability: Durability | None) -> RemoteChunks:
+        """See Connection."""
+        return self.chunks.held_as(durability)
 
     @property
     def location(self) -> str:

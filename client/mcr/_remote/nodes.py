@@ -84,6 +84,8 @@ class Way:
     merges: "MergesServiceAsyncStub"
     site: str = ""
     latency_s: float = 0.0
+    # Where it takes chunks in bulk (`mcr._bulk`), as it said last; 0 = nowhere.
+    bulk_port: int = 0
     # When it last answered that it takes work; None = it never did, or did not the last time.
     ready_at_s: float | None = None
     failed_at_s: float | None = None
@@ -172,6 +174,10 @@ class Nodes:
         if self._current is way:
             self._current = None
 
+    def look_again(self) -> None:
+        """Let the next call ask the nodes anew what they offer: what was told may hold no more."""
+        self._current = None
+
     async def close(self) -> None:
         """Close all channels; calls under way end."""
         if self._background is not None:
@@ -234,6 +240,7 @@ class Nodes:
             return error.details() or error.code().name
         now_s = self._now_s()
         way.latency_s, way.site = now_s - start_s, answer.site
+        way.bulk_port = answer.bulk_port
         way.ready_at_s = now_s if answer.ready else None
         return None if answer.ready else f"{answer.name} is not ready"
 

@@ -727,6 +727,7 @@ class PingResponse(google.protobuf.message.Message):
     SITE_FIELD_NUMBER: builtins.int
     READY_FIELD_NUMBER: builtins.int
     APPLIED_INDEX_FIELD_NUMBER: builtins.int
+    BULK_PORT_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name of the node."""
     site: builtins.str
@@ -735,6 +736,8 @@ class PingResponse(google.protobuf.message.Message):
     """False while it starts, drains or has failed: go to another node if there is one."""
     applied_index: builtins.int
     """Index of the last log entry that it has applied."""
+    bulk_port: builtins.int
+    """TCP port on the same host at which it takes chunks in bulk, 1 to 65535; 0 = at none, send them by PutChunks."""
     def __init__(
         self,
         *,
@@ -742,8 +745,9 @@ class PingResponse(google.protobuf.message.Message):
         site: builtins.str = ...,
         ready: builtins.bool = ...,
         applied_index: builtins.int = ...,
+        bulk_port: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["applied_index", b"applied_index", "name", b"name", "ready", b"ready", "site", b"site"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["applied_index", b"applied_index", "bulk_port", b"bulk_port", "name", b"name", "ready", b"ready", "site", b"site"]) -> None: ...
 
 global___PingResponse = PingResponse
 

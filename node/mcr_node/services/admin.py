@@ -70,6 +70,8 @@ class AdminService:
         self._upkeep_rpcs = UpkeepService(log, colleagues, upkeep, lambda: self.myself.name, collector)
         # Set while the node takes no new work although it runs: before it stops.
         self.draining = False
+        # Where it takes chunks in bulk, once it listens there; 0 = nowhere.
+        self.bulk_port = 0
 
     def move_to(self, address: str) -> None:
         """Note where this node is reached: known only once it listens, when the system chose the port."""
@@ -93,6 +95,7 @@ class AdminService:
             site=self.myself.site,
             ready=self.ready,
             applied_index=self._log.applied,
+            bulk_port=self.bulk_port,
         )
 
     async def get_cluster_status(self, request: pb.GetClusterStatusRequest) -> pb.GetClusterStatusResponse:

@@ -8,6 +8,7 @@ from typing import TypeVar
 import grpc
 import grpc.aio
 
+from mcr._bulk import Forward
 from mcr._frames import FORWARD_KEY, FRAME_CHUNKS_MAX
 from mcr.blocking import settle
 from mcr.errors import DeadlineError, InvalidArgumentError, McrError
@@ -64,7 +65,7 @@ class ChunkEdge:
 
     async def _put_chunks(self, frames: AsyncIterator[bytes], context: Context) -> bytes | None:
         async with self._edge.call(context, "mcr.v1.ChunksService.PutChunks"):
-            forward = any(key == FORWARD_KEY for key, _ in context.invocation_metadata() or ())
+            forward = _forward_of(context)
             with self._uploads:
                 stored = await self._store(frames, forward=forward)
             response = pb.PutChunksResponse(
@@ -74,7 +75,7 @@ class ChunkEdge:
             return data
         return None
 
-    async def _store(self, frames: AsyncIterator[bytes], *, forward: bool) -> Stored:
+    async def _store(self, frames: AsyncIterator[bytes], *, forward: Forward | None) -> Stored:
         stored = Stored()
         running: deque[asyncio.Task[Stored]] = deque()
         try:
@@ -111,6 +112,13 @@ class ChunkEdge:
                     raise await self._explain(error)
         finally:
             await settle([reading])
+
+
+def _forward_of(context: Context) -> Forward | None:
+    for key, value in context.invocation_metadata() or ():
+        if key == FORWARD_KEY:
+            return Forward.parse(value if isinstance(value, str) else "")
+    return None
 
 
 async def _next(frames: AsyncIterator[bytes]) -> bytes | None:

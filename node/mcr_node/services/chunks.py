@@ -6,10 +6,11 @@ from functools import partial
 from typing import TypeVar
 
 from mcr import _frames
+from mcr._bulk import Forward
 from mcr.blocking import run_blocking
 from mcr.durability import Durability, check_possible
 from mcr.errors import FailedError, McrError, OutOfSpaceError
-from mcr.model import KIB, Chunk, ChunkId
+from mcr.model import KIB, Buffer, Chunk, ChunkId
 from mcr.transfer import Stored, verified
 from mcr.v1 import admin_pb2 as pb
 from mcr_node.ports import ChunkStore, StorageFailure
@@ -78,12 +79,12 @@ class LocalChunks:
             return Promise(await self.missing(ids), 0)
         return await self._run(lambda: promises.promise(ids))
 
-    async def put_received(self, frame: bytes, *, forward: bool) -> Stored:
+    async def put_received(self, frame: bytes, *, forward: Forward | None = None) -> Stored:
         """Store the chunks of one frame that came over the network, each verified against its id first.
 
         Args:
             frame: see `mcr._frames`.
-            forward: send them on to another node as well, when there is one.
+            forward: send them on to other nodes as well, where there are some; None = do not.
 
         Raises:
             InvalidArgumentError: it is no frame.
@@ -92,18 +93,35 @@ class LocalChunks:
         """
 
         def work() -> tuple[list[Chunk], Stored]:
-            chunks = [
-                verified(chunk.id, chunk.data, element_bytes=chunk.element_bytes)
-                for chunk in _frames.decode(frame)
-            ]
-            self._check_room(len(frame))
-            receipt = self._store.put(chunks)
-            return chunks, Stored(receipt.chunks_new, receipt.bytes_new, receipt.bytes_stored)
+            chunks = self.verify(frame)
+            return chunks, self.store(chunks, len(frame))
 
         chunks, stored = await self._run(work)
-        if forward and len(frame) >= FORWARD_BYTES_MIN:
-            await self._forward(chunks)
+        if forward is not None and len(frame) >= FORWARD_BYTES_MIN:
+            await self.forward(chunks, forward)
         return stored
+
+    def verify(self, frame: Buffer) -> list[Chunk]:
+        """Return the chunks of a frame, each verified against its id; blocks. They are views of it.
+
+        Raises:
+            InvalidArgumentError, CorruptChunkError: see `put_received`.
+        """
+        return [
+            verified(chunk.id, chunk.data, element_bytes=chunk.element_bytes)
+            for chunk in _frames.decode(frame)
+        ]
+
+    def store(self, chunks: Sequence[Chunk], length_bytes: int) -> Stored:
+        """Store verified chunks of so many bytes, if there is room; blocks. Durable after `sync`.
+
+        Raises:
+            OutOfSpaceError: see `put_received`.
+            StorageFailure: the disk failed; this process is to end.
+        """
+        self._check_room(length_bytes)
+        receipt = self._store.put(chunks)
+        return Stored(receipt.chunks_new, receipt.bytes_new, receipt.bytes_stored)
 
     async def put_verified(self, chunks: Sequence[Chunk]) -> None:
         """Store chunks that another node gave, as if it had sent them: verified, and within the capacity.
@@ -113,11 +131,11 @@ class LocalChunks:
         """
         for group in _frames.group(chunks):
             frame = await self._run(partial(_frames.encode, group))
-            await self.put_received(frame, forward=False)
+            await self.put_received(frame)
         await self.sync()
 
-    async def _forward(self, chunks: Sequence[Chunk]) -> None:
-        """Send chunks on to another node: there is none."""
+    async def forward(self, chunks: Sequence[Chunk], forward: Forward) -> None:
+        """Send chunks on to other nodes: there is none."""
 
     def describe(self, status: pb.GetStoreStatusResponse) -> None:
         """Put what was counted into the status of this node: nothing, where there is no other one."""

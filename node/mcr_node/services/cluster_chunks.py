@@ -14,6 +14,7 @@ from functools import partial
 from typing import Protocol
 
 from mcr import _frames
+from mcr._bulk import Forward
 from mcr.blocking import settle
 from mcr.durability import Durability
 from mcr.errors import CorruptChunkError, McrError, MissingChunkError, OutOfSpaceError, UnavailableError
@@ -125,14 +126,14 @@ class ClusterChunks(LocalChunks):
             cached = self._cache.stats()
             status.cache_bytes_used, status.cache_bytes_max = cached.bytes_used, cached.bytes_max
 
-    async def _forward(self, chunks: Sequence[Chunk]) -> None:
+    async def forward(self, chunks: Sequence[Chunk], forward: Forward) -> None:
         """Send chunks on to those who would hold them if the commit were sealed now."""
         me = self._me()
         others = [
             one for one in self._others() if not one.leaving and self.forwarding.is_trusted(one.address)
         ]
         held = [] if me.leaving else [me]
-        wanted = usual(max(1, len(held) + len(others)))
+        wanted = forward.durability or usual(max(1, len(held) + len(others)))
 
         def work() -> dict[str, list[Chunk]]:
             parts: dict[str, list[Chunk]] = {}

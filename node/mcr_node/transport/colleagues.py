@@ -82,12 +82,14 @@ class _Colleague:
         nodes = self.calls.nodes
         way = await nodes.way()
         try:
-            await way.admin.Ping(pb.PingRequest(), timeout=PING_S)
+            answer = await way.admin.Ping(pb.PingRequest(), timeout=PING_S)
         except grpc.aio.AioRpcError as error:
             nodes.failed(way)
             raise TransientError(
                 UnavailableError(self._address, error.details() or error.code().name)
             ) from error
+        # Another one after a restart.
+        way.bulk_port = answer.bulk_port
         self.answered()
 
     async def _ask_again(self) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TypeVar
 
 from mcr import _frames
+from mcr._bulk import Forward
 from mcr.errors import (
     ConflictError,
     CorruptChunkError,
@@ -139,7 +140,7 @@ class Client:
         self._world.count("uploads")
         for start in range(0, len(wanted), 3):
             frame = self._links.carried(_frames.encode(wanted[start : start + 3]))
-            await self._ask(host, partial(put_frame, frame, forward=True))
+            await self._ask(host, partial(put_frame, frame, forward=Forward()))
         await self._ask(host, lambda host: host.chunks.sync())
 
     async def _ask(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from google.protobuf.message import Message
 
 from mcr import _frames
+from mcr._bulk import Forward
 from mcr.errors import CorruptChunkError, FailedError, UnavailableError
 from mcr.model import Chunk, ChunkId
 from mcr.transfer import verified
@@ -163,7 +164,7 @@ class SimPeers:
     async def put(self, address: str, chunks: Sequence[Chunk]) -> None:
         for group in _frames.group(chunks):
             frame = self._links.carried(_frames.encode(group))
-            await self._call(address, partial(put_frame, frame, forward=False))
+            await self._call(address, partial(put_frame, frame))
 
     async def sync(self, address: str) -> None:
         await self._call(address, lambda host: host.chunks.sync())
@@ -222,7 +223,7 @@ class SimPeers:
         raise FailedError("status", "not part of this world")
 
 
-async def put_frame(frame: bytes, host: "Host", *, forward: bool) -> None:
+async def put_frame(frame: bytes, host: "Host", *, forward: Forward | None = None) -> None:
     """Hand over one frame."""
     await host.chunks.put_received(frame, forward=forward)
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mcr import _frames
+from mcr._bulk import Forward
 from mcr.model import MIB, Chunk
 from mcr_node.core.members import Member
 from mcr_node.services import forwarding
@@ -104,10 +105,10 @@ def test_what_clients_send_is_forwarded_to_one_other_and_what_nodes_send_is_not(
             chunks = ClusterChunks(
                 MemoryChunkStore(), executor, holders, lambda: Member(1, "a", "a:1"), lambda: others
             )
-            await chunks.put_received(_frames.encode(CHUNKS[:8]), forward=False)
+            await chunks.put_received(_frames.encode(CHUNKS[:8]))
             await chunks.forwarding.flush()
             assert holders.sent == {"b:1": [], "c:1": []}
-            await chunks.put_received(_frames.encode(CHUNKS), forward=True)
+            await chunks.put_received(_frames.encode(CHUNKS), forward=Forward())
             await chunks.forwarding.flush()
             assert sorted(holders.sent["b:1"] + holders.sent["c:1"]) == sorted(chunk.id for chunk in CHUNKS)
             assert all(holders.sent.values())

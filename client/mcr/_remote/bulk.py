@@ -1,0 +1,201 @@
+"""The bulk plane from the side of who sends: a few connections to a node, kept and used by threads."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from google.protobuf.message import DecodeError
+
+from mcr import _bulk, _frames
+from mcr._bulk import BulkError, Forward, Head, Kind
+from mcr._remote.nodes import Way
+from mcr.addresses import parse_address
+from mcr.model import Chunk
+from mcr.transfer import Stored
+from mcr.v1 import chunks_pb2 as pb
+
+# Measured: two connections keep two cores busy, more bring nothing.
+LINES_MAX = 2
+# On each, one put is sent while the one before is answered: over a long line nothing stands still.
+PUTS_PER_LINE = 2
+PUTS_MAX = LINES_MAX * PUTS_PER_LINE
+CONNECT_S = 1.0
+# Nothing moved for so long: the node is stopped or cut off. As long as gRPC's keepalive takes to notice.
+STALL_S = 10.0
+# Where the bulk plane failed, it is tried again only after so long.
+DISTRUST_S = 10.0
+# An idle connection is kept for less than a node keeps one.
+IDLE_S = 20.0
+# A put of less goes by gRPC, whose connection is there anyway.
+BULK_BYTES_MIN = 256 * 1024
+_ANSWER_BYTES_MAX = 4096
+
+
+class _Line:
+    """One connection. Its methods block, and may be called from two threads at a time."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._address = (host, port)
+        self._socket: socket.socket | None = None
+        self._sending = threading.Lock()
+        self._answering = threading.Lock()
+        # Used on the event loop only.
+        self.users = 0
+        self.used_at_s = 0.0
+        self.is_broken = False
+
+    def put(self, chunks: Sequence[Chunk], forward: Forward | None) -> Stored:
+        """Send chunks and return the answer.
+
+        Raises:
+            BulkError: this line is of no more use.
+        """
+        try:
+            with self._sending:
+                self._send(chunks, forward)
+                # In the order of sending: the next one is sent while this one waits here.
+                self._answering.acquire()
+            try:
+                return self._answer()
+            finally:
+                self._answering.release()
+        except BulkError:
+            self.abort()
+            raise
+
+    def _connected(self) -> socket.socket:
+        if self._socket is None:
+            try:
+                connection = socket.create_connection(self._address, CONNECT_S)
+            except OSError as error:
+                raise BulkError(error.strerror or str(error)) from error
+            self._socket = connection
+            _bulk.set_up(connection, stall_s=STALL_S)
+            _bulk.send_all(connection, [_bulk.GREETING])
+            if bytes(_bulk.receive(connection, len(_bulk.GREETING)) or b"") != _bulk.GREETING:
+                raise BulkError("it does not speak as a node does")
+        return self._socket
+
+    def _send(self, chunks: Sequence[Chunk], forward: Forward | None) -> None:
+        connection = self._connected()
+        for group in _frames.group(chunks):
+            if self.is_broken:
+                raise BulkError("it was given up")
+            parts, length_bytes = _frames.parts(group)
+            _bulk.send_all(connection, [Head(Kind.FRAME, length_bytes, forward).pack(), *parts])
+        _bulk.send_all(connection, [Head(Kind.END).pack()])
+
+    def _answer(self) -> Stored:
+        connection = self._connected()
+        packed = _bulk.receive(connection, _bulk.HEAD_BYTES)
+        if packed is None:
+            raise BulkError("the node ended the connection")
+        head = Head.unpack(packed)
+        if head.kind is not Kind.STORED or head.length_bytes > _ANSWER_BYTES_MAX:
+            raise BulkError("the answer is none")
+        body = _bulk.receive(connection, head.length_bytes) if head.length_bytes else bytearray()
+        if body is None:
+            raise BulkError("the node ended the connection")
+        try:
+            answer = pb.PutChunksResponse.FromString(bytes(body))
+        except DecodeError as error:
+            raise BulkError("the answer is none") from error
+        return Stored(answer.chunks_new, answer.bytes_new, answer.bytes_stored)
+
+    def abort(self) -> None:
+        """End what is under way, from any thread; the line is of no more use."""
+        self.is_broken = True
+        if self._socket is not None:
+            try:
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                # It was not connected any more.
+                return
+
+    def close(self) -> None:
+        """Release the connection; nobody uses it."""
+        if self._socket is not None:
+            self._socket.close()
+
+
+class BulkLines:
+    """The lines of one client to the nodes it meets. Used on one event loop."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, list[_Line]] = {}
+        self._distrusted_until_s: dict[str, float] = {}
+        self._executor = ThreadPoolExecutor(PUTS_MAX, thread_name_prefix="mcr-bulk")
+
+    def serves(self, way: Way, length_bytes: int) -> bool:
+        """Say whether so many bytes should go to a node this way."""
+        return (
+            way.bulk_port != 0
+            and length_bytes >= BULK_BYTES_MIN
+            and self._distrusted_until_s.get(way.address, 0.0) <= _now_s()
+        )
+
+    async def put(self, way: Way, chunks: Sequence[Chunk], forward: Forward | None) -> Stored:
+        """Hand chunks to a node that `serves`.
+
+        Raises:
+            BulkError: they are to go another way; the node may have stored some.
+        """
+        line = self._take(way)
+        step = asyncio.wrap_future(self._executor.submit(partial(line.put, chunks, forward)))
+        try:
+            return await asyncio.shield(step)
+        except BulkError:
+            self._distrusted_until_s[way.address] = _now_s() + DISTRUST_S
+            raise
+        except asyncio.CancelledError:
+            # The thread uses buffers that are free again when this returns.
+            line.abort()
+            await asyncio.wait([step])
+            if not step.cancelled():
+                step.exception()
+            raise
+        finally:
+            line.users -= 1
+            line.used_at_s = _now_s()
+            self._sort_out(way.address)
+
+    def _take(self, way: Way) -> _Line:
+        """Return the line for the next put, which counts as its user from now on."""
+        self._sort_out(way.address)
+        lines = self._lines[way.address]
+        sound = [line for line in lines if not line.is_broken]
+        line = min(sound, key=lambda one: one.users, default=None)
+        if line is None or (line.users and len(sound) < LINES_MAX):
+            line = _Line(parse_address("address", way.address).host.strip("[]"), way.bulk_port)
+            lines.append(line)
+        line.users += 1
+        return line
+
+    def _sort_out(self, address: str) -> None:
+        """Close what nobody uses and nobody should."""
+        stale_s = _now_s() - IDLE_S
+        kept: list[_Line] = []
+        for line in self._lines.get(address, ()):
+            if not line.users and (line.is_broken or line.used_at_s < stale_s):
+                line.close()
+            else:
+                kept.append(line)
+        self._lines[address] = kept
+
+    def close(self) -> None:
+        """End all connections and threads."""
+        for lines in self._lines.values():
+            for line in lines:
+                line.abort()
+        self._executor.shutdown()
+        for lines in self._lines.values():
+            for line in lines:
+                line.close()
+        self._lines.clear()
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

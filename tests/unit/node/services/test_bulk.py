@@ -1,0 +1,202 @@
+"""The bulk plane: what goes over it is stored like what goes by gRPC, and nothing wrong ever is."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from mcr import _bulk, _frames
+from mcr._bulk import BulkError, Forward, Head, Kind
+from mcr._remote.bulk import BulkLines
+from mcr._remote.nodes import Way
+from mcr.addresses import Address
+from mcr.durability import Durability
+from mcr.model import MIB, Chunk
+from mcr.transfer import Stored
+from mcr_node.services.bulk import BulkServer
+from mcr_node.services.chunks import LocalChunks
+from mcr_node.telemetry import Telemetry
+from tests.conformance.memory_chunk_store import MemoryChunkStore
+
+CHUNKS = [Chunk.of(bytes([number]) * MIB) for number in range(12)]
+HOST = "127.0.0.1"
+
+
+class ForwardingChunks(LocalChunks):
+    """Notes what is to be forwarded, and how."""
+
+    def __init__(self, store: MemoryChunkStore, executor: ThreadPoolExecutor, room_bytes: int | None) -> None:
+        super().__init__(store, executor, capacity_bytes=room_bytes)
+        self.forwarded: list[tuple[bytes, Forward]] = []
+
+    async def forward(self, chunks: Sequence[Chunk], forward: Forward) -> None:
+        self.forwarded += [(chunk.id, forward) for chunk in chunks]
+
+
+class Bulk:
+    """A server on a store in memory, and lines to it."""
+
+    def __init__(self, executor: ThreadPoolExecutor, room_bytes: int | None) -> None:
+        self.store = MemoryChunkStore()
+        self.chunks = ForwardingChunks(self.store, executor, room_bytes)
+        self.server = BulkServer(self.chunks, Telemetry())
+        self.port = self.server.listen(HOST)
+        self.lines = BulkLines()
+        self.way = Way.to(Address(HOST, 1))
+        self.way.bulk_port = self.port
+
+    def held(self, chunks: Sequence[Chunk]) -> int:
+        return len(chunks) - len(self.store.missing([chunk.id for chunk in chunks]))
+
+    @contextmanager
+    def speaking(self) -> Iterator[socket.socket]:
+        """Connect as somebody who may not know how."""
+        with socket.create_connection((HOST, self.port), 5) as connection:
+            connection.sendall(_bulk.GREETING)
+            assert bytes(_bulk.receive(connection, len(_bulk.GREETING)) or b"") == _bulk.GREETING
+            yield connection
+
+
+def tell(story: Callable[[Bulk], Awaitable[None]], *, room_bytes: int | None = None) -> None:
+    async def run() -> None:
+        with ThreadPoolExecutor(2) as executor:
+            bulk = Bulk(executor, room_bytes)
+            try:
+                await asyncio.wait_for(story(bulk), 30)
+            finally:
+                bulk.lines.close()
+                await asyncio.to_thread(bulk.server.close)
+                await bulk.way.channel.close()
+
+    asyncio.run(run())
+
+
+def test_what_is_put_is_held_and_counted_once() -> None:
+    async def story(bulk: Bulk) -> None:
+        stored = await bulk.lines.put(bulk.way, CHUNKS, None)
+        assert stored == Stored(12, 12 * MIB, stored.bytes_stored)
+        assert bulk.held(CHUNKS) == 12
+        assert (await bulk.lines.put(bulk.way, CHUNKS, None)).chunks_new == 0
+        assert bulk.chunks.forwarded == []
+
+    tell(story)
+
+
+def test_puts_side_by_side_get_their_own_answers() -> None:
+    async def story(bulk: Bulk) -> None:
+        parts = [CHUNKS[:1], CHUNKS[1:3], CHUNKS[3:6], CHUNKS[6:]]
+        answers = await asyncio.gather(*(bulk.lines.put(bulk.way, part, None) for part in parts))
+        assert [answer.chunks_new for answer in answers] == [1, 2, 3, 6]
+
+    tell(story)
+
+
+def test_chunks_of_a_client_are_forwarded_as_widely_as_their_commit_asks_for() -> None:
+    async def story(bulk: Bulk) -> None:
+        wide = Forward(Durability(2, 2))
+        await bulk.lines.put(bulk.way, CHUNKS[:6], wide)
+        await bulk.lines.put(bulk.way, CHUNKS[6:], Forward())
+        wanted = [(c.id, wide) for c in CHUNKS[:6]] + [(c.id, Forward()) for c in CHUNKS[6:]]
+        assert bulk.chunks.forwarded == wanted
+
+    tell(story)
+
+
+def test_bytes_that_are_not_those_of_their_id_end_the_line_and_are_not_stored() -> None:
+    async def story(bulk: Bulk) -> None:
+        wrong = [CHUNKS[0], Chunk(CHUNKS[1].id, b"\0" * MIB)]
+        with pytest.raises(BulkError):
+            await bulk.lines.put(bulk.way, wrong, None)
+        assert bulk.held([CHUNKS[1]]) == 0
+        assert not bulk.lines.serves(bulk.way, MIB), "the call that follows says why"
+
+    tell(story)
+
+
+def test_a_full_node_takes_nothing_by_this_way_either() -> None:
+    async def story(bulk: Bulk) -> None:
+        with pytest.raises(BulkError):
+            await bulk.lines.put(bulk.way, CHUNKS, None)
+        assert bulk.held(CHUNKS) == 0
+
+    tell(story, room_bytes=MIB)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"\xff" * _bulk.HEAD_BYTES,
+        Head(Kind.STORED).pack(),
+        Head(Kind.FRAME, _frames.MESSAGE_BYTES_MAX + 1).pack(),
+        Head(Kind.FRAME, 0).pack(),
+        Head(Kind.FRAME, 3).pack() + b"abc",
+        Head(Kind.FRAME, MIB).pack()[:3],
+    ],
+)
+def test_who_does_not_keep_to_the_form_is_cut_off_and_nothing_is_stored(record: bytes) -> None:
+    async def story(bulk: Bulk) -> None:
+        with bulk.speaking() as connection:
+            connection.sendall(record)
+            connection.shutdown(socket.SHUT_WR)
+            assert await asyncio.to_thread(connection.recv, 1) == b""
+        assert bulk.store.stats().chunk_count == 0
+        # Others are served as before.
+        assert (await bulk.lines.put(bulk.way, CHUNKS[:1], None)).chunks_new == 1
+
+    tell(story)
+
+
+def test_without_an_end_nothing_is_answered() -> None:
+    async def story(bulk: Bulk) -> None:
+        with bulk.speaking() as connection:
+            frame = _frames.encode(CHUNKS[:1])
+            connection.sendall(Head(Kind.FRAME, len(frame)).pack() + frame)
+            connection.shutdown(socket.SHUT_WR)
+            assert await asyncio.to_thread(connection.recv, 1) == b""
+
+    tell(story)
+
+
+def test_a_node_that_is_gone_is_told_from_one_that_is_silent_and_not_asked_again_at_once() -> None:
+    async def story(bulk: Bulk) -> None:
+        await asyncio.to_thread(bulk.server.close)
+        assert bulk.lines.serves(bulk.way, MIB)
+        with pytest.raises(BulkError) as found:
+            await bulk.lines.put(bulk.way, CHUNKS, None)
+        assert not found.value.is_silent
+        assert not bulk.lines.serves(bulk.way, MIB)
+
+    tell(story)
+
+
+def test_a_caller_that_gives_up_leaves_nobody_with_its_buffers() -> None:
+    async def story(bulk: Bulk) -> None:
+        with socket.create_server((HOST, 0)) as deaf:
+            bulk.way.bulk_port = deaf.getsockname()[1]
+            putting = asyncio.create_task(bulk.lines.put(bulk.way, CHUNKS, None))
+            connection, _ = await asyncio.to_thread(deaf.accept)
+            with connection:
+                putting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await putting
+
+    tell(story)
+
+
+@pytest.mark.parametrize("forward", [None, Forward(), Forward(Durability(2, 2)), Forward(Durability(256))])
+def test_a_head_is_read_as_it_was_written(forward: Forward | None) -> None:
+    head = Head(Kind.FRAME, 2**32 - 1, forward)
+    assert Head.unpack(head.pack()) == head
+
+
+@pytest.mark.parametrize("forward", [Forward(), Forward(Durability(2, 2)), Forward(Durability(256))])
+def test_how_to_forward_is_read_from_metadata_as_it_was_written(forward: Forward) -> None:
+    assert Forward.parse(forward.text) == forward
+
+
+@pytest.mark.parametrize("text", ["", "1", "x", "2/", "0/0", "1/2", "999/1", "²/1", "1" * 99 + "/1"])
+def test_what_is_no_durability_forwards_as_usual(text: str) -> None:
+    assert Forward.parse(text) == Forward()
