@@ -7,7 +7,8 @@ its port in `Ping`; where none is told, none answers, or anything at all goes wr
 gRPC (`ChunksService.PutChunks`), which says what the matter is and tries other nodes. So there are no error
 details here.
 
-A connection begins with `GREETING` from either side. Then the client sends records, each a head and a body:
+A connection begins with the same greeting from either side; it holds a key, so that no one else is taken for
+the node. Then the client sends records, each a head and a body:
 
     FRAME   some chunks (`mcr._frames`), to be verified and stored; the head says how widely to forward them
     END     no body: answer for all since the last END
@@ -25,7 +26,9 @@ from enum import IntEnum
 from mcr.durability import COPIES_MAX, Durability
 from mcr.model import Buffer
 
-GREETING = b"mcr-bulk-1\n"
+# Followed by the key that the node tells in `Ping`.
+_GREETING = b"mcr-bulk-1\n"
+KEY_BYTES = 16
 # Kind, whether to forward, copies, sites (0 = as usual), length of the body.
 _HEAD = struct.Struct("<BBHHI")
 HEAD_BYTES = _HEAD.size
@@ -35,6 +38,11 @@ _BUFFERS_MAX = 64
 _USUAL = "1"
 _TEXT_CHARACTERS_MAX = 16
 _TIMEVAL = struct.Struct("ll")
+
+
+def greeting(key: bytes) -> bytes:
+    """Return how a connection begins, from either side."""
+    return _GREETING + key
 
 
 class BulkError(Exception):

@@ -102,7 +102,7 @@ async def _serve_as(
         try:
             listen, http = await _listen(settings, server, probes)
             node.admin.move_to(str(listen))
-            node.admin.bulk_port = bulk.listen(listen.host)
+            node.admin.bulk_port, node.admin.bulk_key = bulk.listen(listen.host), bulk.key
             await server.start()
             sender = Sender(node.cluster_id, node.runner.node_id, str(listen))
             peers = GrpcPeers(sender, node.runner)

@@ -23,6 +23,7 @@ LINES_MAX = 2
 PUTS_PER_LINE = 2
 PUTS_MAX = LINES_MAX * PUTS_PER_LINE
 CONNECT_S = 1.0
+GREET_S = 2.0
 # Nothing moved for so long: the node is stopped or cut off. As long as gRPC's keepalive takes to notice.
 STALL_S = 10.0
 # Where the bulk plane failed, it is tried again only after so long.
@@ -37,8 +38,9 @@ _ANSWER_BYTES_MAX = 4096
 class _Line:
     """One connection. Its methods block, and may be called from two threads at a time."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, key: bytes) -> None:
         self._address = (host, port)
+        self._greeting = _bulk.greeting(key)
         self._socket: socket.socket | None = None
         self._sending = threading.Lock()
         self._answering = threading.Lock()
@@ -73,11 +75,20 @@ class _Line:
             except OSError as error:
                 raise BulkError(error.strerror or str(error)) from error
             self._socket = connection
-            _bulk.set_up(connection, stall_s=STALL_S)
-            _bulk.send_all(connection, [_bulk.GREETING])
-            if bytes(_bulk.receive(connection, len(_bulk.GREETING)) or b"") != _bulk.GREETING:
-                raise BulkError("it does not speak as a node does")
+            self._greet(connection)
         return self._socket
+
+    def _greet(self, connection: socket.socket) -> None:
+        try:
+            _bulk.set_up(connection, stall_s=GREET_S)
+            _bulk.send_all(connection, [self._greeting])
+            answer = _bulk.receive(connection, len(self._greeting))
+        except BulkError as error:
+            # It may be somebody else who is silent, so nothing is said of the node.
+            raise BulkError(str(error)) from error
+        if bytes(answer or b"") != self._greeting:
+            raise BulkError("it does not speak as the node does")
+        _bulk.set_up(connection, stall_s=STALL_S)
 
     def _send(self, chunks: Sequence[Chunk], forward: Forward | None) -> None:
         connection = self._connected()
@@ -169,7 +180,7 @@ class BulkLines:
         sound = [line for line in lines if not line.is_broken]
         line = min(sound, key=lambda one: one.users, default=None)
         if line is None or (line.users and len(sound) < LINES_MAX):
-            line = _Line(parse_address("address", way.address).host.strip("[]"), way.bulk_port)
+            line = _Line(parse_address("address", way.address).host.strip("[]"), way.bulk_port, way.bulk_key)
             lines.append(line)
         line.users += 1
         return line

@@ -86,6 +86,7 @@ class Way:
     latency_s: float = 0.0
     # Where it takes chunks in bulk (`mcr._bulk`), as it said last; 0 = nowhere.
     bulk_port: int = 0
+    bulk_key: bytes = b""
     # When it last answered that it takes work; None = it never did, or did not the last time.
     ready_at_s: float | None = None
     failed_at_s: float | None = None
@@ -240,7 +241,7 @@ class Nodes:
             return error.details() or error.code().name
         now_s = self._now_s()
         way.latency_s, way.site = now_s - start_s, answer.site
-        way.bulk_port = answer.bulk_port
+        way.bulk_port, way.bulk_key = answer.bulk_port, answer.bulk_key
         way.ready_at_s = now_s if answer.ready else None
         return None if answer.ready else f"{answer.name} is not ready"
 

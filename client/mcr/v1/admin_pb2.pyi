@@ -728,6 +728,7 @@ class PingResponse(google.protobuf.message.Message):
     READY_FIELD_NUMBER: builtins.int
     APPLIED_INDEX_FIELD_NUMBER: builtins.int
     BULK_PORT_FIELD_NUMBER: builtins.int
+    BULK_KEY_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name of the node."""
     site: builtins.str
@@ -738,6 +739,10 @@ class PingResponse(google.protobuf.message.Message):
     """Index of the last log entry that it has applied."""
     bulk_port: builtins.int
     """TCP port on the same host at which it takes chunks in bulk, 1 to 65535; 0 = at none, send them by PutChunks."""
+    bulk_key: builtins.bytes
+    """What a connection to that port begins with, 16 bytes chosen anew at each start of the node: whoever listens
+    there may be somebody else by now, or the port of another machine behind the same name.
+    """
     def __init__(
         self,
         *,
@@ -746,8 +751,9 @@ class PingResponse(google.protobuf.message.Message):
         ready: builtins.bool = ...,
         applied_index: builtins.int = ...,
         bulk_port: builtins.int = ...,
+        bulk_key: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["applied_index", b"applied_index", "bulk_port", b"bulk_port", "name", b"name", "ready", b"ready", "site", b"site"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["applied_index", b"applied_index", "bulk_key", b"bulk_key", "bulk_port", b"bulk_port", "name", b"name", "ready", b"ready", "site", b"site"]) -> None: ...
 
 global___PingResponse = PingResponse
 

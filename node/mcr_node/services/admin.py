@@ -71,7 +71,7 @@ class AdminService:
         # Set while the node takes no new work although it runs: before it stops.
         self.draining = False
         # Where it takes chunks in bulk, once it listens there; 0 = nowhere.
-        self.bulk_port = 0
+        self.bulk_port, self.bulk_key = 0, b""
 
     def move_to(self, address: str) -> None:
         """Note where this node is reached: known only once it listens, when the system chose the port."""
@@ -96,6 +96,7 @@ class AdminService:
             ready=self.ready,
             applied_index=self._log.applied,
             bulk_port=self.bulk_port,
+            bulk_key=self.bulk_key,
         )
 
     async def get_cluster_status(self, request: pb.GetClusterStatusRequest) -> pb.GetClusterStatusResponse:

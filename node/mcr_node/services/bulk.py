@@ -6,6 +6,7 @@ and learns there what it was.
 """
 
 import asyncio
+import secrets
 import socket
 import threading
 from collections.abc import Callable
@@ -56,6 +57,7 @@ class BulkServer:
         self._chunks = chunks
         self._telemetry = telemetry
         self._on_failure = on_failure
+        self.key = secrets.token_bytes(_bulk.KEY_BYTES)
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._lines: dict[socket.socket, threading.Thread] = {}
@@ -115,9 +117,10 @@ class BulkServer:
             BulkError: it broke, or the client does not keep to the form.
             McrError: the chunks are wrong, or there is no room.
         """
-        if bytes(_bulk.receive(connection, len(_bulk.GREETING)) or b"") != _bulk.GREETING:
+        greeting = _bulk.greeting(self.key)
+        if bytes(_bulk.receive(connection, len(greeting)) or b"") != greeting:
             return
-        _bulk.send_all(connection, [_bulk.GREETING])
+        _bulk.send_all(connection, [greeting])
         stored, batch = Stored(), _Batch()
         packed = bytearray(_bulk.HEAD_BYTES)
         while _bulk.receive_into(connection, memoryview(packed)):

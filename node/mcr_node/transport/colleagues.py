@@ -89,7 +89,7 @@ class _Colleague:
                 UnavailableError(self._address, error.details() or error.code().name)
             ) from error
         # Another one after a restart.
-        way.bulk_port = answer.bulk_port
+        way.bulk_port, way.bulk_key = answer.bulk_port, answer.bulk_key
         self.answered()
 
     async def _ask_again(self) -> None:

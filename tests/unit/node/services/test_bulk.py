@@ -46,7 +46,7 @@ class Bulk:
         self.port = self.server.listen(HOST)
         self.lines = BulkLines()
         self.way = Way.to(Address(HOST, 1))
-        self.way.bulk_port = self.port
+        self.way.bulk_port, self.way.bulk_key = self.port, self.server.key
 
     def held(self, chunks: Sequence[Chunk]) -> int:
         return len(chunks) - len(self.store.missing([chunk.id for chunk in chunks]))
@@ -55,8 +55,9 @@ class Bulk:
     def speaking(self) -> Iterator[socket.socket]:
         """Connect as somebody who may not know how."""
         with socket.create_connection((HOST, self.port), 5) as connection:
-            connection.sendall(_bulk.GREETING)
-            assert bytes(_bulk.receive(connection, len(_bulk.GREETING)) or b"") == _bulk.GREETING
+            greeting = _bulk.greeting(self.server.key)
+            connection.sendall(greeting)
+            assert bytes(_bulk.receive(connection, len(greeting)) or b"") == greeting
             yield connection
 
 
@@ -145,6 +146,17 @@ def test_who_does_not_keep_to_the_form_is_cut_off_and_nothing_is_stored(record: 
         assert bulk.store.stats().chunk_count == 0
         # Others are served as before.
         assert (await bulk.lines.put(bulk.way, CHUNKS[:1], None)).chunks_new == 1
+
+    tell(story)
+
+
+def test_nothing_is_sent_to_a_node_that_is_another_one() -> None:
+    async def story(bulk: Bulk) -> None:
+        bulk.way.bulk_key = bytes(_bulk.KEY_BYTES)
+        with pytest.raises(BulkError) as found:
+            await bulk.lines.put(bulk.way, CHUNKS, None)
+        assert not found.value.is_silent
+        assert bulk.held(CHUNKS) == 0
 
     tell(story)
 
