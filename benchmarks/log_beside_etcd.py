@@ -37,18 +37,27 @@ START_S_MAX = 30.0
 TRY_S = 0.1
 FAILOVER_S_MAX = 30.0
 
-Row = tuple[str, str, str, int]
-"""What is shown, the work, the figure, and how many clients."""
+# How small calls go, of etcd and of mcr. mcr's client library sends what is ready at once as one message of a
+# stream ("together"), etcd's each put as a call of its own; puts that are ready at once can share a Txn.
+ALONE, LIBRARY, TOGETHER = ("unary", "unary"), ("unary", "together"), ("together", "together")
+
+Row = tuple[str, str, str, int, tuple[str, str]]
+"""What is shown, the work, the figure, how many clients, and how the calls go."""
 ROWS: tuple[Row, ...] = (
-    ("write, one client, p50 ms", "put", "p50_ms", 1),
-    ("write, one client, p99 ms", "put", "p99_ms", 1),
-    ("writes/s, 64 clients", "put", "per_s", 64),
-    ("writes/s, 64 clients, p99 ms", "put", "p99_ms", 64),
-    ("reports/s, 64 in a call of mcr, 8 clients", "report_many", "per_s", 8),
-    ("linearizable read, follower, one client, p50 ms", "read", "p50_ms", 1),
-    ("linearizable reads/s, follower, 64 clients", "read", "per_s", 64),
-    ("watch on a follower, p50 ms", "watch", "p50_ms", 1),
-    ("watch on a follower, p99 ms", "watch", "p99_ms", 1),
+    ("write, one client, p50 ms", "put", "p50_ms", 1, LIBRARY),
+    ("write, one client, p99 ms", "put", "p99_ms", 1, LIBRARY),
+    ("write, one client, each a call of its own, p50 ms", "put", "p50_ms", 1, ALONE),
+    ("writes/s, 64 clients", "put", "per_s", 64, LIBRARY),
+    ("writes/s, 64 clients, p99 ms", "put", "p99_ms", 64, LIBRARY),
+    ("writes/s, 64 clients, each a call of its own", "put", "per_s", 64, ALONE),
+    ("writes/s, 64 clients, those of 8 together", "put", "per_s", 64, TOGETHER),
+    ("reports/s, 64 in a call of mcr, 8 clients", "report_many", "per_s", 8, LIBRARY),
+    ("linearizable read, follower, one client, p50 ms", "read", "p50_ms", 1, LIBRARY),
+    ("linearizable reads/s, follower, 64 clients", "read", "per_s", 64, LIBRARY),
+    ("the same, each a call of its own", "read", "per_s", 64, ALONE),
+    ("the same, those of 8 together", "read", "per_s", 64, TOGETHER),
+    ("watch on a follower, p50 ms", "watch", "p50_ms", 1, LIBRARY),
+    ("watch on a follower, p99 ms", "watch", "p99_ms", 1, LIBRARY),
 )
 
 
@@ -254,11 +263,12 @@ def _waiting(look: Callable[[], int]) -> int:
 
 
 def run_clients(
-    cluster: Cluster, work: str, addresses: list[str], clients: int, seconds: float
+    cluster: Cluster, work: str, addresses: list[str], clients: int, seconds: float, way: str = "unary"
 ) -> dict[str, float]:
     """Run a client process to its end and return its figures."""
     command = [sys.executable, "-m", "benchmarks.log_clients", cluster.name, work, ",".join(addresses)]
-    command += ["--clients", str(clients), "--seconds", str(seconds), *cluster.options()]
+    command += ["--clients", str(clients), "--seconds", str(seconds), "--way", way]
+    command += cluster.options()
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     figures: dict[str, float] = json.loads(done.stdout)
     return figures
@@ -266,20 +276,23 @@ def run_clients(
 
 def measure(cluster: Cluster, rows: tuple[Row, ...], seconds: float) -> dict[Row, float]:
     """Return the figure of each row; rows of the same work and clients share a run."""
-    found: dict[tuple[str, int], dict[str, float]] = {}
-    for _, work, _, clients in rows:
-        if (work, clients) in found:
+    found: dict[tuple[str, int, str], dict[str, float]] = {}
+    keys: dict[Row, tuple[str, int, str]] = {}
+    for row in rows:
+        _, work, _, clients, ways = row
+        if work == "report_many" and cluster.name == "etcd":
+            # What it is compared with: etcd's puts, of which there are as many under way.
+            work, clients = "put", 64
+        way = ways[cluster.name == "mcr"]
+        keys[row] = key = (work, clients, way)
+        if key in found:
             continue
         leader = cluster.leader()
         at_leader = cluster.addresses[leader]
         at_follower = cluster.addresses[(leader + 1) % NODES]
-        if work == "report_many" and cluster.name == "etcd":
-            # What it is compared with: etcd's puts, of which there are as many under way.
-            found[work, clients] = found["put", 64]
-            continue
         where = {"read": [at_follower], "watch": [at_leader, at_follower]}.get(work, [at_leader])
-        found[work, clients] = run_clients(cluster, work, where, clients, seconds)
-    return {row: found[row[1], row[3]][row[2]] for row in rows}
+        found[key] = run_clients(cluster, work, where, clients, seconds, way)
+    return {row: found[keys[row]][row[2]] for row in rows}
 
 
 def failovers(cluster: Cluster, kills: int) -> list[float]:

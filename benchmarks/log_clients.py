@@ -13,11 +13,13 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 
+from mcr._remote.carrying import CarryingChannel
 from mcr.v1 import versions_pb2 as pb
 
 CLIENTS_PER_CONNECTION = 8
@@ -63,6 +65,9 @@ class Target(Protocol):
     async def watch(self) -> "Watching":
         """Begin to hear of writes of client 0."""
 
+    async def close(self) -> None:
+        """End what is kept open on the connection."""
+
 
 class Watching(Protocol):
     """A stream of changes."""
@@ -74,9 +79,15 @@ class Watching(Protocol):
 class Etcd:
     """etcd v3: a put of 256 bytes to a key, a range over one key."""
 
-    def __init__(self, channel: grpc.aio.Channel, _: argparse.Namespace) -> None:
+    def __init__(self, channel: grpc.aio.Channel, options: argparse.Namespace) -> None:
         self._channel: Any = channel
         self._put = unary(channel, ETCD_KV + "Put")
+        self._txn = unary(channel, ETCD_KV + "Txn")
+        # What waits to share a transaction, where that is wanted.
+        self._shared: list[tuple[bytes, asyncio.Future[None]]] | None = (
+            [] if options.way == "together" else None
+        )
+        self._sending: set[asyncio.Task[None]] = set()
         self._range = unary(channel, ETCD_KV + "Range")
         self._value = os.urandom(VALUE_BYTES)
 
@@ -85,11 +96,45 @@ class Etcd:
 
     async def put(self, client: int, number: int) -> None:
         """See Target."""
-        await self._put(self._request(client, number), timeout=DEADLINE_S)
+        request = self._request(client, number)
+        if self._shared is None:
+            await self._put(request, timeout=DEADLINE_S)
+        else:
+            await self._together(bytes_field(2, request))
 
     async def read(self, client: int, number: int) -> None:
         """See Target."""
-        await self._range(bytes_field(1, b"bench/0/0"), timeout=DEADLINE_S)
+        request = bytes_field(1, b"bench/0/0")
+        if self._shared is None:
+            await self._range(request, timeout=DEADLINE_S)
+        else:
+            await self._together(bytes_field(1, request))
+
+    async def _together(self, operation: bytes) -> None:
+        """Do an operation in one transaction with those that are asked for in this turn of the loop."""
+        assert self._shared is not None
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        self._shared.append((operation, done))
+        if len(self._shared) == 1:
+            loop.call_soon(self._begin)
+        await done
+
+    def _begin(self) -> None:
+        assert self._shared is not None
+        shared, self._shared = self._shared, []
+        task = asyncio.create_task(self._send(shared))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _send(self, shared: list[tuple[bytes, asyncio.Future[None]]]) -> None:
+        request = b"".join(bytes_field(2, operation) for operation, _ in shared)
+        await self._txn(request, timeout=DEADLINE_S)
+        for _, done in shared:
+            done.set_result(None)
+
+    async def close(self) -> None:
+        """See Target."""
 
     async def watch(self) -> Watching:
         """See Target."""
@@ -104,11 +149,24 @@ class Mcr:
 
     def __init__(self, channel: grpc.aio.Channel, options: argparse.Namespace) -> None:
         self._channel: Any = channel
+        self._carrying = CarryingChannel(channel) if options.way == "together" else None
         self._manifest = bytes.fromhex(options.manifest)
-        self._commit = unary(channel, VERSIONS + "CommitVersion")
-        self._report = unary(channel, VERSIONS + "ReportMetrics")
-        self._report_many = unary(channel, VERSIONS + "BatchReportMetrics")
-        self._get = unary(channel, VERSIONS + "GetVersion")
+        self._commit = self._call("CommitVersion")
+        self._report = self._call("ReportMetrics")
+        self._report_many = self._call("BatchReportMetrics")
+        self._get = self._call("GetVersion")
+
+    def _call(self, method: str) -> Callable[..., Any]:
+        if self._carrying is None:
+            return unary(self._channel, VERSIONS + method)
+        # As the client library does it, but for messages that are bytes already.
+        as_is: Any = bytes
+        return partial(self._carrying.unary_unary(VERSIONS + method, as_is, as_is), metadata=())
+
+    async def close(self) -> None:
+        """See Target."""
+        if self._carrying is not None:
+            await self._carrying.end()
 
     async def put(self, client: int, number: int) -> None:
         """See Target."""
@@ -240,6 +298,8 @@ async def main(options: argparse.Namespace) -> dict[str, Any]:
                 return await watch(targets[0], kind(channel, options), options.seconds)
         return await load(getattr(kind, options.work), targets, options.clients, options.seconds)
     finally:
+        for target in targets:
+            await target.close()
         for channel in channels:
             await channel.close()
 
@@ -253,5 +313,6 @@ if __name__ == "__main__":
     parser.add_argument("addresses", help="host:port[,...]; `watch` writes to the first, listens to the last")
     parser.add_argument("--clients", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--way", choices=("unary", "together"), default="unary", help="of small calls")
     parser.add_argument("--manifest", default="", help="mcr: of the version to commit, hexadecimal")
     sys.stdout.write(json.dumps(asyncio.run(main(parser.parse_args()))) + "\n")

@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 
 from mcr._frames import MESSAGE_BYTES_MAX
+from mcr._remote.carrying import CarryingChannel
 from mcr._remote.status import TransientError
 from mcr.addresses import Address
 from mcr.blocking import settle
@@ -73,6 +74,7 @@ class Way:
 
     address: str
     channel: grpc.aio.Channel
+    carrying: CarryingChannel
     versions: "VersionsServiceAsyncStub"
     chunks: "ChunksServiceAsyncStub"
     admin: "AdminServiceAsyncStub"
@@ -95,16 +97,18 @@ class Way:
     def to(address: Address) -> "Way":
         """Open a channel; nothing is sent before the first call."""
         channel = grpc.aio.insecure_channel(str(address), options=_OPTIONS)
+        carrying = CarryingChannel(channel)
         return Way(
             str(address),
             channel,
-            VersionsServiceStub(channel),  # type: ignore[arg-type]
+            carrying,
+            VersionsServiceStub(carrying),  # type: ignore[arg-type]
             ChunksServiceStub(channel),  # type: ignore[arg-type]
             AdminServiceStub(channel),  # type: ignore[arg-type]
-            ReceiptsServiceStub(channel),  # type: ignore[arg-type]
+            ReceiptsServiceStub(carrying),  # type: ignore[arg-type]
             PoliciesServiceStub(channel),  # type: ignore[arg-type]
-            SessionsServiceStub(channel),  # type: ignore[arg-type]
-            TrashServiceStub(channel),  # type: ignore[arg-type]
+            SessionsServiceStub(carrying),  # type: ignore[arg-type]
+            TrashServiceStub(carrying),  # type: ignore[arg-type]
             RetentionServiceStub(channel),  # type: ignore[arg-type]
             MergesServiceStub(channel),  # type: ignore[arg-type]
         )
@@ -184,6 +188,7 @@ class Nodes:
         if self._background is not None:
             await settle([self._background])
         for way in self._ways:
+            await way.carrying.end()
             await way.channel.close()
 
     def _measure_again(self) -> None:

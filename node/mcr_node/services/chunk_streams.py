@@ -16,7 +16,7 @@ from mcr.model import DIGEST_BYTES, ChunkId
 from mcr.transfer import Stored
 from mcr.v1 import chunks_pb2 as pb
 from mcr_node.services.chunks import LocalChunks
-from mcr_node.services.edge import Context, Edge, Handler, Limit, parsed, unary_handlers
+from mcr_node.services.edge import Context, Edge, Handler, Limit, parsed, unary_handlers, unary_methods
 
 Item = TypeVar("Item")
 Explain = Callable[[McrError], Awaitable[McrError]]
@@ -43,7 +43,7 @@ class ChunkEdge:
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers of the service; bulk messages pass through unparsed."""
-        return unary_handlers(self._edge, SERVICE, lambda _: self) | {
+        return unary_handlers(self._edge, unary_methods(SERVICE, lambda _: self)) | {
             "PutChunks": grpc.stream_unary_rpc_method_handler(self._put_chunks),
             "GetChunks": grpc.unary_stream_rpc_method_handler(self._get_chunks),
         }

@@ -7,7 +7,7 @@ method and nothing here.
 import asyncio
 import re
 import unicodedata
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 import grpc.aio
 from google.protobuf import message_factory
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from mcr.errors import DeadlineError, FailedError, InvalidArgumentError, McrError, NodeBusyError
@@ -60,6 +60,15 @@ class UnderWay:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a call failed, as its caller is told."""
+
+    status: grpc.StatusCode
+    text: str
+    detail: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Edge:
     """What every call needs."""
 
@@ -97,14 +106,35 @@ class Edge:
         self.telemetry.observe(method, "OK", self.clock.monotonic_ns() - start_ns)
         return response
 
+    async def carried(
+        self, method: str, left_s: float, work: Callable[[], Awaitable[Message]]
+    ) -> Message | Refusal:
+        """Do a call that is a part of a message, as `unary` does; return why it failed where it did."""
+        start_ns = self.clock.monotonic_ns()
+        left_s = min(left_s, CALL_S_MAX)
+        set_time_left(left_s)
+        try:
+            with self.under_way:
+                async with asyncio.timeout(left_s):
+                    response = await work()
+        except BaseException as error:  # noqa: BLE001 (`refusal` raises what is not for the client)
+            return self.refusal(method, start_ns, error)
+        self.telemetry.observe(method, "OK", self.clock.monotonic_ns() - start_ns)
+        return response
+
     async def refuse(self, context: Context, method: str, start_ns: int, raised: BaseException) -> None:
         """End a call that failed with a status for the client; raises that, or what is not for the client."""
+        if isinstance(raised, grpc.aio.AbortError):
+            raise raised
+        refusal = self.refusal(method, start_ns, raised)
+        await context.abort(refusal.status, refusal.text, ((errors.METADATA_KEY, refusal.detail),))
+
+    def refusal(self, method: str, start_ns: int, raised: BaseException) -> Refusal:
+        """Say what a failure means to the client; raises what is not for the client."""
         error: McrError
         match raised:
             case asyncio.CancelledError():
                 self.telemetry.observe(method, "CANCELLED", self.clock.monotonic_ns() - start_ns)
-                raise raised
-            case grpc.aio.AbortError():
                 raise raised
             case TimeoutError():
                 error = DeadlineError("the time given", method)
@@ -118,8 +148,7 @@ class Edge:
                 raise raised
         status = statuses.status_of(error)
         self.telemetry.observe(method, status.name, self.clock.monotonic_ns() - start_ns)
-        trailing = ((errors.METADATA_KEY, errors.detail_of(error)),)
-        await context.abort(status, error.message[: errors.TEXT_CHARACTERS_MAX], trailing)
+        return Refusal(status, error.message[: errors.TEXT_CHARACTERS_MAX], errors.detail_of(error))
 
 
 def _time_left_s(context: Context) -> float:
@@ -171,37 +200,55 @@ def snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-def unary_handlers(
-    edge: Edge, service: ServiceDescriptor, served_by: Callable[[Context], object]
-) -> dict[str, Handler]:
-    """Return handlers of all unary rpcs of a service.
+@dataclass(frozen=True, slots=True)
+class UnaryMethod:
+    """An rpc of one request and one response, however it is called."""
+
+    full_name: str
+    name: str
+    served_by: Callable[[str], object]
+    request_class: type[Message]
+    response_class: type[Message]
+
+    async def serve(self, data: bytes, principal: str) -> Message:
+        """Do the call for somebody.
+
+        Raises:
+            McrError: whatever the service refuses with; also what is no such request.
+        """
+        serve: Callable[[Message], Awaitable[Message]] = getattr(self.served_by(principal), self.name)
+        return await serve(parsed(self.request_class, data))
+
+
+def unary_methods(service: ServiceDescriptor, served_by: Callable[[str], object]) -> dict[str, UnaryMethod]:
+    """Return all unary rpcs of a service, by name.
 
     Args:
-        edge: what every call needs.
         service: its descriptor.
-        served_by: gives the object whose methods serve a call, from the call's context.
+        served_by: gives the object whose methods serve a call, from who calls.
     """
     return {
-        method.name: _unary(edge, method, served_by)
+        method.name: UnaryMethod(
+            method.full_name,
+            snake(method.name),
+            served_by,
+            message_factory.GetMessageClass(method.input_type),
+            message_factory.GetMessageClass(method.output_type),
+        )
         for method in service.methods
         if not (method.client_streaming or method.server_streaming)
     }
 
 
-def _unary(edge: Edge, method: MethodDescriptor, served_by: Callable[[Context], object]) -> Handler:
-    name = snake(method.name)
-    request_class = message_factory.GetMessageClass(method.input_type)
+def unary_handlers(edge: Edge, methods: Mapping[str, UnaryMethod]) -> dict[str, Handler]:
+    """Return handlers that make gRPC serve rpcs one by one."""
+    return {name: _unary(edge, method) for name, method in methods.items()}
 
-    full_name = method.full_name
 
+def _unary(edge: Edge, method: UnaryMethod) -> Handler:
     async def handle(data: bytes, context: Context) -> Message:
-        async def work() -> Message:
-            serve: Callable[[Message], Awaitable[Message]] = getattr(served_by(context), name)
-            return await serve(parsed(request_class, data))
-
-        return await edge.unary(context, full_name, work)
+        return await edge.unary(context, method.full_name, lambda: method.serve(data, principal_of(context)))
 
     return grpc.unary_unary_rpc_method_handler(
-        handle,
-        response_serializer=message_factory.GetMessageClass(method.output_type).SerializeToString,
+        handle, response_serializer=method.response_class.SerializeToString
     )

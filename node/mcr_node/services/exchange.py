@@ -10,7 +10,7 @@ import grpc.aio
 from mcr.errors import InvalidArgumentError
 from mcr.model import DIGEST_BYTES, ChunkId
 from mcr_node.peer.v1 import exchange_pb2 as pb
-from mcr_node.services.edge import Context, Edge, Handler, Limit, parsed, unary_handlers
+from mcr_node.services.edge import Context, Edge, Handler, Limit, parsed, unary_handlers, unary_methods
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ExchangeService"]
 IDS_MAX = 4096
@@ -38,7 +38,7 @@ class ExchangeEdge:
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers of the service; bulk messages pass through unparsed."""
-        return unary_handlers(self._edge, SERVICE, lambda _: self) | {
+        return unary_handlers(self._edge, unary_methods(SERVICE, lambda _: self)) | {
             "Fetch": grpc.unary_stream_rpc_method_handler(self._fetch)
         }
 

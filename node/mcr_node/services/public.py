@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -25,11 +26,21 @@ from mcr.v1 import (
     trash_pb2,
     versions_pb2,
 )
-from mcr_node.services import chunk_streams, exchange
+from mcr_node.services import calls, chunk_streams, exchange
 from mcr_node.services.admin import AdminService
+from mcr_node.services.calls import CallsEdge
 from mcr_node.services.chunk_streams import ChunkEdge, Explain
 from mcr_node.services.chunks import LocalChunks
-from mcr_node.services.edge import Context, Edge, Handler, Limit, parsed, principal_of, unary_handlers
+from mcr_node.services.edge import (
+    Context,
+    Edge,
+    Handler,
+    Limit,
+    parsed,
+    principal_of,
+    unary_handlers,
+    unary_methods,
+)
 from mcr_node.services.exchange import ExchangeEdge, Giving
 from mcr_node.services.layout import LayoutService
 from mcr_node.services.merges import MergesService
@@ -107,27 +118,25 @@ class PublicServer:
         watch: Handler = grpc.unary_stream_rpc_method_handler(
             self._watch_events, response_serializer=versions_pb2.WatchEventsResponse.SerializeToString
         )
-        services: dict[str, dict[str, Handler]] = {
-            VERSIONS.full_name: unary_handlers(edge, VERSIONS, self._versions_for) | {"WatchEvents": watch},
-            MERGES.full_name: unary_handlers(edge, MERGES, lambda context: merges(principal_of(context))),
-            POLICIES.full_name: unary_handlers(
-                edge, POLICIES, lambda context: policies(principal_of(context))
-            ),
-            RECEIPTS.full_name: unary_handlers(
-                edge, RECEIPTS, lambda context: receipts(principal_of(context))
-            ),
-            SESSIONS.full_name: unary_handlers(
-                edge, SESSIONS, lambda context: sessions(principal_of(context))
-            ),
-            RETENTION.full_name: unary_handlers(
-                edge, RETENTION, lambda context: retention(principal_of(context))
-            ),
-            TRASH.full_name: unary_handlers(edge, TRASH, lambda context: trash(principal_of(context))),
-            ADMIN.full_name: unary_handlers(edge, ADMIN, lambda _: admin),
-            QUOTAS.full_name: unary_handlers(edge, QUOTAS, lambda context: quotas(principal_of(context))),
-            LAYOUT.full_name: unary_handlers(edge, LAYOUT, lambda _: layout),
-            chunk_streams.SERVICE.full_name: ChunkEdge(chunks, edge, explain).handlers(),
+        served: dict[ServiceDescriptor, Callable[[str], object]] = {
+            VERSIONS: versions,
+            MERGES: merges,
+            POLICIES: policies,
+            RECEIPTS: receipts,
+            SESSIONS: sessions,
+            RETENTION: retention,
+            TRASH: trash,
+            ADMIN: lambda _: admin,
+            QUOTAS: quotas,
+            LAYOUT: lambda _: layout,
         }
+        methods = {service: unary_methods(service, by) for service, by in served.items()}
+        services = {service.full_name: unary_handlers(edge, found) for service, found in methods.items()}
+        services[VERSIONS.full_name]["WatchEvents"] = watch
+        services[chunk_streams.SERVICE.full_name] = ChunkEdge(chunks, edge, explain).handlers()
+        carried = {method.full_name: method for found in methods.values() for method in found.values()}
+        self._calls = CallsEdge(edge, carried, lambda: admin.myself.address)
+        services[calls.SERVICE.full_name] = self._calls.handlers()
         if giving is not None:
             services[exchange.SERVICE.full_name] = ExchangeEdge(giving, edge).handlers()
         self._server.add_generic_rpc_handlers(
@@ -155,6 +164,7 @@ class PublicServer:
         """Take no new calls, let those under way end, and cut off what takes longer than `grace_s`."""
         self._admin.draining = True
         self._closing.set()
+        self._calls.end()
         await self._health.enter_graceful_shutdown()
         stopping = asyncio.create_task(self._server.stop(grace_s))
         with suppress(TimeoutError):
@@ -164,16 +174,13 @@ class PublicServer:
         self._end_peers()
         await stopping
 
-    def _versions_for(self, context: Context) -> VersionsService:
-        return self._versions(principal_of(context))
-
     async def _watch_events(
         self, data: bytes, context: Context
     ) -> AsyncIterator[versions_pb2.WatchEventsResponse]:
         async with self._edge.call(context, "mcr.v1.VersionsService.WatchEvents", bounded=False):
             request = parsed(versions_pb2.WatchEventsRequest, data)
             with self._watchers:
-                async with aclosing(self._versions_for(context).watch_events(request)) as responses:
+                async with aclosing(self._versions(principal_of(context)).watch_events(request)) as responses:
                     async for response in self._until_closing(responses):
                         yield response
 
