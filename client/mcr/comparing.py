@@ -1,9 +1,19 @@
-"""What differs between two versions: files, parameters, metrics and, read side by side, tensors."""
+"""What differs between two versions: files, parameters, metrics and, read side by side, tensors.
 
+Tensors are compared as a pipeline: while blocks of one are put into sums on one core, the next blocks, of it
+or of the next tensor, are read, decoded and verified on another.
+"""
+
+import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
+from mcr.blocking import run_blocking, settle
 from mcr.files import AsyncFile
 from mcr.manifest import Difference, FileRow, compare, drain_async, walk_chunks, walk_tensors
 from mcr.model import ChunkId, Parameters, ParameterValue, Tensor, Version
@@ -18,8 +28,9 @@ from mcr.tensors.statistics import (
 )
 
 Get = Callable[[Sequence[ChunkId]], Awaitable[list[bytes]]]
-# Chunks of one side fetched at once: memory stays at a few MiB a side.
+# Chunks of one side fetched at once, twice for each tensor under way: 30 MiB in all, however large they are.
 _CHUNKS_AT_ONCE = 4
+_TENSORS_AT_ONCE = 2
 _ELEMENTS_AT_ONCE = 1024 * 1024
 
 
@@ -90,12 +101,19 @@ class DiffProgress:
 
 
 async def diff(
-    get: Get, a: Version, b: Version, *, tensors: bool, progress: Callable[[DiffProgress], None] | None = None
+    get: Get,
+    executor: Executor,
+    a: Version,
+    b: Version,
+    *,
+    tensors: bool,
+    progress: Callable[[DiffProgress], None] | None = None,
 ) -> Diff:
     """Compare two versions; equal files, nodes and tensors are never read.
 
     Args:
         get: fetches chunks.
+        executor: for sums.
         a: one version, with metrics filled.
         b: the other.
         tensors: also compare the numbers of tensors that differ (needs NumPy).
@@ -109,14 +127,14 @@ async def diff(
     found: list[TensorDiff] = []
     bytes_done = 0
     if tensors:
-        moved = _Moved()
+        moved, read = _Moved(), _Read(get, executor)
         for done, difference in enumerate(differences, start=1):
-            async for item, length_bytes in _tensor_changes(get, difference, moved):
+            async for item, length_bytes in _tensor_changes(read, difference, moved):
                 found.append(item)
                 bytes_done += length_bytes
             if progress is not None:
                 progress(DiffProgress(done, len(differences), bytes_done))
-        async for item, length_bytes in moved.changes(get):
+        async for item, length_bytes in moved.changes(read):
             found.append(item)
             bytes_done += length_bytes
         if progress is not None and differences:
@@ -177,6 +195,14 @@ def metric_changes(a: Mapping[str, float], b: Mapping[str, float]) -> list[Metri
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Where chunks come from, and where their numbers are put into sums."""
+
+    get: Get
+    executor: Executor
+
+
 _Place = tuple[FileRow, Tensor]
 """A tensor, and the file that has it."""
 
@@ -199,12 +225,12 @@ class _Moved:
         if after is not None:
             self._after.setdefault(after[1].name, []).append(after)
 
-    async def changes(self, get: Get) -> AsyncIterator[tuple[TensorDiff, int]]:
+    async def changes(self, read: _Read) -> AsyncIterator[tuple[TensorDiff, int]]:
         """Yield what became of them."""
         for name in sorted(self._before.keys() | self._after.keys()):
             before, after = self._before.get(name, []), self._after.get(name, [])
             if name and len(before) == len(after) == 1 and _alike(before[0][1], after[0][1]):
-                yield await _tensor_change(get, before[0], after[0])
+                yield await _tensor_change(read, before[0], after[0])
                 continue
             for row, gone in before:
                 change = removed(name, dtype=gone.dtype, shape=gone.shape)
@@ -218,26 +244,34 @@ def _alike(a: Tensor, b: Tensor) -> bool:
 
 
 async def _tensor_changes(
-    get: Get, difference: Difference, moved: _Moved
+    read: _Read, difference: Difference, moved: _Moved
 ) -> AsyncIterator[tuple[TensorDiff, int]]:
     """Yield the changes of tensors that one path has on both sides; put the others aside."""
     before, after = difference.before, difference.after
-    ours, theirs = await _tensors(get, before), await _tensors(get, after)
-    for name in sorted(ours.keys() | theirs.keys()):
-        a, b = ours.get(name), theirs.get(name)
-        if a is not None and b is not None:
-            assert before is not None
-            assert after is not None
-            yield await _tensor_change(get, (before, a), (after, b))
-        elif a is not None:
-            assert before is not None
-            moved.add(before=(before, a))
-        elif b is not None:
-            assert after is not None
-            moved.add(after=(after, b))
+    ours, theirs = await _tensors(read.get, before), await _tensors(read.get, after)
+    running: deque[asyncio.Task[tuple[TensorDiff, int]]] = deque()
+    try:
+        for name in sorted(ours.keys() | theirs.keys()):
+            a, b = ours.get(name), theirs.get(name)
+            if a is not None and b is not None:
+                assert before is not None
+                assert after is not None
+                running.append(asyncio.create_task(_tensor_change(read, (before, a), (after, b))))
+            elif a is not None:
+                assert before is not None
+                moved.add(before=(before, a))
+            elif b is not None:
+                assert after is not None
+                moved.add(after=(after, b))
+            while len(running) > _TENSORS_AT_ONCE:
+                yield await running.popleft()
+        while running:
+            yield await running.popleft()
+    finally:
+        await settle(running)
 
 
-async def _tensor_change(get: Get, before: _Place, after: _Place) -> tuple[TensorDiff, int]:
+async def _tensor_change(read: _Read, before: _Place, after: _Place) -> tuple[TensorDiff, int]:
     """Return how a tensor changed, and how many of its bytes were read for that on each side."""
     (row_a, a), (row_b, b) = before, after
     length_bytes = 0
@@ -246,7 +280,7 @@ async def _tensor_change(get: Get, before: _Place, after: _Place) -> tuple[Tenso
     elif a.digest == b.digest and a.dtype == b.dtype:
         change = unchanged(b.name, dtype=a.dtype, shape=a.shape)
     else:
-        change = await _compare_tensor(get, before, after)
+        change = await _compare_tensor(read, before, after)
         length_bytes = a.length_bytes
     return TensorDiff(row_b.entry.path, change, row_a.entry.path), length_bytes
 
@@ -257,7 +291,7 @@ async def _tensors(get: Get, row: FileRow | None) -> dict[str, Tensor]:
     return {tensor.name: tensor async for tensor in drain_async(walk_tensors(row), get)}
 
 
-async def _compare_tensor(get: Get, a: _Place, b: _Place) -> TensorChange:
+async def _compare_tensor(read: _Read, a: _Place, b: _Place) -> TensorChange:
     ours, theirs = a[1], b[1]
     comparison = TensorComparison(
         ours.name,
@@ -266,22 +300,68 @@ async def _compare_tensor(get: Get, a: _Place, b: _Place) -> TensorChange:
         shape_a=ours.shape,
         shape_b=theirs.shape,
     )
-    if ours.length_bytes != theirs.length_bytes:
-        await _compare_elements(get, a, b, comparison)
-        return comparison.finish()
-    blocks = _blocks(get, *b)
-    async for id_a, data_a in _blocks(get, *a):
-        id_b, data_b = await anext(blocks)
-        # Tensors of one length are cut alike from their start, so the two sides stay in step.
-        if id_a == id_b:
-            comparison.update_equal(data_a)
-        else:
-            comparison.update(data_a, data_b)
+    cut_alike = ours.length_bytes == theirs.length_bytes
+    parts = _pairs(read.get, a, b) if cut_alike else _elements(read.get, a, b)
+    async with aclosing(_ahead(parts)) as ready:
+        async for pairs in ready:
+            await run_blocking(read.executor, partial(_update, comparison, pairs))
     return comparison.finish()
 
 
-async def _compare_elements(get: Get, a: _Place, b: _Place, comparison: TensorComparison) -> None:
-    """Compare tensors whose elements differ in width, as many elements at a time on either side."""
+_Pairs = list[tuple[bytes, bytes | None]]
+"""The next blocks of both sides; None = the same bytes again."""
+
+
+def _update(comparison: TensorComparison, pairs: _Pairs) -> None:
+    for data_a, data_b in pairs:
+        if data_b is None:
+            comparison.update_equal(data_a)
+        else:
+            comparison.update(data_a, data_b)
+
+
+async def _ahead(parts: AsyncGenerator[_Pairs, None]) -> AsyncGenerator[_Pairs, None]:
+    """Yield what `parts` yields, and let it go on with the next one meanwhile."""
+
+    async def following() -> _Pairs | None:
+        return await anext(parts, None)
+
+    async with aclosing(parts):
+        upcoming = asyncio.create_task(following())
+        try:
+            while (pairs := await upcoming) is not None:
+                upcoming = asyncio.create_task(following())
+                yield pairs
+        finally:
+            await settle([upcoming])
+
+
+async def _pairs(get: Get, a: _Place, b: _Place) -> AsyncGenerator[_Pairs, None]:
+    """Yield the blocks of two tensors of one length, some at a time; equal chunks are read once."""
+    ids: list[tuple[ChunkId, ChunkId]] = []
+    # Tensors of one length are cut alike from their start, so the two sides stay in step.
+    ids_b = _chunk_ids(get, *b)
+    async for id_a in _chunk_ids(get, *a):
+        ids.append((id_a, await anext(ids_b)))
+        if len(ids) == _CHUNKS_AT_ONCE:
+            yield await _fetch(get, ids)
+            ids = []
+    if ids:
+        yield await _fetch(get, ids)
+
+
+async def _fetch(get: Get, ids: Sequence[tuple[ChunkId, ChunkId]]) -> _Pairs:
+    theirs = [id_b for id_a, id_b in ids if id_a != id_b]
+    data = await get([*(id_a for id_a, _ in ids), *theirs])
+    of_b = iter(data[len(ids) :])
+    return [
+        (data_a, None if id_a == id_b else next(of_b))
+        for (id_a, id_b), data_a in zip(ids, data, strict=False)
+    ]
+
+
+async def _elements(get: Get, a: _Place, b: _Place) -> AsyncGenerator[_Pairs, None]:
+    """Yield parts of tensors whose elements differ in width, as many elements on either side."""
     count = math.prod(a[1].shape)
     sides = [
         (AsyncFile(row, get), tensor.offset_bytes, tensor.length_bytes // count) for row, tensor in (a, b)
@@ -292,18 +372,11 @@ async def _compare_elements(get: Get, a: _Place, b: _Place, comparison: TensorCo
             await file.read_at(offset_bytes + first * width_bytes, taken * width_bytes)
             for file, offset_bytes, width_bytes in sides
         ]
-        comparison.update(parts[0], parts[1])
+        yield [(parts[0], parts[1])]
 
 
-async def _blocks(get: Get, row: FileRow, tensor: Tensor) -> AsyncIterator[tuple[ChunkId, bytes]]:
-    """Yield the blocks of a tensor. Cutting never crosses a tensor's border, so chunks are blocks."""
+async def _chunk_ids(get: Get, row: FileRow, tensor: Tensor) -> AsyncIterator[ChunkId]:
+    """Yield the chunks of a tensor. Cutting never crosses a tensor's border, so they are its blocks."""
     start, stop = tensor.offset_bytes, tensor.offset_bytes + tensor.length_bytes
-    batch: list[ChunkId] = []
     async for span in drain_async(walk_chunks(row, start=start, stop=stop), get):
-        batch.append(span.id)
-        if len(batch) == _CHUNKS_AT_ONCE:
-            for chunk_id, data in zip(batch, await get(batch), strict=True):
-                yield chunk_id, data
-            batch = []
-    for chunk_id, data in zip(batch, await get(batch), strict=True):
-        yield chunk_id, data
+        yield span.id

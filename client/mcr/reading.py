@@ -259,7 +259,8 @@ class ModelReader:
         from mcr.comparing import diff
 
         one, other = await self._version(a), await self._version(b)
-        return await diff(self._connection.chunks.get, one, other, tensors=tensors, progress=progress)
+        get = self._connection.chunks.get
+        return await diff(get, self._executor, one, other, tensors=tensors, progress=progress)
 
     async def refs(self, kind: RefKind) -> list[Ref]:
         """List the refs of one kind, by name."""

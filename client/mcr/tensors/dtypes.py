@@ -132,6 +132,44 @@ def numbers(data: Buffer, dtype: str) -> "NDArray[np.float64] | None":
         return _readable(stored(data, found), found).astype(np.float64)
 
 
+def stored_bits(data: Buffer, dtype: str) -> "NDArray[Any]":
+    """Return a view of the elements of `data` as unsigned integers, bytes for an unknown `dtype`.
+
+    Raises:
+        InvalidArgumentError: `data` is not a whole number of elements.
+    """
+    import numpy as np
+
+    found = _TABLE.get(dtype)
+    if found is None:
+        return np.frombuffer(data, np.uint8)
+    return stored(data, found).view(f"<u{found.element_bytes}")
+
+
+def read_numbers(
+    bits: "NDArray[Any]", dtype: str, out: "NDArray[np.float64]", scratch: "NDArray[np.uint32]"
+) -> None:
+    """Write the numbers of elements into `out`, as `numbers` returns them.
+
+    Args:
+        bits: of `stored_bits`.
+        dtype: name of an element type that has numbers.
+        out: as long.
+        scratch: as long; overwritten.
+
+    A signalling NaN raises NumPy's "invalid" flag when it is widened: silence it around many calls.
+    """
+    import numpy as np
+
+    found = _TABLE[dtype]
+    if dtype == "BF16":
+        np.copyto(scratch, bits)
+        np.left_shift(scratch, BFLOAT16_SHIFT_BITS, out=scratch)
+        np.copyto(out, scratch.view(np.float32))
+    else:
+        np.copyto(out, _readable(bits.view(found.array_type), found))
+
+
 def array(data: Buffer, dtype: str, shape: Sequence[int]) -> "NDArray[Any]":
     """Return a tensor's bytes as a NumPy array of `shape`.
 

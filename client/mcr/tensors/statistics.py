@@ -6,15 +6,17 @@ Blocks of both sides are fed in order; only sums are kept. What is counted:
 - norms, cosine and the largest change look at numbers, in float64. Elements that are NaN or infinite on
   either side are left out of them and counted on their own: one NaN would otherwise hide everything else.
 
-Sums are taken over pieces of fixed length in file order, each by NumPy's pairwise summation and not by BLAS,
-whose order depends on the number of threads: the same blocks give the same figures.
+Sums are taken over pieces of fixed length in file order, each a dot product of a length below the one from
+which BLAS uses several threads, so its order never depends on them: the same blocks give the same figures.
+All else is written into arrays that are used again for each piece: a fresh one costs more to touch than to
+fill.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mcr.errors import InvalidArgumentError
 from mcr.model import Buffer
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# A float64 array of a piece is 128 KiB: the few that are alive at once stay in a second-level cache of 1 MiB.
-# Measured: 8 Ki elements are slower by a third (calls), 64 Ki by half (every array is a fresh mapping).
-PIECE_ELEMENTS = 16 * 1024
+# The arrays of a piece, 224 KiB, stay in a second-level cache of 512 KiB. It is also below 10,000 elements,
+# from which on OpenBLAS gives a dot product to several threads.
+PIECE_ELEMENTS = 8 * 1024
 
 
 class ChangeKind(StrEnum):
@@ -168,6 +170,7 @@ class TensorComparison:
         self._squares_a = self._squares_b = self._squares_of_change = self._dot = 0.0
         self._max_abs_change = 0.0
         self._non_finite_a = self._non_finite_b = 0
+        self._scratch: _Scratch | None = None
 
     def update(self, block_a: Buffer, block_b: Buffer) -> None:
         """Take the next block of each side; both are read, not kept.
@@ -188,12 +191,12 @@ class TensorComparison:
                 f"{view_b.nbytes} bytes of {self._dtype_b} are different numbers of elements",
             )
         self._units_seen += units
-        for start in range(0, units, PIECE_ELEMENTS):
-            end = min(start + PIECE_ELEMENTS, units)
-            self._add(
-                view_a[start * self._width_bytes_a : end * self._width_bytes_a],
-                view_b[start * self._width_bytes_b : end * self._width_bytes_b],
-            )
+        bits_a = dtypes.stored_bits(view_a, self._dtype_a)
+        bits_b = dtypes.stored_bits(view_b, self._dtype_b)
+        with _quiet():
+            for start in range(0, units, PIECE_ELEMENTS):
+                end = start + PIECE_ELEMENTS
+                self._add(bits_a[start:end], bits_b[start:end])
 
     def update_equal(self, block: Buffer) -> None:
         """Take the next block where both sides hold the same bytes (one chunk, read once).
@@ -211,9 +214,10 @@ class TensorComparison:
         self._units_seen += units
         if not self._has_numbers:
             return
-        for start in range(0, units, PIECE_ELEMENTS):
-            end = min(start + PIECE_ELEMENTS, units)
-            self._add_equal(view[start * self._width_bytes_a : end * self._width_bytes_a])
+        bits = dtypes.stored_bits(view, self._dtype_a)
+        with _quiet():
+            for start in range(0, units, PIECE_ELEMENTS):
+                self._add_equal(bits[start : start + PIECE_ELEMENTS])
 
     @property
     def complete(self) -> bool:
@@ -285,22 +289,20 @@ class TensorComparison:
             )
         return view.nbytes // width_bytes
 
-    def _add(self, piece_a: memoryview, piece_b: memoryview) -> None:
+    def _add(self, piece_a: "NDArray[Any]", piece_b: "NDArray[Any]") -> None:
         import numpy as np
 
+        scratch = self._scratch = self._scratch or _Scratch()
         if self._dtype_a == self._dtype_b:
-            bits = f"<u{self._width_bytes_a}"
-            changed = int(np.count_nonzero(np.frombuffer(piece_a, bits) != np.frombuffer(piece_b, bits)))
+            changed = scratch.count_changed(piece_a, piece_b)
             self._units_changed += changed
             if not self._has_numbers:
                 return
             if changed == 0:
                 self._add_equal(piece_a)
                 return
-        a = dtypes.numbers(piece_a, self._dtype_a)
-        b = dtypes.numbers(piece_b, self._dtype_b)
-        assert a is not None
-        assert b is not None
+        a = scratch.numbers(0, piece_a, self._dtype_a)
+        b = scratch.numbers(1, piece_b, self._dtype_b)
         if self._dtype_a != self._dtype_b:
             self._units_changed += int(np.count_nonzero((a != b) & ~(np.isnan(a) & np.isnan(b))))
         squares_a, squares_b = _dot(a, a), _dot(b, b)
@@ -309,8 +311,8 @@ class TensorComparison:
             finite = self._count_non_finite(a, b)
             a, b = a[finite], b[finite]
             squares_a, squares_b = _dot(a, a), _dot(b, b)
-        with np.errstate(over="ignore"):
-            change = b - a
+        change = scratch.change[: a.size]
+        np.subtract(b, a, out=change)
         self._squares_a += squares_a
         self._squares_b += squares_b
         self._dot += _dot(a, b)
@@ -319,9 +321,9 @@ class TensorComparison:
             np.abs(change, out=change)
             self._max_abs_change = max(self._max_abs_change, float(change.max()))
 
-    def _add_equal(self, piece: memoryview) -> None:
-        a = dtypes.numbers(piece, self._dtype_a)
-        assert a is not None
+    def _add_equal(self, piece: "NDArray[Any]") -> None:
+        scratch = self._scratch = self._scratch or _Scratch()
+        a = scratch.numbers(0, piece, self._dtype_a)
         squares = _dot(a, a)
         if not math.isfinite(squares):
             finite = a[self._count_non_finite(a, a)]
@@ -340,12 +342,42 @@ class TensorComparison:
         return finite_a & finite_b
 
 
+def _quiet() -> "np.errstate":
+    import numpy as np
+
+    # Signalling NaNs are counted, not warned about. Only F64 is large enough to overflow; the sum is then
+    # infinite, and the figures made of it are None.
+    return np.errstate(over="ignore", under="ignore", invalid="ignore")
+
+
+class _Scratch:
+    """Arrays of a piece each, used again and again."""
+
+    def __init__(self) -> None:
+        import numpy as np
+
+        self._sides = np.empty((2, PIECE_ELEMENTS), np.float64)
+        self._wide = np.empty(PIECE_ELEMENTS, np.uint32)
+        self._differs = np.empty(PIECE_ELEMENTS, np.bool_)
+        self.change = np.empty(PIECE_ELEMENTS, np.float64)
+
+    def count_changed(self, bits_a: "NDArray[Any]", bits_b: "NDArray[Any]") -> int:
+        """Count the elements whose bits differ."""
+        import numpy as np
+
+        return int(np.count_nonzero(np.not_equal(bits_a, bits_b, out=self._differs[: bits_a.size])))
+
+    def numbers(self, side: int, bits: "NDArray[Any]", dtype: str) -> "NDArray[np.float64]":
+        """Return the numbers of a piece; valid until the next call for this side."""
+        out = self._sides[side, : bits.size]
+        dtypes.read_numbers(bits, dtype, out, self._wide[: bits.size])
+        return out
+
+
 def _dot(x: "NDArray[np.float64]", y: "NDArray[np.float64]") -> float:
     import numpy as np
 
-    # Only F64 is large enough to overflow; the sum is then infinite, and the figures made of it are None.
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        return float(np.add.reduce(x * y))
+    return float(np.dot(x, y))
 
 
 def _have_counterparts(

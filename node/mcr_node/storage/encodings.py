@@ -181,4 +181,4 @@ def _from_planes(view: memoryview, length_bytes: int) -> bytes:
         rows.append(plain)
     if len(view) - at != length_bytes - count * element_bytes:
         raise ValueError("the bytes behind the planes are too few or too many")
-    return b"".join((*planes.join(rows, element_bytes, count), view[at:]))
+    return b"".join((planes.join(rows, element_bytes, count).data, view[at:]))

@@ -15,6 +15,8 @@ _NOISE_SAMPLE_BYTES: Final = 16 * KIB
 # Elements are turned into planes and back in blocks that stay in the cache of a core, in memory that is used
 # again: touching fresh memory costs more than the arithmetic.
 _BLOCK_ELEMENTS: Final = 64 * KIB
+# What a thread keeps for the elements of a chunk; chunks of tensors are of 1 MiB or little more.
+_JOINED_BYTES_MAX: Final = 2 * KIB * KIB
 _UNSIGNED: Final[dict[int, np.dtype[Any]]] = {2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
 
 _local = threading.local()
@@ -27,6 +29,16 @@ def _scratch(element_bytes: int, count: int) -> tuple[NDArray[Any], NDArray[Any]
         arrays[element_bytes] = np.empty((2, _BLOCK_ELEMENTS), _UNSIGNED[element_bytes])
     first, second = arrays[element_bytes]
     return first[:count], second[:count]
+
+
+def _joined(length_bytes: int) -> NDArray[np.uint8]:
+    """Return this thread's array for the elements of a whole chunk, with anything in it."""
+    if length_bytes > _JOINED_BYTES_MAX:
+        return np.empty(length_bytes, np.uint8)
+    found: NDArray[np.uint8] | None = _local.__dict__.get("joined")
+    if found is None or len(found) < length_bytes:
+        found = _local.joined = np.empty(length_bytes, np.uint8)
+    return found[:length_bytes]
 
 
 def is_noise(plane: NDArray[np.uint8]) -> bool:
@@ -49,17 +61,22 @@ def split(view: memoryview, element_bytes: int, count: int) -> NDArray[np.uint8]
         np.left_shift(block, 1, out=rotated)
         np.right_shift(block, 8 * element_bytes - 1, out=other)
         np.bitwise_or(rotated, other, out=rotated)
-        for plane in planes:
+        for place, plane in enumerate(planes):
+            if place:
+                np.right_shift(rotated, 8, out=rotated)
             # A narrowing cast is vectorised, a strided slice is not.
             np.copyto(plane[start : start + len(block)], rotated, casting="unsafe")
-            np.right_shift(rotated, 8, out=rotated)
     return planes
 
 
-def join(rows: Sequence[Buffer], element_bytes: int, count: int) -> list[bytes]:
-    """Return the elements whose planes these are, each of `count` bytes, in blocks."""
+def join(rows: Sequence[Buffer], element_bytes: int, count: int) -> NDArray[np.uint8]:
+    """Return the bytes of the elements whose planes these are, each of `count` bytes.
+
+    They are valid until the next call in this thread: whoever keeps them copies them, once.
+    """
     planes = [np.frombuffer(row, np.uint8) for row in rows]
-    blocks: list[bytes] = []
+    joined = _joined(element_bytes * count)
+    elements = joined.view(_UNSIGNED[element_bytes])
     for start in range(0, count, _BLOCK_ELEMENTS):
         end = min(start + _BLOCK_ELEMENTS, count)
         rotated, other = _scratch(element_bytes, end - start)
@@ -70,6 +87,5 @@ def join(rows: Sequence[Buffer], element_bytes: int, count: int) -> list[bytes]:
             np.bitwise_or(rotated, other, out=rotated)
         np.right_shift(rotated, 1, out=other)
         np.left_shift(rotated, 8 * element_bytes - 1, out=rotated)
-        np.bitwise_or(rotated, other, out=other)
-        blocks.append(other.tobytes())
-    return blocks
+        np.bitwise_or(rotated, other, out=elements[start:end])
+    return joined
