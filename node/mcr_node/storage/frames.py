@@ -153,21 +153,16 @@ def _check_id(header: FrameHeader, plain: Buffer) -> None:
 def plain_of(header: FrameHeader, payload: bytes) -> bytes:
     """Return the plain bytes of a frame, proved by the chunk id.
 
-    The id vouches for more than the checksum does, so that is only asked what is wrong when something is. A
-    decoder may see damaged bytes then: it takes no more memory than the header says, or raises.
-
     Raises:
         FrameError: the payload is damaged, or was never the chunk its header names.
     """
+    # Decoders should see only what an encoder made.
+    check_payload(header, payload)
     if header.encoding is Encoding.RAW:
-        check_payload(header, payload)
         return payload
     try:
         plain = decode(header.encoding, payload, header.plain_bytes)
-        _check_id(header, plain)
-    except (ValueError, FrameError) as error:
-        check_payload(header, payload)
-        if isinstance(error, FrameError):
-            raise
+    except ValueError as error:
         raise FrameError(f"its payload does not decode: {error}") from error
+    _check_id(header, plain)
     return plain
