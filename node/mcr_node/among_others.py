@@ -28,13 +28,15 @@ from mcr_node.services.rebalance import Rebalance
 from mcr_node.services.repair import Repair
 from mcr_node.services.retiring import Retiring
 from mcr_node.services.scrub import Scrub
+from mcr_node.services.surplus import Surplus as Surplus
+from mcr_node.services.surplus import Vouching
 from mcr_node.services.upkeep import Upkeep
 from mcr_node.storage import store_folder
 from mcr_node.storage.chunk_cache import FileChunkCache
 from mcr_node.storage.scrub_place import ScrubPlaceFile
 
 
-class Others(Colleagues, Peers, Protocol):
+class Others(Colleagues, Peers, Vouching, Protocol):
     """All that a node asks of the others' edges."""
 
 

@@ -254,7 +254,12 @@ class Node:
         from mcr_node.services.collecting import Collector, Settings
 
         settings = Settings(self._pace.garbage_interval_s, self._pace.garbage_bytes_per_s)
-        return Collector(self.log, self._store, self.chunks, self._promises, self._garbage, settings)
+        surplus = None
+        if self._others_edges is not None:
+            from mcr_node import among_others
+
+            surplus = among_others.Surplus(self.log, self.chunks, self._others_edges)
+        return Collector(self.log, self._store, self.chunks, self._promises, self._garbage, settings, surplus)
 
     @cached_property
     def admin(self) -> "AdminService":

@@ -24,6 +24,7 @@ class MemoryHolders:
         full: addresses without room.
         put_order: chunks in the order in which they were put anywhere.
         asked: how many chunks were asked for.
+        vouched: ids that an address was asked to vouch for.
         rounds: of garbage collection, in which an address promises; 0 where it is not told.
     """
 
@@ -39,6 +40,7 @@ class MemoryHolders:
         self.put_order: list[ChunkId] = []
         self.asked = 0
         self.rounds: dict[str, int] = {}
+        self.vouched: dict[str, list[ChunkId]] = {}
 
     def _of(self, address: str) -> MemoryChunkStore:
         if address in self.silent:
@@ -73,6 +75,17 @@ class MemoryHolders:
 
     async def promise(self, address: str, ids: Sequence[ChunkId]) -> Promise:
         return Promise(await self.missing(address, ids), self.rounds.get(address, 0))
+
+    async def vouch(self, address: str, ids: Sequence[ChunkId]) -> Promise:
+        lacking = self._of(address).missing(ids)
+        for one in set(ids) - lacking:
+            try:
+                self.stores[address].get(one)
+            except CorruptChunkError:
+                lacking.add(one)
+        self.vouched[address] = [*self.vouched.get(address, []), *ids]
+        await self.sync(address)
+        return Promise(lacking, self.rounds.get(address, 0))
 
     async def put(self, address: str, chunks: Sequence[Chunk]) -> None:
         if address in self.fails_after:

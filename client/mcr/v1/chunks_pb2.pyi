@@ -51,6 +51,7 @@ class FindMissingRequest(google.protobuf.message.Message):
     IDS_FIELD_NUMBER: builtins.int
     ANYWHERE_FIELD_NUMBER: builtins.int
     ONLY_LOOKING_FIELD_NUMBER: builtins.int
+    VOUCH_FIELD_NUMBER: builtins.int
     anywhere: builtins.bool
     """Also count as held what another member says it holds: the commit will bring it where it must be. Nodes ask
     each other without this, for what a node has itself.
@@ -58,6 +59,10 @@ class FindMissingRequest(google.protobuf.message.Message):
     only_looking: builtins.bool
     """Only to know: nobody counts on what is held. Without this, what is held is kept at least until garbage is marked
     the next time.
+    """
+    vouch: builtins.bool
+    """Also read those that are held, up to 64 of them, count damaged ones as missing, and make all durable: another node
+    is about to forget its own copies.
     """
     @property
     def ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
@@ -69,8 +74,9 @@ class FindMissingRequest(google.protobuf.message.Message):
         ids: collections.abc.Iterable[builtins.bytes] | None = ...,
         anywhere: builtins.bool = ...,
         only_looking: builtins.bool = ...,
+        vouch: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["anywhere", b"anywhere", "ids", b"ids", "only_looking", b"only_looking"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["anywhere", b"anywhere", "ids", b"ids", "only_looking", b"only_looking", "vouch", b"vouch"]) -> None: ...
 
 global___FindMissingRequest = FindMissingRequest
 
@@ -82,8 +88,11 @@ class FindMissingResponse(google.protobuf.message.Message):
 
     IDS_FIELD_NUMBER: builtins.int
     GC_ROUND_FIELD_NUMBER: builtins.int
+    VOUCHED_FIELD_NUMBER: builtins.int
     gc_round: builtins.int
     """Round of garbage collection, from 0, in which the others are kept by this node."""
+    vouched: builtins.bool
+    """Whether they were read and are durable, as asked for by `vouch`; a release that does not know it says false."""
     @property
     def ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
         """Those of the request that are not held, each once."""
@@ -93,8 +102,9 @@ class FindMissingResponse(google.protobuf.message.Message):
         *,
         ids: collections.abc.Iterable[builtins.bytes] | None = ...,
         gc_round: builtins.int = ...,
+        vouched: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["gc_round", b"gc_round", "ids", b"ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["gc_round", b"gc_round", "ids", b"ids", "vouched", b"vouched"]) -> None: ...
 
 global___FindMissingResponse = FindMissingResponse
 

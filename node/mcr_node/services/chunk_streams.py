@@ -51,6 +51,11 @@ class ChunkEdge:
     async def find_missing(self, request: pb.FindMissingRequest) -> pb.FindMissingResponse:
         """Say which chunks are not held."""
         ids = _ids(request.ids)
+        if request.vouch:
+            promise = await self._chunks.vouch(ids)
+            return pb.FindMissingResponse(
+                ids=sorted(promise.missing), gc_round=promise.gc_round, vouched=True
+            )
         if request.anywhere:
             return pb.FindMissingResponse(ids=sorted(await self._chunks.missing_anywhere(ids)))
         if request.only_looking:

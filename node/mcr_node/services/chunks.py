@@ -9,7 +9,14 @@ from mcr import _frames
 from mcr._bulk import Forward
 from mcr.blocking import run_blocking
 from mcr.durability import Durability, check_possible
-from mcr.errors import FailedError, McrError, OutOfSpaceError
+from mcr.errors import (
+    CorruptChunkError,
+    FailedError,
+    InvalidArgumentError,
+    McrError,
+    MissingChunkError,
+    OutOfSpaceError,
+)
 from mcr.model import KIB, Buffer, Chunk, ChunkId
 from mcr.transfer import Stored, verified
 from mcr.v1 import admin_pb2 as pb
@@ -19,6 +26,8 @@ from mcr_node.services.promises import Promises
 from mcr_node.services.sealing import Content, check_held
 
 Result = TypeVar("Result")
+# Read in one call, before its deadline.
+VOUCH_IDS_MAX = 64
 # A frame with less is not worth forwarding: it is soon sent again, and sealing soon follows.
 FORWARD_BYTES_MIN = 256 * KIB
 
@@ -78,6 +87,34 @@ class LocalChunks:
         if promises is None:
             return Promise(await self.missing(ids), 0)
         return await self._run(lambda: promises.promise(ids))
+
+    async def vouch(self, ids: Sequence[ChunkId]) -> Promise:
+        """Promise chunks, read them, and sync: whoever asks is about to forget its own copies.
+
+        Raises:
+            InvalidArgumentError: they are too many to read before anybody gives up.
+        """
+        if len(ids) > VOUCH_IDS_MAX:
+            raise InvalidArgumentError(
+                "ids", f"there are {len(ids)}; at most {VOUCH_IDS_MAX} are vouched for"
+            )
+        # Before anything else, so that what is right when it was read is still here later.
+        promise = await self.promise(ids)
+
+        def unreadable() -> set[ChunkId]:
+            found: set[ChunkId] = set()
+            for one in ids:
+                if one not in promise.missing:
+                    try:
+                        self._store.get(one)
+                    except (MissingChunkError, CorruptChunkError):
+                        found.add(one)
+            # What was read may have come from a cache, which is no copy.
+            return found | self._store.missing(ids)
+
+        lacking = promise.missing | await self._run(unreadable)
+        await self.sync()
+        return Promise(lacking, promise.gc_round)
 
     async def put_received(self, frame: bytes, *, forward: Forward | None = None) -> Stored:
         """Store the chunks of one frame that came over the network, each verified against its id first.

@@ -10,7 +10,7 @@ What is to be kept goes to files, so memory does not grow with the number of chu
 by node; one that other versions had too is not opened again.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -32,10 +32,11 @@ from mcr_node.core.state.trash_records import CollectingRow
 from mcr_node.ports import Clock, HeldChunk
 from mcr_node.ports_garbage import GarbageFolder, IdSet
 from mcr_node.ports_log import ReplicatedLog
-from mcr_node.services.chunks import LocalChunks
+from mcr_node.services.chunks import VOUCH_IDS_MAX, LocalChunks
 from mcr_node.services.damage import WatchedStore
 from mcr_node.services.pace import COLLECT_BYTES_PER_S, COLLECT_INTERVAL_S
 from mcr_node.services.promises import Promises, TooManyPromisesError
+from mcr_node.services.surplus import Surplus
 from mcr_node.services.walking import all_models
 from mcr_node.services.workers import Step
 
@@ -111,8 +112,13 @@ class Collector:
         promises: Promises,
         folder: GarbageFolder,
         settings: Settings,
+        surplus: Surplus | None = None,
     ) -> None:
-        """Collect what `store` holds; `chunks` finds manifests, also on other nodes."""
+        """Collect what `store` holds; `chunks` finds manifests, also on other nodes.
+
+        `surplus` tells what others hold as well; None = there are none.
+        """
+        self._surplus = surplus
         self._log = log
         self._store = store
         self._chunks = chunks
@@ -130,6 +136,7 @@ class Collector:
         self._hopeless_round = -1
         self._failed_ns: int | None = None
         self._chunks_swept = self._bytes_swept = self._bytes_given_back = 0
+        self._surplus_dropped = self._surplus_bytes_dropped = 0
 
     # ---- services.workers.Task ----
 
@@ -168,6 +175,8 @@ class Collector:
             "round": self._present_round,
             "chunks_swept": self._chunks_swept,
             "bytes_swept": self._bytes_swept,
+            "surplus_dropped": self._surplus_dropped,
+            "surplus_bytes_dropped": self._surplus_bytes_dropped,
             "bytes_given_back": self._bytes_given_back,
             "bytes_dead": stats.bytes_used - stats.bytes_live,
             "bytes_used": stats.bytes_used,
@@ -229,13 +238,16 @@ class Collector:
 
     async def _collect(self, row: CollectingRow) -> AsyncGenerator[Step]:
         keep = await self._chunks.run(partial(self._folder.new_set, "keep"))
+        touched = await self._chunks.run(partial(self._folder.new_set, "touched"))
         try:
             await self._chunks.run(partial(self._promises.begin_sweep, row.round))
             since = await self._log.run(lambda: collecting.held_since(self._log.view()))
             await self._note_touched(since, keep)
+            if self._surplus is not None:
+                await self._note_touched(since, touched)
             async for step in self._note_roots(keep):
                 yield step
-            async for step in self._sweep(row, keep):
+            async for step in self._sweep(row, keep, touched):
                 yield step
             await self._chunks.run(partial(self._folder.journal.forget, since))
             self._swept_round = row.round
@@ -246,6 +258,7 @@ class Collector:
         finally:
             self._promises.end_sweep()
             await self._chunks.run(keep.drop)
+            await self._chunks.run(touched.drop)
 
     async def _note_touched(self, since_round: int, keep: IdSet) -> None:
         pages = self._folder.journal.read(since_round)
@@ -319,22 +332,44 @@ class Collector:
             await run(partial(_feed, walk, found, keep))
         return read_bytes
 
-    async def _sweep(self, row: CollectingRow, keep: IdSet) -> AsyncGenerator[Step]:
-        """Go through what this node holds, and forget what is not to be kept."""
+    async def _sweep(self, row: CollectingRow, keep: IdSet, touched: IdSet) -> AsyncGenerator[Step]:
+        """Go through what this node holds, and forget what is not to be kept, or not here."""
         total = self._store.stats().chunk_count
         done = 0
         async for page in self._held():
             dead = await self._chunks.run(partial(_without, page, keep))
             for start in range(0, len(dead), SWEEP_CHUNKS):
-                part = dead[start : start + SWEEP_CHUNKS]
-                ids = [held.chunk_id for held in part]
-                sweep = partial(self._promises.sweep, row.round, ids, self._store.remove)
-                swept = set(await self._chunks.run(sweep))
-                self._chunks_swept += len(swept)
-                self._bytes_swept += sum(held.frame_bytes for held in part if held.chunk_id in swept)
+                count, frame_bytes = await self._forget(row, dead[start : start + SWEEP_CHUNKS])
+                self._chunks_swept += count
+                self._bytes_swept += frame_bytes
+            async for cost_bytes in self._drop_surplus(row, page, dead, touched):
+                yield Step("copies asked for", done, max(done, total), cost_bytes)
             done += len(page)
             yield Step("chunks looked at", done, max(done, total), 0)
         await self._chunks.run(partial(_forget_unhealed, self._store, keep))
+
+    async def _forget(self, row: CollectingRow, part: Sequence[HeldChunk]) -> tuple[int, int]:
+        """Forget chunks, but for those promised meanwhile; return how many went and what they took."""
+        ids = [held.chunk_id for held in part]
+        swept = set(await self._chunks.run(partial(self._promises.sweep, row.round, ids, self._store.remove)))
+        return len(swept), sum(held.frame_bytes for held in part if held.chunk_id in swept)
+
+    async def _drop_surplus(
+        self, row: CollectingRow, page: Sequence[HeldChunk], dead: Sequence[HeldChunk], touched: IdSet
+    ) -> AsyncGenerator[int]:
+        """Forget what versions need, but others hold and vouch for; yield what each step cost, in bytes."""
+        if self._surplus is None:
+            return
+        gone = {held.chunk_id for held in dead}
+        needed = [held for held in page if held.chunk_id not in gone]
+        needed = await self._chunks.run(partial(_without, needed, touched))
+        for start in range(0, len(needed), VOUCH_IDS_MAX):
+            spare = await self._surplus.spare(needed[start : start + VOUCH_IDS_MAX])
+            if spare.chunks:
+                count, frame_bytes = await self._forget(row, spare.chunks)
+                self._surplus_dropped += count
+                self._surplus_bytes_dropped += frame_bytes
+            yield spare.cost_bytes
 
     async def _held(self) -> AsyncIterator[list[HeldChunk]]:
         after: ChunkId | None = None

@@ -1,8 +1,8 @@
 """Rebalance: brings chunks to where placement has them, after the members or their weights changed.
 
-A node that joined fills up so, and one with more room gets more. Nothing is taken away: what is on more nodes
-than it must be is for garbage collection, by the same placement. What was sealed since is left where it is, a
-copy near those who made it, until the next change or until somebody asks.
+A node that joined fills up so, and one with more room gets more. Nothing is taken away here: what is on more
+nodes than it must be goes with the garbage, by the same placement (`services.surplus`). What was sealed since
+is left where it is, a copy near those who made it, until the next change or until somebody asks.
 """
 
 import asyncio

@@ -184,6 +184,14 @@ class GrpcColleagues:
         """See `Holders`."""
         return Promise(*await self._find(address, ids, only_looking=False))
 
+    async def vouch(self, address: str, ids: Sequence[ChunkId]) -> Promise:
+        """See `services.surplus.Vouching`."""
+        chunks = await self._at(address).reach()
+        answer = await chunks.find_missing(chunk_messages.FindMissingRequest(ids=ids, vouch=True))
+        if not answer.vouched:
+            raise UnavailableError(address, "it is of a release that does not vouch for chunks")
+        return Promise({ChunkId(each) for each in answer.ids}, answer.gc_round)
+
     async def _find(
         self, address: str, ids: Sequence[ChunkId], *, only_looking: bool
     ) -> tuple[set[ChunkId], int]:

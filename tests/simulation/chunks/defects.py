@@ -177,6 +177,18 @@ DEFECTS: tuple[TextDefect, ...] = (
         "if sealed_round is not None and sealed_round != present:",
         "if False:",
     ),
+    _service(
+        "surplus_goes_although_others_lack_it",
+        "surplus:Surplus._leave_held",
+        "lacking = await ask(member, ids)",
+        "lacking = set()",
+    ),
+    _service(
+        "surplus_goes_wherever_placement_has_it",
+        "surplus:Surplus._placed_elsewhere",
+        "if myself not in named and is_met_by(wanted, named):",
+        "if named := tuple(one for one in named if one != myself):",
+    ),
     # ---- repair, scrub, draining ----
     _service(
         "repair_is_content_with_one_copy",

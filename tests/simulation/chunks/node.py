@@ -18,6 +18,7 @@ from mcr_node.services.rebalance import Rebalance
 from mcr_node.services.repair import Repair
 from mcr_node.services.scrub import Scrub
 from mcr_node.services.sessions import SessionsService
+from mcr_node.services.surplus import Surplus
 from mcr_node.services.upkeep import MEMBERS_LOOK_S
 from mcr_node.services.versions import VersionsService
 from mcr_node.services.workers import Task, Worker
@@ -101,7 +102,8 @@ class Host:
             is_new=not self.disk.durable,
         )
         settings = Settings(interval_s=GC_INTERVAL_S)
-        self.collector = Collector(self.log, store, self.chunks, promises, self.garbage, settings)
+        surplus = Surplus(self.log, self.chunks, peers)
+        self.collector = Collector(self.log, store, self.chunks, promises, self.garbage, settings, surplus)
         tasks: tuple[Task, ...] = (repair, self.scrub, self.draining, rebalance, self.collector)
         self.workers = [Worker(task, self._clock) for task in tasks]
         availability = Availability(self.log, self.chunks, peers, self._me, self._others)
@@ -141,6 +143,11 @@ class Host:
     def swept(self) -> int:
         """How many chunks this life has collected."""
         return self.collector.counts()["chunks_swept"] if self.life.is_alive else 0
+
+    @property
+    def spared(self) -> int:
+        """How many copies this life has dropped because others have them."""
+        return self.collector.counts()["surplus_dropped"] if self.life.is_alive else 0
 
     def crash(self) -> None:
         """Lose power."""

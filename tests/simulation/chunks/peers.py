@@ -161,6 +161,9 @@ class SimPeers:
     async def promise(self, address: str, ids: Sequence[ChunkId]) -> Promise:
         return await self._call(address, lambda host: host.chunks.promise(ids))
 
+    async def vouch(self, address: str, ids: Sequence[ChunkId]) -> Promise:
+        return await self._call(address, lambda host: host.chunks.vouch(ids))
+
     async def put(self, address: str, chunks: Sequence[Chunk]) -> None:
         for group in _frames.group(chunks):
             frame = self._links.carried(_frames.encode(group))

@@ -143,6 +143,7 @@ class Simulation:
             await faults.end()
         for host in oracle.hosts.values():
             world.counts["chunks swept"] = world.counts.get("chunks swept", 0) + host.swept
+            world.counts["surplus dropped"] = world.counts.get("surplus dropped", 0) + host.spared
             host.crash()
         await asyncio.sleep(1)
         self._check_bugs(oracle)
