@@ -1,8 +1,7 @@
 """Errors about bytes that are damaged or gone; part of `mcr.errors`, where to import them from."""
 
-from dataclasses import dataclass
-
 from mcr._mcr_error import CorruptError
+from mcr.values import dataclass
 
 
 @dataclass(eq=False)

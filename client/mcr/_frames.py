@@ -6,13 +6,13 @@ third of the throughput of an upload from an event loop.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
 from mcr.errors import InvalidArgumentError
 from mcr.model import CHUNK_BYTES_MAX, DIGEST_BYTES, KIB, MIB, Buffer, Chunk, ChunkId
 from mcr.v1 import chunks_pb2 as pb
+from mcr.values import dataclass
 
 # Measured: 64 KiB messages halve the rate of 1 MiB ones, and from 4 MiB on it falls again.
 FRAME_BYTES = 1 * MIB

@@ -1,8 +1,10 @@
 """The bases of the errors of `mcr.errors`, which is where to import them from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import ClassVar
+
+from mcr.values import dataclass
 
 FieldValue = str | int
 

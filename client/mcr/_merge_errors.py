@@ -1,8 +1,7 @@
 """What merges are refused with; part of the tree of `mcr.errors`, which is where to import them from."""
 
-from dataclasses import dataclass
-
 from mcr._mcr_error import ConflictError, CorruptError, NotFoundError
+from mcr.values import dataclass
 
 
 @dataclass(eq=False)

@@ -1,8 +1,7 @@
 """Errors of upload sessions; `mcr.errors` is where to import them from."""
 
-from dataclasses import dataclass
-
 from mcr._mcr_error import ConflictError, NotFoundError
+from mcr.values import dataclass
 
 
 @dataclass(eq=False)

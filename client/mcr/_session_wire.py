@@ -1,9 +1,9 @@
 """Upload sessions as values, and mcr.v1 messages about them."""
 
-from dataclasses import dataclass
 from typing import Literal
 
 from mcr.v1 import sessions_pb2 as pb
+from mcr.values import dataclass
 
 SessionState = Literal["open", "sealed", "aborted", "expired"]
 _STATES: dict[int, SessionState] = {

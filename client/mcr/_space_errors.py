@@ -1,8 +1,7 @@
 """Errors about space and members; part of `mcr.errors`, where to import them from."""
 
-from dataclasses import dataclass
-
 from mcr._mcr_error import ConflictError, McrError
+from mcr.values import dataclass
 
 
 @dataclass(eq=False)

@@ -1,8 +1,7 @@
 """Errors about deleted versions and garbage collection; part of `mcr.errors`, where to import them from."""
 
-from dataclasses import dataclass
-
 from mcr._mcr_error import ConflictError, NotFoundError
+from mcr.values import dataclass
 
 
 @dataclass(eq=False)

@@ -1,9 +1,9 @@
 """Where nodes listen: `host:port`, several with commas between, perhaps with a scheme. Parsing only."""
 
 import re
-from dataclasses import dataclass
 
 from mcr.errors import InvalidArgumentError
+from mcr.values import dataclass
 
 PORT_MAX = 65_535
 ADDRESSES_MAX = 64

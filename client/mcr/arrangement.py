@@ -1,6 +1,6 @@
 """What a client learns of how a cluster is laid out: values without behaviour."""
 
-from dataclasses import dataclass
+from mcr.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -33,6 +33,7 @@ from mcr.matching import UNREADABLE, match
 from mcr.model import Chunk, ChunkId, ChunkRef, EntryKind, FileEntry, Tensor
 from mcr.scanning import Source, check_unchanged, open_source, read_exactly
 from mcr.transfer import ChunkTransport, Stored
+from mcr.values import dataclass
 
 # Files up to this size are read whole, many to one step; larger ones go window by window.
 SMALL_FILE_BYTES_MAX = 1024 * 1024

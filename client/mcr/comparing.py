@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
-from dataclasses import dataclass
 from functools import partial
 
 from mcr.blocking import run_blocking, settle
@@ -26,6 +25,7 @@ from mcr.tensors.statistics import (
     reshaped,
     unchanged,
 )
+from mcr.values import dataclass
 
 Get = Callable[[Sequence[ChunkId]], Awaitable[list[bytes]]]
 # Chunks of one side fetched at once, twice for each tensor under way: 30 MiB in all, however large they are.

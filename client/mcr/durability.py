@@ -1,10 +1,10 @@
 """How widely chunks must be held before a version becomes visible: what may be asked for, what can be had."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from mcr.errors import DurabilityError, InvalidArgumentError
+from mcr.values import dataclass
 
 # As many as there can be members.
 COPIES_MAX: Final = 256

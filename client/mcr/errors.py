@@ -64,7 +64,7 @@ builds the same error again.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from mcr._corrupt_errors import CorruptChunkError as CorruptChunkError
 from mcr._corrupt_errors import CorruptStoreError as CorruptStoreError
@@ -92,6 +92,7 @@ from mcr._space_errors import QuotaExceededError as QuotaExceededError
 from mcr._trash_errors import SealOutdatedError as SealOutdatedError
 from mcr._trash_errors import VersionDeletedError as VersionDeletedError
 from mcr._trash_errors import VersionInUseError as VersionInUseError
+from mcr.values import dataclass
 
 
 @dataclass(eq=False)

@@ -15,12 +15,12 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 from mcr.canonical import INTEGER_MAX, INTEGER_MIN
 from mcr.errors import InvalidArgumentError
 from mcr.model import Parameters, ParameterValue
+from mcr.values import dataclass
 
 # A person writes a few conditions; a node tests each against every version that it looks at.
 CONDITIONS_MAX = 32

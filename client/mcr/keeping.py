@@ -1,6 +1,6 @@
 """The nouns of what stays and what goes: the trash, and pins. Pure values."""
 
-from dataclasses import dataclass
+from mcr.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

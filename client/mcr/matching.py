@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass
 from functools import partial
 
 from mcr.blocking import run_blocking, settle
@@ -20,6 +19,7 @@ from mcr.manifest import FileRow, Span, drain_async, walk_chunks
 from mcr.model import CHUNK_BYTES_MAX, MIB, ChunkId, digest
 from mcr.scanning import Source, read_exactly
 from mcr.transfer import BATCH_CHUNKS_MAX, ChunkTransport
+from mcr.values import dataclass
 
 # Small enough to stay in a cache between reading and hashing, large enough to hide the cost of a step.
 STRETCH_BYTES = 4 * MIB

@@ -1,7 +1,6 @@
 """Merging one branch into another, and deciding what a merge left open."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -44,6 +43,7 @@ from mcr.reporting import write_header
 from mcr.scanning import scan
 from mcr.v1 import merges_pb2 as pb
 from mcr.v1 import versions_pb2
+from mcr.values import dataclass
 
 GIVEN_BRANCH = "resolutions"
 """Where files are committed that somebody chose for a conflict: content stands in versions, so that it is

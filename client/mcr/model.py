@@ -1,12 +1,14 @@
 """The nouns every other module speaks: ids, entries, versions, refs. Pure values, no behaviour that waits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NewType
 
 import blake3
+
+from mcr.values import dataclass
 
 KIB = 1024
 MIB = 1024 * KIB

@@ -1,9 +1,9 @@
 """The nouns of rollback policies: what one says, what it decided, and why. Pure values."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mcr.model import LogIndex, Parameters, RefKind
+from mcr.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ this file is the same contract for their tools (a test holds both to each other)
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from mcr.errors import InvalidArgumentError, McrError
 from mcr.model import NAME_CHARACTERS_MAX, ParameterValue, RefKind
 from mcr.references import check_name, parse_reference
 from mcr.spans import parse_span
+from mcr.values import dataclass
 
 PREVIOUS, LAST_GOOD = "previous", "last-good"
 # What `freeze` may say.

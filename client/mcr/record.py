@@ -4,13 +4,13 @@ The id of a version is the BLAKE3 digest of its canonical record. The record hol
 the root of its manifest, so an id vouches for all bytes and all history behind it, as in a Merkle tree.
 """
 
-from dataclasses import dataclass
 from typing import cast
 
 import blake3
 
 from mcr.canonical import CanonicalError, CanonicalValue, decode, encode_ordered, ordered
 from mcr.model import ChunkId, Parameters, ParameterValue, VersionId, VersionKind
+from mcr.values import dataclass
 
 RECORD_FORMAT = 1
 # Domain separation: no other digest in the system can be taken for a version id.

@@ -1,11 +1,11 @@
 """How users name things: models, refs, versions, times. Parsing only; a node resolves."""
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 
 from mcr.errors import InvalidNameError, InvalidReferenceError
 from mcr.model import NAME_CHARACTERS_MAX, RefKind
+from mcr.values import dataclass
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _NUMBER = re.compile(r"v([1-9][0-9]{0,18})", re.ASCII)

@@ -12,9 +12,10 @@ pin needs stays too.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mcr.errors import InvalidArgumentError
+from mcr.values import dataclass
 
 DAY_MS = 24 * 60 * 60 * 1000
 TRASH_MS_DEFAULT = 7 * DAY_MS

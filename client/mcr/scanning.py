@@ -21,13 +21,13 @@ the scan and the end of the commit is noticed, and never committed half old, hal
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from mcr.errors import SourceChangedError, SourceNotFoundError, SourceUnreadableError, UnsafePathError
 from mcr.manifest.paths import PARTIAL_FOLDER, STORE_FOLDER, check_path, check_symlink
 from mcr.manifest.patterns import PathPattern
 from mcr.model import EntryKind
+from mcr.values import dataclass
 
 _SPECIAL_KINDS = (
     (stat.S_ISFIFO, "a FIFO"),

@@ -1,9 +1,9 @@
 """The nouns of what a fleet runs: receipts, and what is loaded by them. Pure values."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mcr.model import LogIndex
+from mcr.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +35,7 @@ from mcr.references import DEFAULT_BRANCH, check_name
 from mcr.reporting import ReportCalls, write_header
 from mcr.scanning import Source, scan
 from mcr.v1 import sessions_pb2 as pb
+from mcr.values import dataclass
 
 if TYPE_CHECKING:
     from mcr.committing import CommitProgress, Uploaded

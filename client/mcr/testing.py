@@ -26,7 +26,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -38,6 +38,7 @@ from mcr._local_network import LocalNetwork
 from mcr.client import Client, connect
 from mcr.errors import DeadlineError, FailedError, InvalidArgumentError, McrError
 from mcr.model import ClusterStatus
+from mcr.values import dataclass
 
 Result = TypeVar("Result")
 

@@ -1,11 +1,11 @@
 """Chunks to and from a store: the one seam that bulk bytes cross, and what must be checked there."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from mcr.errors import CorruptChunkError
 from mcr.model import Buffer, Chunk, ChunkId, digest
+from mcr.values import dataclass
 
 # What one call may carry: large enough to hide the cost of a call, small enough to bound memory.
 BATCH_BYTES_MAX = 16 * 1024 * 1024

@@ -9,13 +9,14 @@ import asyncio
 import random
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcr.blocking import run_blocking
 from mcr.errors import CorruptStoreError, StoreBusyError
+from mcr.values import dataclass
 from mcr_node.core.members import Member, Membership
 from mcr_node.core.raft.messages import ConfState
 from mcr_node.core.state.collecting import round_of

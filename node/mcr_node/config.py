@@ -26,12 +26,13 @@ The file (`--config`) is TOML; its keys are the long flags without their dashes:
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from mcr.addresses import Address, parse_address, parse_addresses
 from mcr.errors import InvalidArgumentError, SourceNotFoundError, SourceUnreadableError
 from mcr.references import check_name
+from mcr.values import dataclass
 from mcr_node.core.state.digest import DIGEST_ENTRIES
 from mcr_node.runtime.runner import Timing
 from mcr_node.services.caching import CACHE_BYTES_DEFAULT

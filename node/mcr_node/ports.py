@@ -4,10 +4,10 @@ All methods block and are called from worker threads, never from the event loop.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from mcr.model import Chunk, ChunkId, LogIndex
+from mcr.values import dataclass
 from mcr_node.core.entry import LOG_ENTRY_BYTES_MAX as LOG_ENTRY_BYTES_MAX
 from mcr_node.core.entry import HardState as HardState
 from mcr_node.core.entry import LogEntry as LogEntry

@@ -1,10 +1,10 @@
 """The cache of chunks that a node fetched for readers: a port of its own, since nothing may rely on it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from mcr.model import Chunk, ChunkId
+from mcr.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
 """What nodes promise each other to keep, and what garbage collection has on disk, which only saves work."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from mcr.model import ChunkId
+from mcr.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

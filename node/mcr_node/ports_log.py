@@ -11,11 +11,11 @@ whoever asked does not know the outcome, and nothing is kept for them.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from mcr.errors import McrError
 from mcr.model import LogIndex
+from mcr.values import dataclass
 from mcr_node.core.members import Member, Membership, Told
 from mcr_node.core.state.commands import Command
 from mcr_node.core.state.digest import DigestWatch

@@ -8,12 +8,12 @@ the old one held, so that whoever joins gets a snapshot first and never sees an 
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from mcr.errors import FailedError, InvalidArgumentError
 from mcr.model import MIB, LogIndex
+from mcr.values import dataclass
 from mcr_node.assembly import node_id_of
 from mcr_node.core.members import Member, Membership, decode_context, decode_membership, encode_membership
 from mcr_node.core.raft.conf_codec import decode_conf_change

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
@@ -24,6 +23,7 @@ from mcr.v1.retention_pb2_grpc import RetentionServiceStub
 from mcr.v1.sessions_pb2_grpc import SessionsServiceStub
 from mcr.v1.trash_pb2_grpc import TrashServiceStub
 from mcr.v1.versions_pb2_grpc import VersionsServiceStub
+from mcr.values import dataclass
 
 if TYPE_CHECKING:
     # One class serves both kinds of channel; type checkers know them by two names.

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -33,6 +33,7 @@ from mcr.errors import (
 from mcr.model import CommitResult, Parameters, Version, digest
 from mcr.passing import PASSING
 from mcr.references import DEFAULT_BRANCH
+from mcr.values import dataclass
 
 QUIET_S_DEFAULT, LOOK_S_DEFAULT = 5.0, 1.0
 _STEP_METRICS = ("step", "global_step")

@@ -1,11 +1,12 @@
 """What an automatic commit tells, and what it found. Pure values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
 
 from mcr.model import CommitResult, Version
+from mcr.values import dataclass
 
 
 class AutoStep(StrEnum):

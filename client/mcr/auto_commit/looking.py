@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from mcr.auto_commit.completeness import is_temporary
 from mcr.errors import SourceNotFoundError
 from mcr.model import EntryKind, FileEntry
 from mcr.scanning import Identity, Source, check_unchanged, open_source, read_exactly, scan
+from mcr.values import dataclass
 
 HASH_STEP_BYTES = 16 << 20
 _CONTEXT = b"mcr watched content 1\x00"

@@ -4,12 +4,13 @@ import fcntl
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 
 from mcr.auto_commit.rules import Standing
 from mcr.checkout.tree import translated
 from mcr.errors import DestinationError, InvalidArgumentError
+from mcr.values import dataclass
 
 FORMAT = 1
 FILE_MODE = 0o644

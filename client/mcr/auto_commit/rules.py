@@ -1,9 +1,10 @@
 """When a version is made of what was found: pure decisions."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mcr.auto_commit.happenings import Found
 from mcr.errors import InvalidArgumentError
+from mcr.values import dataclass
 
 MIN, MAX = "min", "max"
 

@@ -9,7 +9,6 @@ import os
 import stat
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -20,6 +19,7 @@ from mcr.direct_writes import open_direct, write_at
 from mcr.errors import CorruptChunkError, DestinationError, McrError
 from mcr.manifest import PARTIAL_FOLDER, Span
 from mcr.model import KIB, MIB, FileEntry, digest
+from mcr.values import dataclass
 
 FILE_MODE, EXECUTABLE_MODE = 0o644, 0o755
 LOCK_NAME = "lock"

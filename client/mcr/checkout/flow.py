@@ -11,7 +11,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from mcr.checkout.destination import Destination, FileDigest, Payload
 from mcr.errors import CorruptChunkError, PathNotFoundError
 from mcr.manifest import FileRow, PathPattern, Span, drain_async, walk_chunks, walk_files
 from mcr.model import MIB, ChunkId, EntryKind, FileEntry
+from mcr.values import dataclass
 
 # One fetch: long enough to hide its cost, short enough that several fit in memory.
 BATCH_BYTES_MAX = 8 * MIB

@@ -11,10 +11,10 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import BinaryIO, TextIO
 
 from mcr.errors import FieldValue, McrError
+from mcr.values import dataclass
 
 JsonValue = None | bool | int | float | str | bytes | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
 JsonObject = Mapping[str, JsonValue]

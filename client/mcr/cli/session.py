@@ -4,13 +4,14 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from mcr.cli import memory, settings
 from mcr.cli.output import Output
 from mcr.errors import DeadlineError
+from mcr.values import dataclass
 
 if TYPE_CHECKING:
     from mcr.client import Client

@@ -14,11 +14,11 @@ The settings file, `mcr.toml` in the platform's configuration folder:
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from mcr.addresses import looks_like_addresses, parse_addresses
 from mcr.errors import InvalidArgumentError, NoStoreError, SourceNotFoundError, SourceUnreadableError
+from mcr.values import dataclass
 
 CLUSTER_VARIABLE = "MCR_CLUSTER"
 PROFILE_VARIABLE = "MCR_PROFILE"

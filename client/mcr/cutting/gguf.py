@@ -4,12 +4,12 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Versions 2 an
 A vocabulary of 150,000 words stands in the key-value pairs: it is stepped over, never made into strings.
 """
 
-from dataclasses import dataclass
 from math import prod
 from struct import Struct
 
 from mcr.cutting.ranges import Reader
 from mcr.cutting.spans import TENSORS_MAX, MalformedError, TensorSpan
+from mcr.values import dataclass
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

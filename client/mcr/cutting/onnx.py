@@ -6,7 +6,6 @@ Weights are initializers of the graph, but also attributes of `Constant` nodes a
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from mcr.cutting.ranges import Reader
 from mcr.cutting.spans import (
@@ -17,6 +16,7 @@ from mcr.cutting.spans import (
     TensorSpan,
     flat,
 )
+from mcr.values import dataclass
 
 SUFFIX = ".onnx"
 # Field 1, the version of the format, as a number.

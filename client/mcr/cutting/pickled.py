@@ -6,11 +6,12 @@ what. Only the binary opcodes that PyTorch writes are known (protocols 2 to 5).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from struct import Struct
 
 from mcr.cutting.spans import MalformedError
 from mcr.model import MIB
+from mcr.values import dataclass
 
 # The description of a model with 100,000 tensors is about 20 MiB and 4 million opcodes; that is also what a
 # hostile file can cost: a few seconds.

@@ -1,8 +1,10 @@
 """What a plan consists of: tensors in a file, and the rules that every plan keeps, whatever a file claims."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
+
+from mcr.values import dataclass
 
 ReadAt = Callable[[int, int], bytes]
 """`(offset, length)` to exactly those bytes of a file; shorter only at its end."""

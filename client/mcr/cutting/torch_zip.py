@@ -7,7 +7,6 @@ never run (`mcr.cutting.pickled`). Where it cannot be understood, tensors carry 
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from mcr.cutting.pickled import PICKLE_BYTES_MAX, Global, Made, Persistent, Table, Value, read
 from mcr.cutting.ranges import Reader
@@ -20,6 +19,7 @@ from mcr.cutting.spans import (
     fills_exactly,
 )
 from mcr.cutting.zip_directory import Member, data_offset
+from mcr.values import dataclass
 
 # The last folder of the path tells the two kinds of storages apart.
 _STORAGE = re.compile(r"(?:.*/)?((data|constants)/([0-9]{1,18}))", re.DOTALL)

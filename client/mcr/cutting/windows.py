@@ -7,7 +7,6 @@ stands and whatever the container. What lies between them, and files without ten
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal
 
@@ -15,6 +14,7 @@ from pyfastcdc import FastCDC
 
 from mcr.cutting.spans import ELEMENT_BYTES, ELEMENT_BYTES_OTHER, CutPlan
 from mcr.model import BLOCK_BYTES, CHUNK_BYTES_MAX, KIB, MIB
+from mcr.values import dataclass
 
 # All of these decide where old data was cut: changing one makes every such byte new to the store once.
 CONTENT_NORMALIZATION: Literal[1] = 1

@@ -5,12 +5,12 @@ Only the container is read, never a member's compressed bytes. Section numbers a
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from struct import Struct
 
 from mcr.cutting.ranges import Reader
 from mcr.cutting.spans import TENSORS_MAX, MalformedError
 from mcr.model import KIB, MIB
+from mcr.values import dataclass
 
 MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 # A million members with names of 60 bytes; a longer directory is no model's.

@@ -19,7 +19,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from mcr.blocking import run_blocking, settle
@@ -32,6 +32,7 @@ from mcr.following.record import FollowRecord, Held, Loaded
 from mcr.model import RefMove
 from mcr.passing import PASSING, Again
 from mcr.reading import ModelReader
+from mcr.values import dataclass
 
 LOAD_TRIES_MAX = 3
 # A follower that is silent for longer than some of these is gone, for whoever looks at `mcr served`. Each is

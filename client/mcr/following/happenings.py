@@ -1,8 +1,9 @@
 """What a follower tells: each step it took, and what a load is about. Pure values."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+from mcr.values import dataclass
 
 # The one in use and the one before it: a rollback is a switch, without a fetch.
 KEEP_DEFAULT = 2

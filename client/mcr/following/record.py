@@ -3,8 +3,10 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
+
+from mcr.values import dataclass
 
 FORMAT = 1
 # Enough of an id to tell versions of several models apart that were followed one after the other.

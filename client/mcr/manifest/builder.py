@@ -6,7 +6,7 @@ listing it stands (the idea of prolly trees, as in Noms and Dolt).
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Generic, TypeVar
 
@@ -45,6 +45,7 @@ from mcr.model import (
     Tensor,
     digest,
 )
+from mcr.values import dataclass
 
 Emit = Callable[[Chunk], None]
 """Takes a finished node, to be stored. The same node may come more than once (a file of equal chunks)."""

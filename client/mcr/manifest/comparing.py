@@ -1,12 +1,12 @@
 """Finding what differs between two manifests, reading only where they differ."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from mcr.errors import MissingChunkError
 from mcr.manifest.nodes import LEVEL_MAX, FileRow, FilesLeaf, Inner, TreeKind
 from mcr.manifest.walks import WINDOW_NODES, Pending, Steps
 from mcr.model import ChunkId
+from mcr.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ row says about the node below is checked when that node is read (`mcr.manifest.w
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 from typing import assert_never
@@ -38,6 +37,7 @@ from mcr.model import (
     Tensor,
     digest,
 )
+from mcr.values import dataclass
 
 # Far below CHUNK_BYTES_MAX: a change rewrites whole nodes, so they must stay small beside the data.
 NODE_BYTES_MAX = 128 * KIB

@@ -17,7 +17,6 @@ CorruptChunkError.
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from mcr.errors import CorruptChunkError, InvalidArgumentError, MissingChunkError
@@ -36,6 +35,7 @@ from mcr.manifest.nodes import (
 )
 from mcr.manifest.paths import PathOrder
 from mcr.model import ChunkId, Tensor
+from mcr.values import dataclass
 
 # Nodes asked for at once: one round trip fetches about 1 MiB, and memory stays at a few of these.
 WINDOW_NODES = 32

@@ -13,7 +13,6 @@ around the tensors of a file (metadata, other members) is `PATH:__container__`.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import cast
@@ -21,6 +20,7 @@ from typing import cast
 from mcr.errors import InvalidArgumentError
 from mcr.model import ParameterValue
 from mcr.tensors.merging import Strategy, obstacle, parse_strategy
+from mcr.values import dataclass
 
 CONTAINER = "__container__"
 PARAMETER_PREFIX = "parameter:"

@@ -19,7 +19,6 @@ What a conflict is about, `Conflict.detail`, is the mapping kind, key, base, our
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -29,6 +28,7 @@ from mcr.errors import FailedError, StoreFormatError
 from mcr.merging.choices import Conflict, ConflictKind, Decision, Form, Rule
 from mcr.model import KIB
 from mcr.tensors.merging import ARITHMETIC, parse_strategy
+from mcr.values import dataclass
 
 FORMAT = 1
 NAMES_BYTES_MAX = 256 * KIB

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from mcr.cutting.safetensors import HEADER_BYTES_MAX, LENGTH_BYTES
 from mcr.errors import CorruptChunkError
@@ -10,6 +9,7 @@ from mcr.files import AsyncFile
 from mcr.manifest import FileRow, drain_async, walk_tensors
 from mcr.merging.choices import Form
 from mcr.model import ChunkId, Tensor, digest
+from mcr.values import dataclass
 
 Get = Callable[[Sequence[ChunkId]], Awaitable[list[bytes]]]
 SAFETENSORS = "safetensors"

@@ -7,7 +7,7 @@ where it must.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from mcr.errors import InvalidArgumentError
 from mcr.manifest import FileRow, compare, drain_async
@@ -24,6 +24,7 @@ from mcr.merging.layout import (
 )
 from mcr.model import ChunkId, EntryKind, Tensor
 from mcr.tensors.merging import Method, Strategy
+from mcr.values import dataclass
 
 FindGiven = Callable[[Given], Awaitable[FileRow]]
 # Formats whose tensors can be put in place of others, byte for byte.

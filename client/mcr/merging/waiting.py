@@ -1,11 +1,11 @@
 """What a merge did, and merges that wait for decisions, as callers see them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mcr.merging.choices import Conflict
 from mcr.model import Version
 from mcr.v1 import merges_pb2 as pb
+from mcr.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 
 import blake3
@@ -23,6 +22,7 @@ from mcr.merging.planning import Combined, Computed, FilePlan, Piece, Plan, Take
 from mcr.model import Chunk, ChunkId, ChunkRef, EntryKind, FileEntry, Tensor
 from mcr.tensors.merging import TensorMerge, begin
 from mcr.transfer import ChunkTransport, Stored
+from mcr.values import dataclass
 
 # Blocks of one side that are in memory at once: 8 MiB, of at most three sides and the result.
 BLOCKS_AT_ONCE = 8

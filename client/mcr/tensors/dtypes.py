@@ -9,13 +9,13 @@ NumPy is optional for users: it is imported where it is used, after `require_num
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from mcr.errors import InvalidArgumentError, MissingExtraError
 from mcr.model import Buffer
+from mcr.values import dataclass
 
 if TYPE_CHECKING:
     import numpy as np

@@ -29,7 +29,6 @@ Pure: the caller feeds blocks, once for each pass.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from enum import StrEnum
 from fractions import Fraction
@@ -39,6 +38,7 @@ from mcr.errors import InvalidArgumentError
 from mcr.model import Buffer
 from mcr.tensors import dtypes, rounding
 from mcr.tensors.dtypes import NumberKind
+from mcr.values import dataclass
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,10 +10,10 @@ Lengths are in units of a CSS pixel; the origin is the upper left corner.
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 from mcr.tensors.statistics import ChangeKind, TensorChange
+from mcr.values import dataclass
 
 # More rows than this no longer fit a screen or two, so layers are drawn instead of tensors.
 TENSOR_ROWS_MAX = 60

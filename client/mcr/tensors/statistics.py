@@ -14,13 +14,13 @@ fill.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from mcr.errors import InvalidArgumentError
 from mcr.model import Buffer
 from mcr.tensors import dtypes
+from mcr.values import dataclass
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,7 +1,6 @@
 """What the replica asks of its surroundings: to be carried out in the order in which it comes."""
 
-from dataclasses import dataclass
-
+from mcr.values import dataclass
 from mcr_node.core.raft.messages import Entry, Message
 from mcr_node.core.state.outcomes import Outcome
 

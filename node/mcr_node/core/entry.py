@@ -3,10 +3,10 @@
 Apart from the machines, so that Raft and the state can both speak of entries without knowing each other.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from mcr.model import LogIndex
+from mcr.values import dataclass
 
 LOG_ENTRY_BYTES_MAX: Final = 2 * 1024 * 1024
 

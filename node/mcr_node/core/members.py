@@ -5,12 +5,13 @@ address. The entry is a membership change of raft; what the state needs to know 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final, cast
 
 from mcr import canonical
 from mcr.canonical import CanonicalValue
 from mcr.errors import AlreadyExistsError, FailedError, InvalidArgumentError, MemberNotFoundError
+from mcr.values import dataclass
 from mcr_node.core.raft.messages import ConfState
 
 # Far above what one raft group is good for; bounds what a hostile or broken context can make us keep.

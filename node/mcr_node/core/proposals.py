@@ -5,8 +5,9 @@ A proposal belongs to one term: to that in which it was sent, to the leader of i
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from mcr.values import dataclass
 
 # Commands in one step of the log: enough to make one disk sync cheap for each, small enough to be heard of.
 PROPOSALS_PER_BATCH_MAX: Final = 512

@@ -1,8 +1,8 @@
 """What a runner is told about itself: who it is, and how its time passes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from mcr.values import dataclass
 from mcr_node.core.members import Membership
 from mcr_node.core.state.digest import DIGEST_ENTRIES
 

@@ -4,9 +4,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
+
+from mcr.values import dataclass
 
 Result = TypeVar("Result")
 # Enough to make the trip cheap for each, few enough that nobody waits long for the others.

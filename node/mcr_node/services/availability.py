@@ -7,13 +7,13 @@ repair and placement keep it.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import cast
 
 from mcr.errors import McrError
 from mcr.manifest import drain_async, walk_ids
 from mcr.model import ChunkId, RefKind
 from mcr.references import check_name
+from mcr.values import dataclass
 from mcr_node.core.members import Member
 from mcr_node.core.state import keys, lookup, protection
 from mcr_node.core.state.keys import RefName

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeVar
 
 from mcr.errors import CorruptChunkError, MissingChunkError, UnavailableError
 from mcr.manifest import Steps, walk_chunks, walk_files, walk_ids
 from mcr.model import ChunkId
+from mcr.values import dataclass
 from mcr_node.core.members import Member
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.copies import IDS_AT_ONCE, Holders

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from mcr.manifest import drain, drain_async, walk_ids
 from mcr.model import Chunk, ChunkId
 from mcr.transfer import verified
 from mcr.v1 import admin_pb2 as pb
+from mcr.values import dataclass
 from mcr_node.core.members import Member
 from mcr_node.core.placement.ring import added
 from mcr_node.core.placement.ring import holders as placed

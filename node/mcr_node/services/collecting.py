@@ -11,7 +11,7 @@ by node; one that other versions had too is not opened again.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 
 from mcr.errors import (
@@ -24,6 +24,7 @@ from mcr.errors import (
 )
 from mcr.manifest import Steps, TreeKind, walk_new_ids
 from mcr.model import ChunkId, LogIndex, RequestId
+from mcr.values import dataclass
 from mcr_node.core.state import collecting, sessions, trash_queries
 from mcr_node.core.state.outcomes import Rejected
 from mcr_node.core.state.trash_commands import MarkGarbage

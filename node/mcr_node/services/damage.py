@@ -6,10 +6,10 @@ through here. So both are counted once, in one place.
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from mcr.errors import CorruptChunkError
 from mcr.model import Chunk, ChunkId
+from mcr.values import dataclass
 from mcr_node.ports import ChunkStore, ChunkStoreStats, Compacted, HeldChunk, PutReceipt, Scrubbed
 
 # Damaged chunks kept in mind until they are healed, some 100 bytes each. A disk with more is to be replaced;

@@ -12,11 +12,12 @@ the count a fence goes into the log (`core.state.fence`), behind which no other 
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mcr.errors import FailedError, LastCopyError, McrError
 from mcr.model import RequestId
 from mcr.v1 import admin_pb2 as pb
+from mcr.values import dataclass
 from mcr_node.core.members import Member, Membership
 from mcr_node.core.state.fence import fence_of
 from mcr_node.core.state.outcomes import Rejected

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -19,6 +19,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from mcr.errors import DeadlineError, FailedError, InvalidArgumentError, McrError, NodeBusyError
+from mcr.values import dataclass
 from mcr_node.ports import Clock
 from mcr_node.services import errors, statuses
 from mcr_node.services.deadlines import set_time_left

@@ -1,10 +1,11 @@
 """What a repair knows of chunks that lack copies: which, in what order they are copied, and to whom."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from mcr.durability import Durability
 from mcr.model import ChunkId
+from mcr.values import dataclass
 from mcr_node.core.members import Member
 from mcr_node.core.placement.ring import chosen
 from mcr_node.services.census import Copies, Known

@@ -9,12 +9,12 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Protocol
 
 from mcr.blocking import settle
 from mcr.errors import DeadlineError, McrError, UnavailableError
 from mcr.model import KIB, MIB, ChunkId
+from mcr.values import dataclass
 from mcr_node.core.members import Member
 from mcr_node.core.placement.sources import US_PER_S, Source
 

@@ -1,6 +1,6 @@
 """Who a node is, as it is told when it is opened."""
 
-from dataclasses import dataclass
+from mcr.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,8 @@
 A store without others has no workers, and need not load them to be opened.
 """
 
-from dataclasses import dataclass
-
 from mcr.model import MIB
+from mcr.values import dataclass
 
 # A member silent for so long does not count any more: long enough for a restart, or for a machine to boot,
 # since copying all that a node held for nothing costs more than it gains.

@@ -6,10 +6,11 @@ they become too many.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from mcr.manifest import drain_async, walk_chunks, walk_files
 from mcr.model import ChunkId
+from mcr.values import dataclass
 from mcr_node.core.members import Member
 from mcr_node.core.placement.ring import goal, holders
 from mcr_node.ports_log import ReplicatedLog

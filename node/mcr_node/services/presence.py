@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from mcr.errors import McrError
 from mcr.v1 import admin_pb2 as pb
+from mcr.values import dataclass
 from mcr_node.core.members import Member
 from mcr_node.ports import Clock
 from mcr_node.services.colleagues import Colleagues

@@ -12,13 +12,13 @@ in memory: a reader that looked ahead finds it there.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from mcr.blocking import settle
 from mcr.errors import CorruptChunkError, McrError
 from mcr.model import MIB, ChunkId
+from mcr.values import dataclass
 from mcr_node.core.members import Member
 from mcr_node.core.placement import sources
 from mcr_node.core.placement.sources import US_PER_S

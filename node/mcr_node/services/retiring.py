@@ -5,12 +5,12 @@
 
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 from mcr.errors import ConflictError, NotFoundError
 from mcr.model import LogIndex, RequestId
 from mcr.retention_rules import BranchRules, RetentionRules, Verdict
+from mcr.values import dataclass
 from mcr_node.core.state import retention, retention_queries
 from mcr_node.core.state.outcomes import Accepted, DeletedResult, Rejected
 from mcr_node.core.state.retention_commands import RetireVersions

@@ -1,12 +1,13 @@
 """Before a version becomes visible: is everything that its manifest names held?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 from mcr.errors import MissingChunkError
 from mcr.manifest import drain, walk_files, walk_ids
 from mcr.model import ChunkId, EntryKind
+from mcr.values import dataclass
 from mcr_node.ports import ChunkStore
 from mcr_node.ports_garbage import Promise
 from mcr_node.services.promises import Promises

@@ -8,10 +8,10 @@ proposes the same.
 import asyncio
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass
 
 from mcr.errors import McrError
 from mcr.model import RequestId
+from mcr.values import dataclass
 from mcr_node.core.state import policy_keys, watching
 from mcr_node.core.state.commands import Settle
 from mcr_node.core.state.view import View

@@ -1,10 +1,10 @@
 """A walk through all whose bytes must have their copies: versions, and what was put into open sessions."""
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from functools import partial
 
 from mcr.model import ChunkId
+from mcr.values import dataclass
 from mcr_node.core.state import session_queries, trash_queries
 from mcr_node.ports_log import ReplicatedLog
 

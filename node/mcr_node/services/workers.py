@@ -7,11 +7,11 @@ two steps nothing is held, so a pause or the end of the node may last for as lon
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 from mcr.errors import McrError
+from mcr.values import dataclass
 from mcr_node.ports import Clock
 
 

@@ -15,11 +15,11 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from mcr.errors import StoreFormatError
 from mcr.model import MIB, Chunk, ChunkId
+from mcr.values import dataclass
 from mcr_node.ports_cache import ChunkCacheStats
 from mcr_node.storage.encodings import Encoding
 from mcr_node.storage.frames import (

@@ -19,13 +19,14 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Protocol
 
 from mcr.errors import CorruptStoreError, OutOfSpaceError, StoreFormatError
 from mcr.model import DIGEST_BYTES, MIB, ChunkId
+from mcr.values import dataclass
 from mcr_node.storage.disk import Disk, StorageFailure
 from mcr_node.storage.encodings import Encoding
 from mcr_node.storage.frames import HEADER_BYTES_MAX, HEADER_BYTES_MIN, FrameHeader

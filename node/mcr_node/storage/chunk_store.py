@@ -17,12 +17,13 @@ way round.
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
 from mcr.errors import CorruptChunkError, CorruptStoreError, InvalidArgumentError, MissingChunkError
 from mcr.model import CHUNK_BYTES_MAX, MIB, Buffer, Chunk, ChunkId
+from mcr.values import dataclass
 from mcr_node.ports import ChunkStoreStats, Compacted, HeldChunk, PutReceipt, Scrubbed
 from mcr_node.storage.chunk_index import (
     Changes,

@@ -9,12 +9,12 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from mcr.direct_writes import open_direct, write_at
 from mcr.errors import FailedError, OutOfSpaceError
 from mcr.model import Buffer
+from mcr.values import dataclass
 from mcr_node.ports import StorageFailure as StorageFailure
 
 _DRAFT_SUFFIX = ".draft"

@@ -29,10 +29,10 @@ a new format.
 
 import struct
 import zlib
-from dataclasses import dataclass
 
 from mcr.errors import StoreFormatError
 from mcr.model import CHUNK_BYTES_MAX, DIGEST_BYTES, Buffer, ChunkId, digest
+from mcr.values import dataclass
 from mcr_node.storage.encodings import Encoding, decode
 
 MAGIC = b"\x8fMCF"

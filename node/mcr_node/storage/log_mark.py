@@ -15,12 +15,12 @@ The mark may lag behind the log, never lead it: an entry it names is lowered bef
 
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from mcr.errors import CorruptStoreError, StoreFormatError
 from mcr.model import LogIndex
+from mcr.values import dataclass
 from mcr_node.storage.disk import Disk, UnreadableError
 
 MARK_FORMAT: Final = 1

@@ -5,10 +5,11 @@ node.json       where the running process listens, for tools; not there while no
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from mcr.errors import CorruptStoreError, StoreFormatError
+from mcr.values import dataclass
 from mcr_node.storage import store_folder
 
 NODE_FORMAT = 1

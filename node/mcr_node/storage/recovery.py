@@ -14,11 +14,12 @@ With an empty index the second step reads everything, and that is how an index i
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from mcr.errors import CorruptStoreError
 from mcr.model import ChunkId
+from mcr.values import dataclass
 from mcr_node.storage.chunk_index import ChunkIndex, KeyValues, Location, SegmentAccount, SegmentState
 from mcr_node.storage.disk import Disk, Handle
 from mcr_node.storage.segment_scan import Found, Stretch, scan

@@ -1,10 +1,10 @@
 """Finding the frames of a segment again, also after a damaged stretch."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from mcr.errors import StoreFormatError
 from mcr.model import MIB
+from mcr.values import dataclass
 from mcr_node.storage.disk import Disk, Handle, UnreadableError
 from mcr_node.storage.frames import (
     HEADER_BYTES_MAX,

@@ -10,11 +10,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from mcr.errors import FailedError, OutOfSpaceError
 from mcr.model import MIB, Buffer
+from mcr.values import dataclass
 from mcr_node.storage.disk import Disk, Handle, StorageFailure, UnreadableError
 
 SEGMENT_BYTES_MAX = 256 * MIB

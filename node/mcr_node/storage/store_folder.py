@@ -10,7 +10,6 @@ import errno
 import fcntl
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
@@ -23,6 +22,7 @@ from mcr.errors import (
     StoreFormatError,
     StoreNotFoundError,
 )
+from mcr.values import dataclass
 
 STORE_FORMAT = 1
 STORE_ID_BYTES = 16

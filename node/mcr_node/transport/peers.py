@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import grpc
@@ -12,6 +12,7 @@ import grpc.aio
 
 from mcr.blocking import settle
 from mcr.errors import McrError
+from mcr.values import dataclass
 from mcr_node.core.members import Member
 from mcr_node.core.raft.messages import Message, MessageType, entry_bytes
 from mcr_node.peer.v1 import raft_pb2

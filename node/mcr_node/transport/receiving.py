@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -14,6 +13,7 @@ import grpc.aio
 from mcr.addresses import parse_address
 from mcr.errors import FailedError, McrError
 from mcr.model import LogIndex
+from mcr.values import dataclass
 from mcr_node.core.entry import LOG_ENTRY_BYTES_MAX
 from mcr_node.core.members import ADDRESS_BYTES_MAX
 from mcr_node.core.raft.messages import NO_NODE, Message, MessageType

@@ -9,9 +9,9 @@ first.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from mcr.values import dataclass
 from mcr_node.core.members import Member
 from mcr_node.core.placement.ring import ranked
 

@@ -1,8 +1,8 @@
 """Settings of one node's core, checked once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from mcr.values import dataclass
 from mcr_node.core.raft.messages import NO_NODE, NODE_ID_MAX
 
 # "No limit" for sizes in bytes; far above any sum that can occur, and still a small integer.

@@ -8,8 +8,9 @@ waits in `learners_next` and becomes a learner on leaving.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from mcr.values import dataclass
 from mcr_node.core.raft.conf_codec import auto_leaves, enters_joint, leaves_joint
 from mcr_node.core.raft.errors import ConfChangeError
 from mcr_node.core.raft.messages import (

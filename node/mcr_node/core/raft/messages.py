@@ -8,7 +8,8 @@ Numbers in enums are wire and disk numbers: they are never reused.
 """
 
 import enum
-from dataclasses import dataclass
+
+from mcr.values import dataclass
 
 # Node ids are 1 .. NODE_ID_MAX; 0 means "nobody" (no leader, no vote, no transfer target).
 NO_NODE = 0

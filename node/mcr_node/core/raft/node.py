@@ -15,8 +15,7 @@ written: whatever promises something about durable state is among the responses.
 handed out to be applied.
 """
 
-from dataclasses import dataclass
-
+from mcr.values import dataclass
 from mcr_node.core.raft.conf_codec import conf_change_entry
 from mcr_node.core.raft.config import RaftConfig
 from mcr_node.core.raft.messages import (

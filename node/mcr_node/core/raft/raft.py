@@ -5,8 +5,8 @@ functions over this one object, so that each can be read beside its section of t
 """
 
 import enum
-from dataclasses import dataclass
 
+from mcr.values import dataclass
 from mcr_node.core.raft.config import RaftConfig
 from mcr_node.core.raft.errors import HaltError
 from mcr_node.core.raft.log import RaftLog

@@ -19,13 +19,14 @@ else approves; the rules hold for whoever asked, and again when it is approved.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import assert_never, cast
 
 from mcr.errors import HeadMovedError, InvalidArgumentError, ProtectedError, ReferenceNotFoundError
 from mcr.model import ParameterValue, RefKind, VersionId
 from mcr.policy_rules import ALL
 from mcr.record import version_id
+from mcr.values import dataclass
 from mcr_node.core.state import deletions, keys, lookup, protection, refs
 from mcr_node.core.state.commands import (
     ApproveMove,

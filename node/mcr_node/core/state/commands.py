@@ -5,9 +5,9 @@ gives the same result on every node, today and in a replay.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from mcr.model import ChunkId, LogIndex, Parameters, ParameterValue
+from mcr.values import dataclass
 from mcr_node.core.state.envelope import Envelope as Envelope
 from mcr_node.core.state.merge_commands import MergeCommand
 from mcr_node.core.state.retention_commands import RetentionCommand as RetentionCommand

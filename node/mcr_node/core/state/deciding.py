@@ -9,7 +9,7 @@ Laws:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 from mcr.errors import NotFoundError, ProtectedError
@@ -17,6 +17,7 @@ from mcr.model import ParameterValue, RefKind
 from mcr.policy_rules import LAST_GOOD, PREVIOUS, PolicyRules
 from mcr.references import parse_reference
 from mcr.spans import span_text
+from mcr.values import dataclass
 from mcr_node.core.state import channels, judging, keys, lookup, policy_keys, protection, queries, versions
 from mcr_node.core.state.keys import RefName
 from mcr_node.core.state.policy_rows import DecisionRow, PolicyRow, WatchRow

@@ -4,9 +4,8 @@ A version goes by itself, or with its model. A model may be made again under its
 deletion took what there was up to a number. So the deletion that took a version is the first one at or above.
 """
 
-from dataclasses import dataclass
-
 from mcr.errors import ModelNotFoundError, VersionDeletedError
+from mcr.values import dataclass
 from mcr_node.core.state import keys, trash_keys
 from mcr_node.core.state.records import ModelRow, read
 from mcr_node.core.state.trash_keys import Trashed

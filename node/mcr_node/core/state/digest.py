@@ -6,7 +6,6 @@ a digest that once differed differs for ever, so a node that was down, or had fo
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, cast
 
 import blake3
@@ -14,6 +13,7 @@ import blake3
 from mcr import canonical
 from mcr.errors import CorruptStoreError
 from mcr.model import DIGEST_BYTES, LogIndex
+from mcr.values import dataclass
 from mcr_node.core.state.commands import CheckDigest
 from mcr_node.core.state.records import PLACE
 

@@ -1,8 +1,7 @@
 """What every command carries."""
 
-from dataclasses import dataclass
-
 from mcr.model import RequestId
+from mcr.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,10 @@ Laws:
     with a hole. The moves themselves stay in the history of their refs for ever.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
+from mcr.values import dataclass
 from mcr_node.core.state import keys
 from mcr_node.core.state.keys import RefName
 from mcr_node.core.state.records import EventRow, EventsRow, read

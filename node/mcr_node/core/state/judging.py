@@ -6,13 +6,13 @@ judged, and does not count. An infinity does lie beyond.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 from mcr.errors import NotFoundError
 from mcr.model import RefKind
 from mcr.policy_rules import PolicyRules
 from mcr.references import parse_reference
+from mcr.values import dataclass
 from mcr_node.core.state import channels, keys, lookup, queries, versions
 from mcr_node.core.state.keys import RefName
 from mcr_node.core.state.records import MetricRow, RefRow, read

@@ -47,9 +47,9 @@ reverse scan, so nothing counts rows by reading them.
 """
 
 import struct
-from dataclasses import dataclass
 
 from mcr.model import RefKind, VersionId
+from mcr.values import dataclass
 from mcr_node.core.state.view import prefix_end
 
 STATE = b"M"

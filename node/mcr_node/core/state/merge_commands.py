@@ -1,9 +1,9 @@
 """The commands about merges: versions of two parents, and merges that wait for decisions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mcr.model import ChunkId, Parameters
+from mcr.values import dataclass
 from mcr_node.core.state.envelope import Envelope
 
 

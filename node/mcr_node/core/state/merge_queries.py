@@ -1,10 +1,10 @@
 """What can be asked about merges: where two versions meet, what waits, how a version was computed."""
 
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import islice
 
 from mcr.errors import InvalidArgumentError, MergeNotFoundError
+from mcr.values import dataclass
 from mcr_node.core.state import keys, lookup
 from mcr_node.core.state.merges import waiting_row
 from mcr_node.core.state.queries import PAGE_MAX

@@ -1,13 +1,14 @@
 """What `apply` answers: accepted with a result, or rejected with an error as data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, cast
 
 from mcr import canonical
 from mcr.canonical import CanonicalValue
 from mcr.errors import CorruptStoreError, FieldValue, McrError, from_fields
 from mcr.model import LogIndex, Ref, RefKind, VersionId
+from mcr.values import dataclass
 from mcr_node.core.state.records import PLACE
 
 

@@ -1,9 +1,10 @@
 """The values of policies in the view; where they stand says `policy_keys`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from mcr.model import ParameterValue
+from mcr.values import dataclass
 from mcr_node.core.state.records import Row
 
 Sample = Mapping[str, ParameterValue]

@@ -6,7 +6,6 @@ one instant for several answers asks one view that does not change.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import islice
 
@@ -19,6 +18,7 @@ from mcr.errors import (
 from mcr.model import DIGEST_BYTES, LogIndex, MetricReport, ModelSummary, Ref, RefKind, RefMove, Version
 from mcr.record import Record, version_id
 from mcr.references import Reference, Selector, is_id_prefix
+from mcr.values import dataclass
 from mcr_node.core.state import deletions, keys, lookup
 from mcr_node.core.state.keys import NUMBER_MAX, RefName
 from mcr_node.core.state.records import (

@@ -13,13 +13,14 @@ A consumer is one process of a fleet: a name, and a rank where several processes
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 from mcr.errors import CorruptStoreError, InvalidArgumentError
 from mcr.model import RefKind
 from mcr.record import version_id
 from mcr.references import check_name
+from mcr.values import dataclass
 from mcr_node.core.state import keys, lookup, receipt_keys
 from mcr_node.core.state.commands import Acknowledge
 from mcr_node.core.state.keys import RefName

@@ -9,7 +9,7 @@ A field that a later release adds gets a new format number for its family; `_rea
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from functools import cache
 from typing import Any, ClassVar, Self, TypeVar, cast
 
@@ -17,6 +17,7 @@ from mcr import canonical
 from mcr.canonical import CanonicalError, CanonicalValue
 from mcr.errors import CorruptStoreError, StoreFormatError
 from mcr.model import ParameterValue
+from mcr.values import dataclass
 from mcr_node.core.state.view import View
 
 # The place named in errors; the store that holds the view knows its own path, this code does not.

@@ -5,7 +5,7 @@ rejection leaves no trace. `Window` says when requests are forgotten: after a we
 many came later.
 """
 
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any
 
@@ -15,6 +15,7 @@ from mcr import canonical
 from mcr.canonical import CanonicalError, CanonicalValue
 from mcr.errors import CorruptStoreError, RequestReusedError
 from mcr.model import LogIndex, RequestId
+from mcr.values import dataclass
 from mcr_node.core.state import keys
 from mcr_node.core.state.commands import Command, LastGoodTarget, NumberTarget, PreviousTarget
 from mcr_node.core.state.outcomes import Accepted, Result, pack_result, unpack_result

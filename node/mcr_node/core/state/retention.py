@@ -10,13 +10,13 @@ Family `k` of `keys`: model NUL branch, a RetentionRow for each branch with rule
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import assert_never
 
 from mcr.errors import HeadMovedError, InvalidArgumentError, ReferenceNotFoundError
 from mcr.references import check_model, check_name
 from mcr.retention_rules import BestRule, BranchRules, RetentionRules, check_rules
+from mcr.values import dataclass
 from mcr_node.core.state import lookup, trash
 from mcr_node.core.state.keys import NUMBER_MAX, Span
 from mcr_node.core.state.outcomes import CountResult, DeletedResult

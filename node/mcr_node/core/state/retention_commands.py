@@ -1,7 +1,6 @@
 """Commands about retention: the rules of a branch, and what goes by them."""
 
-from dataclasses import dataclass
-
+from mcr.values import dataclass
 from mcr_node.core.state.envelope import Envelope
 
 Best = tuple[int, str, str]

@@ -14,9 +14,9 @@ many versions there are: the winners of each `best`, a count for each branch.
 import heapq
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from mcr.retention_rules import MIN, BestRule, RetentionRules, Verdict, span_text
+from mcr.values import dataclass
 
 RulesOfBranches = Mapping[str, RetentionRules]
 """By branch; "" = of the branches that have none of their own."""

@@ -1,10 +1,10 @@
 """Pure reads of receipts: what is loaded where, now or at a time, and what one consumer said."""
 
-from dataclasses import dataclass
 from itertools import islice
 
 from mcr.model import LogIndex
 from mcr.serving import Receipt, Serving
+from mcr.values import dataclass
 from mcr_node.core.state import keys, lookup, receipt_keys, receipts
 from mcr_node.core.state.queries import PAGE_MAX
 from mcr_node.core.state.receipts import ConsumerRow, ReceiptRow, ReceiptsRow

@@ -1,8 +1,7 @@
 """The commands of upload sessions: one version from many writers."""
 
-from dataclasses import dataclass
-
 from mcr.model import ChunkId, Parameters
+from mcr.values import dataclass
 from mcr_node.core.state.envelope import Envelope
 
 

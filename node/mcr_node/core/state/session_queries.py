@@ -1,8 +1,8 @@
 """Pure reads about upload sessions."""
 
-from dataclasses import dataclass
 from itertools import islice
 
+from mcr.values import dataclass
 from mcr_node.core.state import keys, session_rows, sessions
 from mcr_node.core.state.queries import PAGE_MAX
 from mcr_node.core.state.records import StateRow, read

@@ -16,10 +16,11 @@ is below it.
 """
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from mcr.model import Parameters
+from mcr.values import dataclass
 from mcr_node.core.state.keys import NUMBER_MAX, Span
 from mcr_node.core.state.records import Row
 from mcr_node.core.state.view import prefix_end

@@ -1,7 +1,6 @@
 """Commands about space and where chunks are: quotas, and the fence behind a change of the members."""
 
-from dataclasses import dataclass
-
+from mcr.values import dataclass
 from mcr_node.core.state.envelope import Envelope
 
 

@@ -1,7 +1,6 @@
 """Rows of quotas and of the fence; a part of `records`."""
 
-from dataclasses import dataclass
-
+from mcr.values import dataclass
 from mcr_node.core.state.records import Row
 
 

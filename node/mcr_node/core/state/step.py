@@ -1,8 +1,7 @@
 """What a command is carried out with: the overlay it changes, and facts that are the same on every node."""
 
-from dataclasses import dataclass
-
 from mcr.model import LogIndex
+from mcr.values import dataclass
 from mcr_node.core.state.view import Overlay
 
 

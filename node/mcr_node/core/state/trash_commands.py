@@ -1,8 +1,7 @@
 """Commands about what may go: deletions, the trash, pins, and the rounds of garbage collection."""
 
-from dataclasses import dataclass
-
 from mcr.model import RefKind
+from mcr.values import dataclass
 from mcr_node.core.state.envelope import Envelope
 
 

@@ -1,8 +1,8 @@
 """Keys of deletions, pins and garbage collection: a part of the layout that `keys` shows."""
 
 import struct
-from dataclasses import dataclass
 
+from mcr.values import dataclass
 from mcr_node.core.state.keys import Span
 from mcr_node.core.state.view import prefix_end
 

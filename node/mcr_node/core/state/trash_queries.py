@@ -1,10 +1,10 @@
 """Pure reads of the trash, of pins, and of what keeps a version from being deleted; see `queries`."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 from mcr.model import ChunkId, Version
+from mcr.values import dataclass
 from mcr_node.core.state import deletions, keys, lookup, queries, trash_keys
 from mcr_node.core.state.collecting import is_root, round_of
 from mcr_node.core.state.records import ModelRow, read

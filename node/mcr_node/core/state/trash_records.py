@@ -1,7 +1,6 @@
 """The rows of deletions, pins and garbage collection. See `records` for their form."""
 
-from dataclasses import dataclass
-
+from mcr.values import dataclass
 from mcr_node.core.state.records import Row
 
 

@@ -18,12 +18,13 @@ Laws:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mcr.errors import HeadMovedError, InvalidArgumentError
 from mcr.model import ParameterValue, RefKind
 from mcr.policy_rules import PolicyRules, parse_rules
 from mcr.spans import span_text
+from mcr.values import dataclass
 from mcr_node.core.state import deciding, judging, keys, lookup, policy_keys
 from mcr_node.core.state.commands import Settle
 from mcr_node.core.state.deciding import Watched

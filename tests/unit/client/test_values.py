@@ -1,0 +1,147 @@
+"""Values are what frozen, slotted dataclasses of the standard library are."""
+
+import copy
+import dataclasses
+import inspect
+import pickle
+from dataclasses import FrozenInstanceError, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcr.values import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """A value of ours."""
+
+    one: int
+    two: str = "x"
+    three: list[int] = field(default_factory=list, compare=False)
+    hidden: int = field(default=3, repr=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Standard:
+    """The same, of the standard library."""
+
+    one: int
+    two: str = "x"
+    three: list[int] = field(default_factory=list, compare=False)
+    hidden: int = field(default=3, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    wide: int
+    high: int = 2
+
+    def __post_init__(self) -> None:
+        if self.high < 0:
+            raise ValueError("high")
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    only: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Below(Single):
+    more: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Loud:
+    a: int
+
+    def __repr__(self) -> str:
+        return "loud"
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 7
+
+
+values = st.tuples(st.integers(), st.text(max_size=3), st.lists(st.integers(), max_size=2), st.integers())
+
+
+@given(values, values)
+def test_compares_hashes_and_shows_as_the_standard_one(
+    a: tuple[int, str, list[int], int], b: tuple[int, str, list[int], int]
+) -> None:
+    ours, others = (Ours(*a), Ours(*b)), (Standard(*a), Standard(*b))
+    assert (ours[0] == ours[1]) == (others[0] == others[1])
+    assert (hash(ours[0]) == hash(ours[1])) == (hash(others[0]) == hash(others[1]))
+    assert repr(ours[0]).replace("Ours", "Standard") == repr(others[0])
+    assert dataclasses.asdict(ours[0]) == dataclasses.asdict(others[0])
+    assert ours[0] != object()
+
+
+def test_takes_the_same_arguments_and_refuses_the_same() -> None:
+    assert Ours(1) == Ours(one=1, two="x", three=[5])
+    assert Ours(1).three is not Ours(1).three
+    none: tuple[Any, ...] = ()
+    for wrong in (none, (1, "x", [], 3, 4)):
+        with pytest.raises(TypeError):
+            Ours(*wrong)
+        with pytest.raises(TypeError):
+            Standard(*wrong)
+    with pytest.raises(TypeError):
+        Named(1)  # type: ignore[call-arg]
+    assert Named(wide=1) == Named(high=2, wide=1)
+    assert list(inspect.signature(Ours).parameters) == list(inspect.signature(Standard).parameters)
+
+
+def test_what_a_value_checks_when_it_is_made_is_checked() -> None:
+    with pytest.raises(ValueError, match="high"):
+        Named(wide=1, high=-1)
+    with pytest.raises(ValueError, match="high"):
+        dataclasses.replace(Named(wide=1), high=-1)
+
+
+@pytest.mark.parametrize("value", [Ours(1, "y", [2]), Named(wide=4), Empty(), Single(3), Below(1, 2)])
+def test_survives_copying_pickling_and_replacing(value: Any) -> None:  # noqa: ANN401
+    assert pickle.loads(pickle.dumps(value)) == value
+    assert copy.copy(value) == value == copy.deepcopy(value)
+    assert dataclasses.replace(value) == value
+    assert hash(pickle.loads(pickle.dumps(value))) == hash(value)
+
+
+def test_does_not_change() -> None:
+    value = Ours(1)
+    with pytest.raises(FrozenInstanceError):
+        value.one = 2  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        del value.one
+    with pytest.raises((FrozenInstanceError, AttributeError)):
+        value.other = 2  # type: ignore[attr-defined]
+    assert not hasattr(value, "__dict__")
+
+
+def test_matches_by_position_and_keeps_what_a_class_says_itself() -> None:
+    match Ours(5, "z"):
+        case Ours(one, two):
+            assert (one, two) == (5, "z")
+    assert repr(Loud(1)) == "loud"
+    assert Loud(1) == Loud(2)
+    assert hash(Loud(1)) == 7
+
+
+def test_a_class_below_one_is_made_by_the_standard_library() -> None:
+    @dataclass(frozen=True, slots=True)
+    class More(Single):
+        more: int = 1
+
+    assert More(1) == More(1, 1)
+    assert repr(More(1)).endswith("More(only=1, more=1)")
