@@ -20,7 +20,7 @@ puts may be under way; answers come in order. What is stored is durable only aft
 import socket
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from mcr.values import dataclass
 from enum import IntEnum
 
 from mcr.durability import COPIES_MAX, Durability

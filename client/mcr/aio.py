@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -215,6 +216,7 @@ class AsyncModel(
         allow_non_finite: bool = False,
         durability: str | int | None = None,
         exclude: Sequence[str] = (),
+        reread: bool = False,
         progress: Callable[[CommitProgress], None] | None = None,
     ) -> CommitResult:
         """Commit a file or folder as the next version.
@@ -235,6 +237,7 @@ class AsyncModel(
             durability: copies to wait for. `site` or None: on two nodes, where there are two; `cluster`: in
                 two sites; or a number of nodes.
             exclude: glob patterns, as of `checkout`; what fits any of them is left out.
+            reread: read also large files that, by their times, nobody touched since the last commit.
             progress: called from the event loop.
 
         Raises:
@@ -244,22 +247,17 @@ class AsyncModel(
             DurabilityError: there are too few nodes or sites, or they do not answer; what was uploaded stays.
         """
         started_s = asyncio.get_running_loop().time()
-        request = pb.CommitVersionRequest(
-            header=write_header(request_id),
-            model=self.name,
-            branch=branch,
-            description=message,
-            parameters=_wire.mapping_to_wire(params or {}),
-            metrics=_wire.metrics_to_wire(metrics or {}),
-            allow_non_finite=allow_non_finite,
-        )
+        request = pb.CommitVersionRequest(header=write_header(request_id), model=self.name, branch=branch)
+        request.description, request.allow_non_finite = message, allow_non_finite
+        request.parameters = _wire.mapping_to_wire(params or {})
+        request.metrics.extend(_wire.metrics_to_wire(metrics or {}))
         await self._ask_durability(request, durability)
         if expect is not None:
             request.expected_head = 0 if expect == "none" else await self._number(expect)
         if parent is not None:
             request.parent = await self._number(parent)
         chunks = self._connection.chunks_for(parse_durability(durability))
-        upload = partial(self._upload, chunks, path, branch, parent, progress, exclude)
+        upload = partial(self._upload, chunks, path, branch, parent, progress, exclude, reread=reread)
         async with UploadLease(self._connection.trash) as lease:
             uploaded, answer = await self._seal(request, upload, lease)
         version = await self._with_files(_wire.version_from_wire(answer.version, with_metrics=True))
@@ -307,14 +305,19 @@ class AsyncModel(
         parent: str | None,
         progress: Callable[[CommitProgress], None] | None,
         exclude: Sequence[str],
+        *,
+        reread: bool,
     ) -> Uploaded:
         from mcr.committing import CommitProgress, Uploader
+        from mcr.remembering import FileMemory, default_place
 
         if progress is not None:
             progress(CommitProgress("scan", 0, 0, 0, 0))
         sources = await run_blocking(self._executor, partial(scan, path, exclude))
         base = await self._manifest_like(branch, parent)
-        return await Uploader(chunks, self._executor, progress).upload(sources, base)
+        memory = None if reread else FileMemory(default_place(), time.time_ns)
+        uploader = Uploader(chunks, self._executor, progress, memory)
+        return await uploader.upload(sources, base)
 
     async def create_branch(self, name: str, *, at: str | None = None) -> Ref:
         """Make a branch at a version (head of main by default).

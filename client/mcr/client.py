@@ -244,6 +244,7 @@ class Model(
         allow_non_finite: bool = False,
         durability: str | int | None = None,
         exclude: Sequence[str] = (),
+        reread: bool = False,
         progress: Callable[[CommitProgress], None] | None = None,
     ) -> CommitResult:
         """See `AsyncModel.commit`; `progress` is called from another thread."""
@@ -259,6 +260,7 @@ class Model(
             allow_non_finite=allow_non_finite,
             durability=durability,
             exclude=exclude,
+            reread=reread,
             progress=progress,
         )
         return self._loop.run(work, "commit")

@@ -6,6 +6,8 @@ out to be those of the parent version skips the two file digests: equal ids are 
 digests hold. At the first difference the file is read again with all lanes.
 """
 
+from __future__ import annotations
+
 import asyncio
 import hashlib
 import os
@@ -15,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import blake3
 
@@ -29,11 +31,14 @@ from mcr.manifest import (
     drain_async,
     walk_files,
 )
-from mcr.matching import UNREADABLE, match
+from mcr.matching import UNREADABLE, holds_all, match
 from mcr.model import Chunk, ChunkId, ChunkRef, EntryKind, FileEntry, Tensor
 from mcr.scanning import Source, check_unchanged, open_source, read_exactly
 from mcr.transfer import ChunkTransport, Stored
 from mcr.values import dataclass
+
+if TYPE_CHECKING:
+    from mcr.remembering import FileMemory
 
 # Files up to this size are read whole, many to one step; larger ones go window by window.
 SMALL_FILE_BYTES_MAX = 1024 * 1024
@@ -83,7 +88,7 @@ class _Window:
     @staticmethod
     def read(
         buffer: bytearray, descriptor: int, source: Source, plan: cutting.CutPlan, offset_bytes: int
-    ) -> "_Window":
+    ) -> _Window:
         length_bytes = min(len(buffer), source.size_bytes - offset_bytes)
         view = memoryview(buffer)[:length_bytes]
         read_exactly(descriptor, view, offset_bytes, source)
@@ -153,6 +158,10 @@ class _Known:
             return None
         same = row.entry.kind is EntryKind.FILE is source.kind and row.entry.size_bytes == source.size_bytes
         return row if same else None
+
+
+def _is_large(source: Source) -> bool:
+    return source.kind is EntryKind.FILE and source.size_bytes > SMALL_FILE_BYTES_MAX
 
 
 def _check_all(sources: Sequence[Source]) -> None:
@@ -256,8 +265,13 @@ class Uploader:
         transport: ChunkTransport,
         executor: ThreadPoolExecutor,
         progress: Callable[[CommitProgress], None] | None,
+        memory: FileMemory | None = None,
     ) -> None:
+        """Prepare; `memory` tells which files need not be read."""
         self._transport = transport
+        self._memory = memory
+        self._remembered: dict[str, bytes] = {}
+        self._read: list[tuple[Source, bytes, int]] = []
         self._executor = executor
         self._progress = progress
         self._stored = Stored()
@@ -281,23 +295,26 @@ class Uploader:
         self._bytes_total = sum(source.size_bytes for source in sources)
         self._files_total = len(sources)
         known = _Known(self._transport, parent, under)
+        if self._memory is not None and parent is not None:
+            large = [source for source in sources if _is_large(source)]
+            self._remembered = await run_blocking(self._executor, partial(self._memory.find, large))
         groups: deque[asyncio.Task[list[_Hashed]]] = deque()
         group: list[tuple[Source, FileRow | None]] = []
         group_bytes = 0
         try:
             for source in sources:
                 row = await known.find(source)
-                large = source.kind is EntryKind.FILE and source.size_bytes > SMALL_FILE_BYTES_MAX
+                is_large = _is_large(source)
                 if group and (
-                    large
+                    is_large
                     or group_bytes + source.size_bytes > GROUP_BYTES_MAX
                     or len(group) >= GROUP_FILES_MAX
                 ):
                     groups.append(asyncio.create_task(self._group(group)))
                     group, group_bytes = [], 0
-                while groups and (large or len(groups) >= GROUPS_IN_FLIGHT):
+                while groups and (is_large or len(groups) >= GROUPS_IN_FLIGHT):
                     await self._add_group(groups)
-                if large:
+                if is_large:
                     await self._add_large(source, row)
                 else:
                     group.append((source, row))
@@ -313,6 +330,8 @@ class Uploader:
         await run_blocking(self._executor, lambda: _check_all(sources))
         self._report("commit")
         await self._transport.sync()
+        if self._memory is not None and self._read:
+            await run_blocking(self._executor, partial(self._memory.note, self._read))
         return Uploaded(summary, self._stored)
 
     async def _put(self, chunks: Sequence[Chunk]) -> None:
@@ -348,33 +367,48 @@ class Uploader:
         await self._flush_nodes(NODES_BUFFERED_MAX)
 
     async def _add_large(self, source: Source, known: FileRow | None) -> None:
+        if known is not None and await self._is_untouched(source, known):
+            self._builder.add_row(replace(known, entry=_touch(known, source)))
+            self._advance(source.size_bytes)
+            self._finish_file()
+            return
+        began_ns = 0 if self._memory is None else self._memory.now_ns()
+        digest = await self._read_file(source, known)
+        self._read.append((source, digest, began_ns))
+        self._finish_file()
+        await self._flush_nodes(NODES_BUFFERED_MAX)
+
+    async def _is_untouched(self, source: Source, known: FileRow) -> bool:
+        remembered = self._remembered.get(source.path) == known.entry.blake3
+        # One that was damaged and set aside is to be stored again.
+        return remembered and await holds_all(self._transport, known)
+
+    async def _read_file(self, source: Source, known: FileRow | None) -> bytes:
+        """Add a large file by reading it; return its BLAKE3."""
         descriptor = await run_blocking(self._executor, partial(open_source, source))
         bytes_before = self._bytes_done
         try:
             if known is not None:
                 if await match(self._transport, self._executor, source, descriptor, known, self._advance):
                     self._builder.add_row(replace(known, entry=_touch(known, source)))
-                    self._finish_file()
-                    return
+                    return known.entry.blake3
                 self._bytes_done = bytes_before
             plan = await run_blocking(self._executor, partial(_plan, descriptor, source))
-            await self._read_large(source, descriptor, plan)
-            self._finish_file()
+            return await self._read_large(source, descriptor, plan)
         finally:
             os.close(descriptor)
-        await self._flush_nodes(NODES_BUFFERED_MAX)
 
     def _finish_file(self) -> None:
         self._files_done += 1
         self._report("read")
 
-    async def _read_large(self, source: Source, descriptor: int, plan: cutting.CutPlan) -> None:
+    async def _read_large(self, source: Source, descriptor: int, plan: cutting.CutPlan) -> bytes:
         sha256, whole = hashlib.sha256(), blake3.blake3()
         lanes = [_Lane(self._executor, sha256), _Lane(self._executor, whole)]
         refs = self._builder.chunk_list()
         tensors = TensorDigests(plan)
 
-        async def work(window: "_Window") -> list[Chunk]:
+        async def work(window: _Window) -> list[Chunk]:
             tasks = [asyncio.create_task(lane.update(window)) for lane in lanes]
             try:
                 chunks = await run_blocking(self._executor, window.chunks)
@@ -394,14 +428,15 @@ class Uploader:
                 await self._flush_nodes(NODES_BUFFERED_MAX)
         entry = _entry(source, plan, whole.digest(), sha256.digest())
         self._builder.add(entry, refs.finish(), tensors.finish())
+        return entry.blake3
 
     async def _windows(
         self,
         source: Source,
         descriptor: int,
         plan: cutting.CutPlan,
-        work: "_Work",
-    ) -> AsyncGenerator[tuple["_Window", list[Chunk]], None]:
+        work: _Work,
+    ) -> AsyncGenerator[tuple[_Window, list[Chunk]], None]:
         """Read and cut a file window by window, with several under way; results come in file order."""
         # No more memory than the file needs: fresh memory costs more to touch than to hash.
         window_bytes = min(cutting.WINDOW_BYTES, source.size_bytes)

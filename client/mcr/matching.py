@@ -63,6 +63,21 @@ async def _stretches(spans: AsyncIterator[Span]) -> AsyncGenerator[_Stretch, Non
         yield _Stretch(tuple(batch), length_bytes)
 
 
+async def holds_all(transport: ChunkTransport, known: FileRow) -> bool:
+    """Return whether the store still holds all chunks of a file of the parent version."""
+    batch: list[ChunkId] = []
+    try:
+        async for span in drain_async(walk_chunks(known), transport.get):
+            batch.append(span.id)
+            if len(batch) >= BATCH_CHUNKS_MAX // 2:
+                if await transport.missing(batch):
+                    return False
+                batch.clear()
+        return not (batch and await transport.missing(batch))
+    except UNREADABLE:
+        return False
+
+
 async def match(
     transport: ChunkTransport,
     executor: ThreadPoolExecutor,

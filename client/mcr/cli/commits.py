@@ -39,6 +39,7 @@ class _CommitOptions(TypedDict):
     request_id: str | None
     parent: str | None
     exclude: tuple[str, ...]
+    reread: bool
 
 
 @command(
@@ -91,6 +92,7 @@ class _CommitOptions(TypedDict):
 )
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out what fits; may be repeated.")
 @click.option("--parent", metavar="REF", help="Version it descends from.  [default: head of the branch]")
+@click.option("--reread", is_flag=True, help="Read large files also when nobody touched them since.")
 @with_session
 def commit(session: Session, model: str, path: Path, **given: Unpack[_CommitOptions]) -> None:
     """Make the next version of a model.
@@ -121,6 +123,7 @@ def commit(session: Session, model: str, path: Path, **given: Unpack[_CommitOpti
             allow_non_finite=allow_non_finite,
             durability=durability,
             exclude=given["exclude"],
+            reread=given["reread"],
             progress=lambda at: tick(at.phase, at.bytes_done, at.bytes_total),
         )
     session.output.data(commit_object(result), result.reference)

@@ -11,7 +11,8 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
+from mcr.values import dataclass
 
 from mcr import _bulk
 from mcr._bulk import BulkError, Forward, Head, Kind

@@ -16,7 +16,7 @@ to be there before the version is visible. Repair keeps as many as placement say
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from mcr.values import dataclass
 from typing import Protocol
 
 from mcr.errors import McrError

@@ -57,9 +57,9 @@ def test_a_long_upload_holds_a_lease_and_the_commit_gives_it_back(
             model = client.model("vision/net")
             upload = model._upload
 
-            async def slow(*given: object) -> object:
+            async def slow(*given: object, reread: bool) -> object:
                 await held.wait()
-                return await upload(*given)  # type: ignore[arg-type]
+                return await upload(*given, reread=reread)  # type: ignore[arg-type]
 
             model._upload = slow  # type: ignore[method-assign, assignment]
             await model.commit(tmp_path / "in")
