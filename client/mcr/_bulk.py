@@ -20,11 +20,11 @@ puts may be under way; answers come in order. What is stored is durable only aft
 import socket
 import struct
 from collections.abc import Iterable
-from mcr.values import dataclass
 from enum import IntEnum
 
 from mcr.durability import COPIES_MAX, Durability
 from mcr.model import Buffer
+from mcr.values import dataclass
 
 # Followed by the key that the node tells in `Ping`.
 _GREETING = b"mcr-bulk-1\n"

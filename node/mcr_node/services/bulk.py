@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import field
-from mcr.values import dataclass
 
 from mcr import _bulk
 from mcr._bulk import BulkError, Forward, Head, Kind
@@ -21,6 +20,7 @@ from mcr.errors import McrError
 from mcr.model import MIB, Chunk
 from mcr.transfer import Stored
 from mcr.v1 import chunks_pb2 as pb
+from mcr.values import dataclass
 from mcr_node.ports import StorageFailure
 from mcr_node.services.chunks import FORWARD_BYTES_MIN, LocalChunks
 from mcr_node.telemetry import Telemetry

@@ -16,11 +16,11 @@ to be there before the version is visible. Repair keeps as many as placement say
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from mcr.values import dataclass
 from typing import Protocol
 
 from mcr.errors import McrError
 from mcr.model import ChunkId
+from mcr.values import dataclass
 from mcr_node.core.members import Member
 from mcr_node.core.placement.ring import goal, holders, is_met_by
 from mcr_node.ports import HeldChunk
