@@ -26,6 +26,9 @@ from mcr.v1 import chunks_pb2 as pb
 
 # Measured: two streams fill a connection, more bring nothing on two cores.
 STREAMS_MAX = 2
+# Downloads from one node. It may have to fetch over a long line what it gives, and begins with what it was
+# asked for: so much must be on its way that the line is never empty while the next part is asked for.
+READS_MAX = 4
 # A stream on which not one message moved for so long is given up, and what is left is asked for again.
 STALL_S = 20.0
 # A node that sends less than this for a while is given up as well, if there is another one.
@@ -166,7 +169,7 @@ class RemoteChunks:
         before = len(found)
         self._spreading.begin(way, now_s())
         try:
-            async with self._reads.setdefault(way.address, asyncio.Semaphore(STREAMS_MAX)):
+            async with self._reads.setdefault(way.address, asyncio.Semaphore(READS_MAX)):
                 await self._get_once(ids, found, way)
         finally:
             self._spreading.end(way, sum(map(len, found[before:])), now_s())
