@@ -11,7 +11,6 @@ import getpass
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -24,11 +23,8 @@ from mcr.auto_commit.calls import AutoCommitCalls
 from mcr.blocking import decided, run_blocking
 from mcr.connection import Connection
 from mcr.durability import check_possible, parse_durability
-from mcr.errors import (
-    MissingChunkError,
-)
 from mcr.following.calls import FollowCalls
-from mcr.leasing import UploadLease
+from mcr.leasing import UploadLease, upload_and_enter
 from mcr.membership import MembershipCalls
 from mcr.merge_calls import MergeCalls
 from mcr.model import (
@@ -63,8 +59,6 @@ if TYPE_CHECKING:
 # Reading, hashing and writing of files: as many as keep two cores busy while some wait for the disk.
 CLIENT_WORKERS = 4
 PREVIOUS, LAST_GOOD = "previous", "last-good"
-# Nodes may fail one after the other while a commit is made; but not for ever.
-UPLOADS_AGAIN_MAX = 3
 _TARGETS = {PREVIOUS: pb.ROLLBACK_TARGET_PREVIOUS, LAST_GOOD: pb.ROLLBACK_TARGET_LAST_GOOD}
 
 
@@ -284,18 +278,11 @@ class AsyncModel(
     async def _seal(
         self, request: pb.CommitVersionRequest, upload: Callable[[], Awaitable[Uploaded]], lease: UploadLease
     ) -> tuple[Uploaded, pb.CommitVersionResponse]:
-        uploaded = await upload()
-        for _ in range(UPLOADS_AGAIN_MAX):
+        def enter(uploaded: Uploaded) -> Awaitable[pb.CommitVersionResponse]:
             request.manifest, request.lease = uploaded.manifest.root, lease.name
-            try:
-                return uploaded, await decided(self._connection.versions.commit_version(request))
-            except MissingChunkError:
-                # The node that took the chunks, or was said to hold them, lost power or is cut off by now; or
-                # garbage was collected while this client was stopped. Only what is missing is sent again.
-                again = await upload()
-                uploaded = replace(again, stored=uploaded.stored + again.stored)
-        request.manifest, request.lease = uploaded.manifest.root, lease.name
-        return uploaded, await decided(self._connection.versions.commit_version(request))
+            return decided(self._connection.versions.commit_version(request))
+
+        return await upload_and_enter(upload, enter)
 
     async def _upload(
         self,

@@ -2,14 +2,27 @@
 
 import asyncio
 import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from mcr.blocking import settle
 from mcr.connection import TrashApi
-from mcr.errors import McrError
+from mcr.errors import McrError, MissingChunkError
 from mcr.reporting import write_header
 from mcr.v1 import trash_pb2 as pb
+
+if TYPE_CHECKING:
+    from mcr.committing import Uploaded
+    from mcr.merging.writing import Merged
+
+Made = TypeVar("Made", "Uploaded", "Merged")
+Answer = TypeVar("Answer")
+
+# Nodes may fail one after the other while a version is made; but not for ever.
+UPLOADS_AGAIN_MAX = 3
 
 # Most commits are over by then, and cost no second entry of the log. What came before is kept anyway.
 AFTER_S = 2.0
@@ -23,8 +36,8 @@ AGAIN_S = 10.0
 class UploadLease:
     """Holds a lease while the block lasts, from when it has lasted for a moment.
 
-    It is not given back at the end: the commit does that; after a failure it lapses, so that the same command
-    goes on where this one stopped.
+    It is not given back at the end: the commit does that, or `give_back`; after a failure it lapses, so that
+    the same command goes on where this one stopped.
     """
 
     def __init__(self, trash: TrashApi) -> None:
@@ -48,6 +61,16 @@ class UploadLease:
         assert self._task is not None, "entered"
         await settle([self._task])
 
+    async def give_back(self) -> None:
+        """Give it back now, where what ends the upload cannot; where that fails, it lapses."""
+        assert self._task is not None, "entered"
+        await settle([self._task])
+        if self._is_taken:
+            with suppress(McrError):
+                await self._trash.release_upload(
+                    pb.ReleaseUploadRequest(header=write_header(None), lease=self._name)
+                )
+
     async def _hold(self) -> None:
         await asyncio.sleep(AFTER_S)
         while True:
@@ -60,3 +83,24 @@ class UploadLease:
                 continue
             self._is_taken = True
             await asyncio.sleep(RENEW_S)
+
+
+async def upload_and_enter(
+    upload: Callable[[], Awaitable[Made]], enter: Callable[[Made], Awaitable[Answer]]
+) -> tuple[Made, Answer]:
+    """Upload, and enter what was made into the log; what is missing by then is uploaded again, a few times.
+
+    The node that took the chunks, or was said to hold them, lost power or is cut off by now; or garbage was
+    collected while this client was stopped. Only what is missing is sent again.
+
+    Returns:
+        What was made, with all that was stored for it, and the answer.
+    """
+    made = await upload()
+    for _ in range(UPLOADS_AGAIN_MAX):
+        try:
+            return made, await enter(made)
+        except MissingChunkError:
+            again = await upload()
+            made = replace(again, stored=made.stored + again.stored)
+    return made, await enter(made)

@@ -1,14 +1,15 @@
 """Merging one branch into another, and deciding what a merge left open."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from mcr import _wire
 from mcr.blocking import decided, run_blocking
-from mcr.committing import Uploader
+from mcr.committing import Uploaded, Uploader
 from mcr.durability import parse_durability
 from mcr.errors import ConflictsLeftError, HeadMovedError, InvalidArgumentError, ReplayDiffersError
+from mcr.leasing import UploadLease, upload_and_enter
 from mcr.manifest import FileRow
 from mcr.merging.choices import (
     Choice,
@@ -310,19 +311,24 @@ class Merges(ModelReader):
         sources = await run_blocking(self._executor, partial(scan, path))
         if len(sources) != 1 or sources[0].path != path.name:
             raise InvalidArgumentError("choice", f"{str(path)!r} is not one file")
-        uploaded = await Uploader(self._connection.chunks, self._executor, None).upload(sources, None)
-        answer = await decided(
-            self._connection.versions.commit_version(
-                versions_pb2.CommitVersionRequest(
-                    header=write_header(None),
-                    model=self.name,
-                    branch=GIVEN_BRANCH,
-                    description=f"given for {name}",
-                    parameters=_wire.mapping_to_wire({}),
-                    manifest=uploaded.manifest.root,
-                )
-            )
+        request = versions_pb2.CommitVersionRequest(
+            header=write_header(None),
+            model=self.name,
+            branch=GIVEN_BRANCH,
+            description=f"given for {name}",
+            parameters=_wire.mapping_to_wire({}),
         )
+
+        def upload() -> Awaitable[Uploaded]:
+            return Uploader(self._connection.chunks, self._executor, None).upload(sources, None)
+
+        async with UploadLease(self._connection.trash) as lease:
+
+            def enter(uploaded: Uploaded) -> Awaitable[versions_pb2.CommitVersionResponse]:
+                request.manifest, request.lease = uploaded.manifest.root, lease.name
+                return decided(self._connection.versions.commit_version(request))
+
+            _, answer = await upload_and_enter(upload, enter)
         return Given(_wire.version_from_wire(answer.version, with_metrics=False).number, sources[0].path)
 
     async def _open(
@@ -409,8 +415,6 @@ class Merges(ModelReader):
         progress: Progress | None,
     ) -> MergeOutcome:
         by_rules, omitted = decided_by_rules(planned.judge.decided)
-        sink = StoreSink(self._connection.chunks)
-        merged = await self._write(inputs.ours, planned.plan, sink, progress)
         request.model = self.name
         request.ours, request.theirs = inputs.ours.number, inputs.theirs.number
         request.document = encode(
@@ -427,8 +431,18 @@ class Merges(ModelReader):
             )
         )
         request.parameters = _wire.mapping_to_wire(planned.parameters)
-        request.manifest = merged.manifest.root
-        answer = await decided(self._connection.merges.commit_merge(request))
+
+        def compute() -> Awaitable[Merged]:
+            sink = StoreSink(self._connection.chunks)
+            return self._write(inputs.ours, planned.plan, sink, progress)
+
+        def enter(merged: Merged) -> Awaitable[pb.CommitMergeResponse]:
+            request.manifest = merged.manifest.root
+            return decided(self._connection.merges.commit_merge(request))
+
+        async with UploadLease(self._connection.trash) as lease:
+            merged, answer = await upload_and_enter(compute, enter)
+            await lease.give_back()
         version = await self._with_files(_wire.version_from_wire(answer.version, with_metrics=True))
         return MergeOutcome(
             version,

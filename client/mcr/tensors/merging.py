@@ -28,7 +28,7 @@ Pure: the caller feeds blocks, once for each pass.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from enum import StrEnum
 from fractions import Fraction
@@ -48,10 +48,15 @@ ARITHMETIC = 1
 """Version of everything that this module's text defines; another result for the same input raises it."""
 SUM_ELEMENTS = 65_536
 PARALLEL_COSINE = 0.9995
+# Elements in hand at once: float64 arrays of 256 KiB in memory that is used again, rather than of 4 MiB that
+# is fresh each time. Measured: half as many cost a quarter more (calls).
+PIECE_ELEMENTS = 32 * 1024
 _NUMBER_CHARACTERS_MAX = 24
 # float32 patterns of sizes are counted by their upper, then by their lower half.
 _HALF_BITS = 16
 _HALF_VALUES = 1 << _HALF_BITS
+# Of float32: all but the sign; infinity, above which are NaNs only; the quiet NaN that stands for all.
+_SIZE_MASK, _INFINITY_BITS, _NAN_BITS = 0x7FFF_FFFF, 0x7F80_0000, 0x7FC0_0000
 _DECIMAL_DIGITS = 60
 
 
@@ -176,14 +181,29 @@ class TensorMerge(ABC):
         Raises:
             InvalidArgumentError: a 64-bit integer is beyond what float64 tells apart.
         """
-        a, b = self._numbers(ours), self._numbers(theirs)
-        o = self._numbers(base) if self.needs_base else a
-        return rounding.to_bytes(self._merged(a, b, o), self._dtype)
+        merged: list[bytes] = []
+        for a_piece, b_piece, o_piece in zip(
+            self._pieces(ours),
+            self._pieces(theirs),
+            self._pieces(base if self.needs_base else ours),
+            strict=True,
+        ):
+            a, b = self._numbers(a_piece), self._numbers(b_piece)
+            o = self._numbers(o_piece) if self.needs_base else a
+            merged.append(rounding.to_bytes(self._merged(a, b, o), self._dtype))
+        return b"".join(merged)
 
     @abstractmethod
     def _merged(
         self, a: "NDArray[np.float64]", b: "NDArray[np.float64]", o: "NDArray[np.float64]"
     ) -> "NDArray[np.float64]": ...
+
+    def _pieces(self, block: Buffer) -> Iterator[memoryview]:
+        view = memoryview(block).cast("B")
+        piece_bytes = PIECE_ELEMENTS * (dtypes.element_bytes(self._dtype) or 1)
+        # A block without elements is one piece without elements.
+        for start in range(0, max(1, view.nbytes), piece_bytes):
+            yield view[start : start + piece_bytes]
 
     def _numbers(self, block: Buffer) -> "NDArray[np.float64]":
         import numpy as np
@@ -267,10 +287,11 @@ class _Slerp(TensorMerge):
     def look(self, ours: Buffer, theirs: Buffer, base: Buffer) -> None:
         import numpy as np
 
-        a, b = self._numbers(ours), self._numbers(theirs)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            for place, (x, y) in zip(self._sums, ((a, a), (b, b), (a, b)), strict=True):
-                place.add(x * y)
+            for a_piece, b_piece in zip(self._pieces(ours), self._pieces(theirs), strict=True):
+                a, b = self._numbers(a_piece), self._numbers(b_piece)
+                for place, (x, y) in zip(self._sums, ((a, a), (b, b), (a, b)), strict=True):
+                    place.add(x * y)
 
     def end_pass(self) -> None:
         import numpy as np
@@ -346,9 +367,18 @@ class _Ties(TensorMerge):
         self._sides = [_Largest(math.ceil(density * element_count)) for _ in range(2)]
 
     def look(self, ours: Buffer, theirs: Buffer, base: Buffer) -> None:
-        o = self._numbers(base)
-        for side, block in zip(self._sides, (ours, theirs), strict=True):
-            side.count(_sizes(self._numbers(block), o))
+        import numpy as np
+
+        patterns: list[list[NDArray[np.uint32]]] = [[], []]
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            for o_piece, *pieces in zip(
+                self._pieces(base), self._pieces(ours), self._pieces(theirs), strict=True
+            ):
+                o = self._numbers(o_piece)
+                for found, piece in zip(patterns, pieces, strict=True):
+                    found.append(_patterns(self._numbers(piece) - o))
+        for side, found in zip(self._sides, patterns, strict=True):
+            side.count(np.concatenate(found))
 
     def end_pass(self) -> None:
         for side in self._sides:
@@ -360,26 +390,41 @@ class _Ties(TensorMerge):
         import numpy as np
 
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            differences = [a - o, b - o]
+            counting = [_patterns(x) >= side.least for side, x in zip(self._sides, differences, strict=True)]
+            result = o + 0.0
+            # Where no difference counts nothing is left to compute; that is most of it.
+            some = np.flatnonzero(counting[0] | counting[1])
             kept = [
-                np.where(_sizes(x, o) >= side.least, x - o, 0.0)
-                for side, x in zip(self._sides, (a, b), strict=True)
+                np.where(counts[some], x[some], 0.0) for counts, x in zip(counting, differences, strict=True)
             ]
-            elected = np.sign(kept[0] + kept[1])
-            counts = [(np.sign(x) == elected) & (elected != 0) for x in kept]
-            total = np.where(counts[0], kept[0], 0.0) + np.where(counts[1], kept[1], 0.0)
-            mean = total / np.maximum(counts[0].astype(np.float64) + counts[1], 1.0)
-            # A NaN on either side is a NaN of the result; comparisons alone would drop it.
-            return o + np.where(np.isnan(kept[0] + kept[1]), np.nan, mean)
+            result[some] += _elected_mean(kept[0], kept[1])
+        return result
 
 
-def _sizes(x: "NDArray[np.float64]", o: "NDArray[np.float64]") -> "NDArray[np.uint32]":
-    """Return the bit patterns of |x - o| as float32: they are in the order of the sizes, NaN the largest."""
+def _elected_mean(one: "NDArray[np.float64]", other: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    """Return the mean of those that have the sign of their sum; a NaN of either is a NaN of the result."""
+    import numpy as np
+
+    total = one + other
+    elected = np.sign(total)
+    counts = [(np.sign(x) == elected) & (elected != 0) for x in (one, other)]
+    agreeing = np.where(counts[0], one, 0.0) + np.where(counts[1], other, 0.0)
+    mean = agreeing / np.maximum(counts[0].astype(np.float64) + counts[1], 1.0)
+    # Comparisons alone would drop a NaN.
+    return np.where(np.isnan(total), np.nan, mean)
+
+
+def _patterns(differences: "NDArray[np.float64]") -> "NDArray[np.uint32]":
+    """Return the bit patterns of sizes as float32: they are in the order of the sizes, NaN the largest."""
     import numpy as np
 
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        sizes = np.abs((x - o).astype(np.float32))
-    sizes[np.isnan(sizes)] = np.nan
-    bits: NDArray[np.uint32] = sizes.view(np.uint32) & np.uint32(0x7FFF_FFFF)
+        bits: NDArray[np.uint32] = differences.astype(np.float32).view(np.uint32)
+    bits &= np.uint32(_SIZE_MASK)
+    if bits.size and int(bits.max()) > _INFINITY_BITS:
+        # All NaNs are one, whatever their payload.
+        bits[bits > _INFINITY_BITS] = _NAN_BITS
     return bits
 
 
@@ -404,14 +449,17 @@ class _Largest:
         self._counts = [counted if not self._counts else self._counts[0] + counted]
 
     def end_pass(self) -> None:
-        counts = self._counts[0].tolist() if self._counts else [0] * _HALF_VALUES
+        import numpy as np
+
+        counts = self._counts[0] if self._counts else np.zeros(_HALF_VALUES, np.int64)
         self._counts = []
-        place, left = _HALF_VALUES - 1, self._wanted
-        while place and counts[place] < left:
-            left -= counts[place]
-            place -= 1
+        # How many patterns have this half or a larger one; of the least half, all that there are.
+        at_least = np.cumsum(counts[::-1])[::-1]
+        reached = np.flatnonzero(at_least >= self._wanted)
+        place = int(reached[-1]) if reached.size else 0
         if self._upper is None:
-            self._upper, self._wanted = place, left
+            above = int(at_least[place + 1]) if place + 1 < _HALF_VALUES else 0
+            self._upper, self._wanted = place, self._wanted - above
         else:
             self.least = self._upper << _HALF_BITS | place
 

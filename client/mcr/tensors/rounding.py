@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 INTEGER_EXACT_MAX = 2**53 - 1
 _NAN_BITS = {"F16": 0x7E00, "BF16": 0x7FC0, "F32": 0x7FC0_0000, "F64": 0x7FF8_0000_0000_0000}
 _BFLOAT16_MANTISSA_BITS = 7
+_BFLOAT16_DROPPED_BITS = 52 - _BFLOAT16_MANTISSA_BITS
 _FLOAT32_EXPONENT_MIN = -126
+_FLOAT32_NORMAL_MIN = 2.0**_FLOAT32_EXPONENT_MIN
 
 
 def to_bytes(numbers: "NDArray[np.float64]", dtype: str) -> bytes:
@@ -79,10 +81,20 @@ def _floats(numbers: "NDArray[np.float64]", dtype: Dtype) -> "NDArray[Any]":
 def _bfloat16(numbers: "NDArray[np.float64]") -> "NDArray[Any]":
     import numpy as np
 
-    _, exponents = np.frexp(numbers)
-    # The place of the last bit that a bfloat16 of this size has; frexp's fractions are below one.
-    places = np.maximum(exponents - 1, _FLOAT32_EXPONENT_MIN) - _BFLOAT16_MANTISSA_BITS
-    rounded = np.ldexp(np.rint(np.ldexp(numbers, -places)), places)
+    # A bfloat16 keeps the upper seven of 52 bits. Half of the last one less one, and one more where it is
+    # odd, carries exactly where the number is nearer to the next, or as near and that one is even.
+    bits = numbers.view(np.uint64).copy()
+    odd = bits >> np.uint64(_BFLOAT16_DROPPED_BITS)
+    odd &= np.uint64(1)
+    bits += odd
+    bits += np.uint64((1 << (_BFLOAT16_DROPPED_BITS - 1)) - 1)
+    bits &= np.uint64(~((1 << _BFLOAT16_DROPPED_BITS) - 1) & 0xFFFF_FFFF_FFFF_FFFF)
+    rounded = bits.view(np.float64)
+    # What is smaller than every normal number has the place of its last bit where those numbers have it.
+    small = np.abs(numbers) < _FLOAT32_NORMAL_MIN
+    if small.any():
+        place = _FLOAT32_EXPONENT_MIN - _BFLOAT16_MANTISSA_BITS
+        rounded[small] = np.ldexp(np.rint(np.ldexp(numbers[small], -place)), place)
     # Now every number is a bfloat16, or beyond all: as float32 it is exact, and its upper half is all of it.
     wide: NDArray[np.uint32] = rounded.astype("<f4").view("<u4")
     return (wide >> np.uint32(dtypes.BFLOAT16_SHIFT_BITS)).astype("<u2")

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 import mcr
-from mcr.aio import UPLOADS_AGAIN_MAX, AsyncClient
+from mcr.aio import AsyncClient
 from mcr.errors import MissingChunkError
+from mcr.leasing import UPLOADS_AGAIN_MAX
 from mcr.model import ChunkId, CommitResult, digest
 from mcr.v1 import versions_pb2 as pb
 from mcr_node.assembly import Node, open_node
