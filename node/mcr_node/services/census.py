@@ -63,9 +63,11 @@ class Known:
         more: how many more lack copies; one that several versions need may count for each.
         more_leaving: those of them that have copies on nodes that are drained.
         lost: how many of all these nobody has.
+        whole: manifests all of whose chunks have their copies, as far as they are kept in mind.
     """
 
     enough: dict[ChunkId, None] = field(default_factory=dict)
+    whole: dict[ChunkId, None] = field(default_factory=dict)
     short: dict[ChunkId, Copies] = field(default_factory=dict)
     more: int = 0
     more_leaving: int = 0
@@ -81,6 +83,12 @@ class Known:
         else:
             self.more += 1
             self.more_leaving += bool(copies.leaving)
+
+    def has_all_of(self, manifest: ChunkId) -> None:
+        """Note a manifest all of whose chunks have their copies; versions that have it too need no walk."""
+        self.whole[manifest] = None
+        while len(self.whole) > KNOWN_MAX:
+            self.whole.pop(next(iter(self.whole)))
 
     def has(self, chunk_id: ChunkId) -> None:
         """Note that a chunk has its copies; of those that nobody had, none gets them within a run."""

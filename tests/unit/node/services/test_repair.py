@@ -1,7 +1,7 @@
 """Repair counts the copies of all that versions need, and makes those that lack, most endangered first."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -105,7 +105,9 @@ class Scene:
         for member in self.members[1:]:
             await self.log.members.add(member)
 
-    async def commit(self, seed: int, *on: str, model: str = MODEL, files: int = 1) -> list[Chunk]:
+    async def commit(
+        self, seed: int, *on: str, model: str = MODEL, files: int = 1, request: str = ""
+    ) -> list[Chunk]:
         """Make a version of some files of one chunk each, and return all its chunks, those of files first."""
         made: list[Chunk] = []
         builder = ManifestBuilder(made.append)
@@ -119,7 +121,7 @@ class Scene:
             self.stores[address].sync()
         await self.log.propose(
             CommitVersion(
-                request_id=RequestId(b"%d" % seed),
+                request_id=RequestId(request.encode() or b"%d" % seed),
                 principal="somebody",
                 at_ms=1,
                 model=model,
@@ -264,6 +266,33 @@ def test_of_a_model_with_new_versions_only_these_are_looked_through() -> None:
         await scene.run()
         assert scene.repair.counts()["chunks_counted"] - before == len(fresh)
         assert all(len(scene.copies(chunk.id)) == 2 for chunk in fresh)
+
+    tell(story)
+
+
+def test_a_manifest_that_many_versions_have_is_walked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    walked: list[ChunkId] = []
+    count = census.Census.count
+
+    def counted(self: census.Census, manifest: ChunkId, known: census.Known) -> AsyncIterator[census.Counted]:
+        walked.append(manifest)
+        return count(self, manifest, known)
+
+    monkeypatch.setattr(census.Census, "count", counted)
+
+    async def story(scene: Scene) -> None:
+        for number in range(20):
+            await scene.commit(1, B, C, request=f"again{number}")
+        await scene.commit(2, B, C)
+        await scene.run()
+        assert len(walked) == len(set(walked)) == 2
+        # Of one that lacks something, each version is looked at: all are to be named.
+        for number in range(3):
+            await scene.commit(3, request=f"lost{number}")
+        walked.clear()
+        with pytest.raises(FailedError):
+            await scene.run(asked=True)
+        assert len(walked) == 2 + 3
 
     tell(story)
 
