@@ -2,8 +2,9 @@
 
 import click
 
+from mcr.cli.common import common_of
 from mcr.cli.forms import count, size
-from mcr.cli.options import Group, command, common_of, with_session
+from mcr.cli.options import Group, command, with_session
 from mcr.cli.output import JsonObject
 from mcr.cli.session import Session, session
 from mcr.cli.upkeep import NODE_OPTION, NOW_OPTION, say_silent, tell_asked, tell_status

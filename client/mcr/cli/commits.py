@@ -15,7 +15,16 @@ from mcr.cli.forms import (
     version_object,
     version_text,
 )
-from mcr.cli.options import ModelName, command, split_reference, with_session, within
+from mcr.cli.options import (
+    BRANCH,
+    REFERENCE,
+    WITHIN,
+    ModelName,
+    command,
+    split_reference,
+    with_session,
+    within,
+)
 from mcr.cli.session import Session
 from mcr.cli.values import Tree, parameters_from, parse_metrics, parse_parameter_file
 from mcr.durability import parse_durability
@@ -60,11 +69,13 @@ class _CommitOptions(TypedDict):
     default="main",
     show_default=True,
     metavar="NAME",
+    type=BRANCH,
     help="Branch to put it on; made when it is new.",
 )
 @click.option(
     "--expect",
     metavar="VERSION",
+    type=WITHIN,
     help="Commit only if the branch is at VERSION (v11), or with 'none' only if there is no such branch yet.",
 )
 @click.option(
@@ -91,7 +102,9 @@ class _CommitOptions(TypedDict):
     "--request-id", metavar="ID", help="Name of this request; repeated, it returns the version it made."
 )
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out what fits; may be repeated.")
-@click.option("--parent", metavar="REF", help="Version it descends from.  [default: head of the branch]")
+@click.option(
+    "--parent", metavar="REF", type=WITHIN, help="Version it descends from.  [default: head of the branch]"
+)
 @click.option("--reread", is_flag=True, help="Read large files also when nobody touched them since.")
 @with_session
 def commit(session: Session, model: str, path: Path, **given: Unpack[_CommitOptions]) -> None:
@@ -150,7 +163,7 @@ def read_document(path: Path | None) -> Tree:
     mcr show vision/resnet50@channel:production --json | jq .parameters
     """,
 )
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", type=REFERENCE)
 @with_session
 def show(session: Session, reference: str) -> None:
     """Show all about one version.

@@ -9,7 +9,7 @@ import click
 from mcr.cli.commits import find_version
 from mcr.cli.differences import diff_object, diff_text
 from mcr.cli.forms import count, file_object, files_table, model_object, moment, size, table
-from mcr.cli.options import command, split_reference, with_session, within
+from mcr.cli.options import REFERENCE, command, split_reference, with_session, within
 from mcr.cli.output import binary_stdout, one_line
 from mcr.cli.session import Session
 from mcr.errors import DestinationError, InvalidArgumentError
@@ -32,7 +32,7 @@ _PLOT_ENDINGS = (".png", ".html")
     mcr ls -l vision/resnet50@v12 tokenizer/
     """,
 )
-@click.argument("reference", metavar="[MODEL|REF]", required=False)
+@click.argument("reference", metavar="[MODEL|REF]", type=REFERENCE, required=False)
 @click.argument("path", required=False, default="")
 @click.option("--long", "-l", is_flag=True, help="With sizes, formats and times.")
 @with_session
@@ -76,7 +76,7 @@ def _list_models(session: Session, *, long: bool) -> None:
     mcr checkout vision/resnet50@v11 out/ --delete --verify
     """,
 )
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", type=REFERENCE)
 @click.argument("destination", metavar="DEST", type=click.Path(path_type=Path))
 @click.option("--include", multiple=True, metavar="GLOB", help="Only files that match; may be repeated.")
 @click.option("--verify", is_flag=True, help="Read every file back and compare its digest.")
@@ -136,7 +136,7 @@ def checkout(
     mcr cat vision/resnet50@v12 model.safetensors --range 0-7 | xxd
     """,
 )
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", type=REFERENCE)
 @click.argument("path")
 @click.option(
     "--range", "span", metavar="A-B", help="Only bytes A to B, both included, from 0; A- for the rest."
@@ -191,8 +191,8 @@ def parse_range(span: str | None) -> tuple[int, int | None]:
     mcr diff vision/resnet50@v11 v12 --plot change.html
     """,
 )
-@click.argument("before", metavar="REF")
-@click.argument("after", metavar="REF")
+@click.argument("before", metavar="REF", type=REFERENCE)
+@click.argument("after", metavar="REF", type=REFERENCE)
 @click.option("--tensors", is_flag=True, help="Compare the numbers of the tensors that differ.")
 @click.option(
     "--plot",

@@ -10,7 +10,7 @@ from mcr.cli import settings
 from mcr.cli.ending import until_sigterm
 from mcr.cli.forms import instant, size
 from mcr.cli.hooks import run_hook
-from mcr.cli.options import command, with_session
+from mcr.cli.options import REFERENCE, command, with_session
 from mcr.cli.output import JsonObject, Output
 from mcr.cli.session import Session
 from mcr.cli.times import parse_span
@@ -54,7 +54,7 @@ class _Options(TypedDict):
     mcr follow vision/resnet50@channel:production /srv/model --exec 'curl -fsS -d "$MCR_PATH" :8000/load'
     """,
 )
-@click.argument("reference", metavar="MODEL@channel:NAME")
+@click.argument("reference", metavar="MODEL@channel:NAME", type=REFERENCE)
 @click.argument("destination", metavar="DEST", type=click.Path(path_type=Path))
 @click.option("--exec", "hook", metavar="CMD", help="Run by the shell after each switch; see below.")
 @click.option(

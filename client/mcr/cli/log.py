@@ -8,7 +8,7 @@ import click
 
 from mcr.cli.forms import log_row, number, table, version_object
 from mcr.cli.graph import Graph
-from mcr.cli.options import command, split_reference, with_session
+from mcr.cli.options import REFERENCE, command, split_reference, with_session
 from mcr.cli.output import one_line, to_json
 from mcr.cli.session import Session
 from mcr.cli.times import parse_time
@@ -41,7 +41,7 @@ class _Filters(TypedDict):
     mcr log vision/resnet50@experiment --creator 'ci-*' --tag 'release-*' --json
     """,
 )
-@click.argument("reference", metavar="MODEL[@REF]")
+@click.argument("reference", metavar="MODEL[@REF]", type=REFERENCE)
 @click.option(
     "-n",
     "limit",

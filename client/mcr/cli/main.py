@@ -164,7 +164,11 @@ def node_main() -> int:
 def _run(given: list[str], told: Output) -> int:
     instruction = settings.completion_instruction()
     if instruction:
-        return shell_complete(cli, {}, misc.PROGRAM, settings.COMPLETION_VARIABLE, instruction)
+        try:
+            return shell_complete(cli, {}, misc.PROGRAM, settings.COMPLETION_VARIABLE, instruction)
+        except McrError:
+            # What stands before the cursor makes no sense: nothing is offered, and nothing is said.
+            return FAILED
     try:
         # Not cli.main(): it would print errors in a manner of its own, and exit.
         with cli.make_context(misc.PROGRAM, list(given)) as context:

@@ -9,7 +9,17 @@ import click
 
 from mcr.cli import settings
 from mcr.cli.forms import count, size, table, timestamp, version_object
-from mcr.cli.options import ModelName, command, split_reference, with_session, within
+from mcr.cli.options import (
+    BRANCH,
+    MODEL,
+    REFERENCE,
+    WITHIN,
+    ModelName,
+    command,
+    split_reference,
+    with_session,
+    within,
+)
 from mcr.cli.output import JsonObject, Tick, one_line
 from mcr.cli.session import Session
 from mcr.durability import parse_durability
@@ -49,9 +59,11 @@ class _MergeOptions(TypedDict):
     mcr merge --replay vision/resnet50@v15                                # prove its bytes
     """,
 )
-@click.argument("model", required=False)
-@click.argument("source", required=False)
-@click.option("--into", default="main", show_default=True, metavar="BRANCH", help="Branch to merge into.")
+@click.argument("model", type=MODEL, required=False)
+@click.argument("source", type=WITHIN, required=False)
+@click.option(
+    "--into", default="main", show_default=True, metavar="BRANCH", type=BRANCH, help="Branch to merge into."
+)
 @click.option(
     "--strategy",
     "strategies",
@@ -65,7 +77,10 @@ class _MergeOptions(TypedDict):
 @click.option("--durability", metavar="site|cluster|N", help="Copies to wait for; see commit.")
 @click.option("--request-id", metavar="ID", help="Name of this request; see commit.")
 @click.option(
-    "--replay", metavar="VERSION", help="Compute a merge again and compare; stores nothing. Goes alone."
+    "--replay",
+    metavar="VERSION",
+    type=REFERENCE,
+    help="Compute a merge again and compare; stores nothing. Goes alone.",
 )
 @with_session
 def merge(session: Session, model: str | None, source: str | None, **given: Unpack[_MergeOptions]) -> None:

@@ -4,7 +4,7 @@ import click
 
 from mcr.cli.commits import find_version
 from mcr.cli.forms import count, report_object, report_row, table
-from mcr.cli.options import command, split_reference, with_session
+from mcr.cli.options import REFERENCE, command, split_reference, with_session
 from mcr.cli.output import JsonObject
 from mcr.cli.session import Session
 from mcr.cli.values import parse_metrics
@@ -22,7 +22,7 @@ HISTORY_REPORTS_MAX = 1000
     mcr report vision/resnet50@v12 --history
     """,
 )
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", type=REFERENCE)
 @click.argument("values", nargs=-1, metavar="KEY=VALUE...")
 @click.option("--channel", default="", metavar="NAME", help="The channel whose fleet measured this.")
 @click.option(

@@ -48,7 +48,7 @@ def version(session: Session) -> None:
 def completion(session: Session, shell: str) -> None:
     """Print a completion script for a shell.
 
-    It completes commands, options and paths.
+    It completes commands, options, paths, and names in the store.
     """
     found = get_completion_class(shell)
     assert found is not None, "click completes bash, zsh and fish"

@@ -5,23 +5,25 @@ from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
-from mcr.cli import settings
-from mcr.cli.session import Common, Session, session
+from mcr.cli import completing, settings
+from mcr.cli.common import META, common_of
+from mcr.cli.session import Session, session
 from mcr.errors import InvalidReferenceError
+from mcr.model import RefKind
 from mcr.references import Selector, check_model, parse_reference
 
 P = ParamSpec("P")
 R = TypeVar("R")
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-_META = "mcr.cli.common."
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: object) -> object:
     # The same options stand before and after the command. All contexts of a run share `meta`, and inner
     # options are parsed later, so what stands nearer to the command's own arguments wins.
     if value is not None and parameter.name is not None:
-        context.meta[_META + parameter.name] = value
+        context.meta[META + parameter.name] = value
     return value
 
 
@@ -58,23 +60,6 @@ def common_options() -> list[click.Parameter]:
             "--progress/--no-progress", is_flag=True, help="Show progress.  [default: only on a terminal]"
         ),
     ]
-
-
-def common_of(context: click.Context) -> Common:
-    """Return the common options as given so far."""
-
-    def given(name: str) -> Any:  # noqa: ANN401 (what click parsed)
-        return context.meta.get(_META + name)
-
-    return Common(
-        cluster=given("cluster"),
-        profile=given("profile"),
-        stale=bool(given("stale")),
-        json=bool(given("json")),
-        quiet=bool(given("quiet")),
-        timeout_s=given("timeout"),
-        progress=given("progress"),
-    )
 
 
 class _CommonOptions(click.Command):
@@ -161,6 +146,35 @@ class ModelName(click.ParamType[str]):
         if at:
             self.fail(f"{value!r} is a reference; this command takes a model alone: {model}", param, ctx)
         return check_model(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Offer models."""
+        return completing.models(ctx, incomplete)
+
+
+class Offering(click.ParamType[str]):
+    """Any text, with names that a shell offers."""
+
+    name = "text"
+
+    def __init__(self, offer: Callable[[click.Context, str], list[CompletionItem]]) -> None:
+        self._offer = offer
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Offer them."""
+        return self._offer(ctx, incomplete)
+
+
+MODEL = Offering(completing.models)
+REFERENCE = Offering(completing.references)
+WITHIN = Offering(completing.within)
+BRANCH = Offering(completing.names_of(RefKind.BRANCH))
+TAG = Offering(completing.names_of(RefKind.TAG))
+CHANNEL = Offering(completing.names_of(RefKind.CHANNEL))
 
 
 def split_reference(text: str) -> tuple[str, str]:

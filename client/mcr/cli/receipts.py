@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import click
 
 from mcr.cli.forms import ID_CHARACTERS_SHOWN, instant, moment, table, timestamp
-from mcr.cli.options import ModelName, command, split_reference, with_session
+from mcr.cli.options import REFERENCE, ModelName, command, split_reference, with_session
 from mcr.cli.output import JsonObject, one_line
 from mcr.cli.session import Session
 from mcr.cli.times import parse_time
@@ -25,7 +25,7 @@ RECEIPTS_MAX = 1000
     mcr ack vision/resnet50@v12 --consumer gpu-7 --state gone      # it ends
     """,
 )
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", type=REFERENCE)
 @click.option("--consumer", required=True, metavar="NAME", help="Who: a host, a pod, a job.")
 @click.option(
     "--rank", type=click.IntRange(min=0), default=0, metavar="R", help="Which process of it.  [default: 0]"

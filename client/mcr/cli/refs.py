@@ -7,7 +7,7 @@ from typing import TypedDict, Unpack
 import click
 
 from mcr.cli.forms import instant, move_object, move_row, ref_object, ref_row, table, version_object
-from mcr.cli.options import ModelName, command, with_session, within
+from mcr.cli.options import BRANCH, CHANNEL, TAG, WITHIN, ModelName, command, with_session, within
 from mcr.cli.session import Session
 from mcr.cli.times import parse_time
 from mcr.errors import InvalidArgumentError, ReferenceNotFoundError
@@ -58,8 +58,8 @@ def _print_moved(session: Session, ref: Ref, what: str) -> None:
     """,
 )
 @click.argument("model", type=ModelName())
-@click.argument("name", required=False)
-@click.option("--at", metavar="REF", help="Where to make it.  [default: head of main]")
+@click.argument("name", type=BRANCH, required=False)
+@click.option("--at", metavar="REF", type=WITHIN, help="Where to make it.  [default: head of main]")
 @click.option("--delete", is_flag=True, help="Delete it; its versions stay.")
 @click.option("--reason", metavar="TEXT", help="Why it is deleted; kept in its history.")
 @with_session
@@ -97,8 +97,8 @@ def branch(
     """,
 )
 @click.argument("model", type=ModelName())
-@click.argument("name", required=False)
-@click.argument("reference", metavar="[REF]", required=False)
+@click.argument("name", type=TAG, required=False)
+@click.argument("reference", metavar="[REF]", type=WITHIN, required=False)
 @with_session
 def tag(session: Session, model: str, name: str | None, reference: str | None) -> None:
     """List tags, or name a version for ever.
@@ -129,8 +129,10 @@ def tag(session: Session, model: str, name: str | None, reference: str | None) -
     """,
 )
 @click.argument("model", type=ModelName())
-@click.argument("name", required=False)
-@click.option("--set", "target", metavar="REF", help="Point it at a version; made when it is new.")
+@click.argument("name", type=CHANNEL, required=False)
+@click.option(
+    "--set", "target", metavar="REF", type=WITHIN, help="Point it at a version; made when it is new."
+)
 @click.option("--reason", metavar="TEXT", help="Why it moves; kept in its history.")
 @click.option(
     "--expect-generation",
@@ -297,13 +299,16 @@ def parse_rules(texts: Iterable[str]) -> dict[str, ParameterValue]:
     """,
 )
 @click.argument("model", type=ModelName())
-@click.option("--channel", "channel_name", metavar="NAME", help="Move this channel back.")
-@click.option("--branch", "branch_name", metavar="NAME", help="Restore on this branch.  [default: main]")
+@click.option("--channel", "channel_name", metavar="NAME", type=CHANNEL, help="Move this channel back.")
+@click.option(
+    "--branch", "branch_name", metavar="NAME", type=BRANCH, help="Restore on this branch.  [default: main]"
+)
 @click.option(
     "--to",
     default=PREVIOUS,
     show_default=True,
     metavar="REF|previous|last-good",
+    type=WITHIN,
     help="Where to; last-good (channels only) is the nearest earlier one that was never rolled back from.",
 )
 @click.option("--reason", default="", metavar="TEXT", help="Why; kept in the history.")

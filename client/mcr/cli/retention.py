@@ -3,7 +3,7 @@
 import click
 
 from mcr.cli.forms import count, table, timestamp
-from mcr.cli.options import ModelName, command, with_session
+from mcr.cli.options import BRANCH, ModelName, command, with_session
 from mcr.cli.output import JsonObject, one_line
 from mcr.cli.session import Session
 from mcr.errors import InvalidArgumentError
@@ -27,7 +27,9 @@ _ALL_OTHERS = "(all others)"
     """,
 )
 @click.argument("model", type=ModelName())
-@click.option("--branch", "-b", metavar="NAME", help="Only of this branch.  [default: all without rules]")
+@click.option(
+    "--branch", "-b", metavar="NAME", type=BRANCH, help="Only of this branch.  [default: all without rules]"
+)
 @click.option(
     "--set",
     "texts",

@@ -7,8 +7,9 @@ import click
 
 from mcr.cli import settings
 from mcr.cli.commits import NO_BRANCH, read_document
+from mcr.cli.common import common_of
 from mcr.cli.forms import commit_object, count, moment, size, table, timestamp
-from mcr.cli.options import Group, ModelName, command, common_of, with_session, within
+from mcr.cli.options import BRANCH, WITHIN, Group, ModelName, command, with_session, within
 from mcr.cli.output import JsonObject
 from mcr.cli.session import Session, session
 from mcr.cli.times import parse_span
@@ -76,7 +77,13 @@ def _model() -> str:
 @click.argument("name", required=False)
 @click.option("--message", "-m", required=True, metavar="TEXT", help="What the version is.")
 @click.option(
-    "--branch", "-b", default="main", show_default=True, metavar="NAME", help="Branch to put the version on."
+    "--branch",
+    "-b",
+    default="main",
+    show_default=True,
+    metavar="NAME",
+    type=BRANCH,
+    help="Branch to put the version on.",
 )
 @click.option(
     "--expect", metavar="VERSION", help="Only if the branch is at VERSION, now and when it is sealed."
@@ -85,7 +92,9 @@ def _model() -> str:
 @click.option(
     "--params", type=click.Path(path_type=Path), metavar="FILE", help="Parameters from .json or .yaml."
 )
-@click.option("--parent", metavar="REF", help="Version it descends from.  [default: head of the branch]")
+@click.option(
+    "--parent", metavar="REF", type=WITHIN, help="Version it descends from.  [default: head of the branch]"
+)
 @click.option(
     "--expires",
     default=LIFETIME_DEFAULT,

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import click
 
 from mcr.cli.forms import count, moment, size, table, timestamp
-from mcr.cli.options import ModelName, command, command_group, split_reference, with_session
+from mcr.cli.options import REFERENCE, ModelName, command, command_group, split_reference, with_session
 from mcr.cli.output import JsonObject, one_line
 from mcr.cli.session import Session
 from mcr.cli.times import parse_span
@@ -29,7 +29,7 @@ _keep = click.option(
     mcr delete vision/resnet50 --all --keep-for 30d    # the model, with all its names
     """,
 )
-@click.argument("references", metavar="REF...", nargs=-1, required=True)
+@click.argument("references", metavar="REF...", type=REFERENCE, nargs=-1, required=True)
 @click.option("--all", "everything", is_flag=True, help="The whole model: its names, then its versions.")
 @_reason
 @_keep
@@ -175,7 +175,7 @@ def _row(item: TrashItem) -> tuple[str, ...]:
     mcr trash restore vision/resnet50                    # a model that was deleted as a whole
     """,
 )
-@click.argument("references", metavar="REF...", nargs=-1, required=True)
+@click.argument("references", metavar="REF...", type=REFERENCE, nargs=-1, required=True)
 @with_session
 def trash_restore(session: Session, references: tuple[str, ...]) -> None:
     """Bring versions, or whole models, back."""
@@ -194,7 +194,7 @@ def trash_restore(session: Session, references: tuple[str, ...]) -> None:
     mcr trash empty --everything
     """,
 )
-@click.argument("references", metavar="[REF...]", nargs=-1)
+@click.argument("references", metavar="[REF...]", type=REFERENCE, nargs=-1)
 @click.option("--everything", is_flag=True, help="All that is in the trash, of all models.")
 @with_session
 def trash_empty(session: Session, references: tuple[str, ...], everything: bool) -> None:
@@ -234,7 +234,7 @@ def _by_model(references: Iterable[str]) -> list[tuple[str, list[int]]]:
     mcr pin vision/resnet50                          # list
     """,
 )
-@click.argument("reference", metavar="REF|MODEL")
+@click.argument("reference", metavar="REF|MODEL", type=REFERENCE)
 @_reason
 @with_session
 def pin(session: Session, reference: str, reason: str) -> None:
@@ -271,7 +271,7 @@ def _print_pins(session: Session, model: str) -> None:
 
 
 @command("unpin", examples="mcr unpin vision/resnet50@v12")
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", type=REFERENCE)
 @with_session
 def unpin(session: Session, reference: str) -> None:
     """Take the pin of a version away."""

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mcr.cli.common import common_of
 from mcr.cli.forms import moment, size, timestamp
-from mcr.cli.options import Group, command, command_group, common_of, with_session
+from mcr.cli.options import Group, command, command_group, with_session
 from mcr.cli.output import JsonValue
 from mcr.cli.session import Session, session
 
