@@ -11,6 +11,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import suppress
+from math import inf
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -36,8 +37,8 @@ class LocalNetwork:
         self._owners: dict[str, str] = {}
         # By (who dialled, who was dialled); a pair without a gate is open.
         self._gates: dict[tuple[str, str], asyncio.Event] = {}
-        # Of what a node says, bytes in a second; a node without a rate is as fast as it can.
-        self._rates: dict[str, float] = {}
+        # Of what a node says: bytes in a second, and seconds before each part; without, as fast as can be.
+        self._rates: dict[str, tuple[float, float]] = {}
 
     def join(self, name: str, address: str) -> Mapping[str, str]:
         """Take a node into the network; return what its environment must say."""
@@ -56,9 +57,9 @@ class LocalNetwork:
         wanted = [pair for one, other in pairs for pair in ((one, other), (other, one))]
         self._call(self._set(wanted))
 
-    def limit(self, name: str, bytes_per_s: float | None) -> None:
-        """Let each connection of a node carry what it says so slowly; None = as fast as it can."""
-        self._call(self._limit(name, bytes_per_s))
+    def limit(self, name: str, bytes_per_s: float | None, *, delay_s: float = 0.0) -> None:
+        """Let each connection of a node carry what it says so slowly and late; None = as fast as it can."""
+        self._call(self._limit(name, bytes_per_s, delay_s))
 
     def close(self) -> None:
         """End all connections and the thread; may be called twice."""
@@ -95,10 +96,10 @@ class LocalNetwork:
             if pair not in pairs:
                 gate.set()
 
-    async def _limit(self, name: str, bytes_per_s: float | None) -> None:
+    async def _limit(self, name: str, bytes_per_s: float | None, delay_s: float) -> None:
         self._rates.pop(name, None)
         if bytes_per_s is not None:
-            self._rates[name] = bytes_per_s
+            self._rates[name] = bytes_per_s, delay_s
 
     def _gate(self, pair: tuple[str, str]) -> asyncio.Event:
         gate = self._gates.get(pair)
@@ -142,12 +143,14 @@ class LocalNetwork:
     ) -> None:
         """Carry what `name` says."""
         while data := await reader.read(_PART_BYTES):
+            bytes_per_s, delay_s = self._rates.get(name, (inf, 0.0))
+            if delay_s:
+                await asyncio.sleep(delay_s)
             await gate.wait()
             writer.write(data)
             await writer.drain()
-            rate = self._rates.get(name)
-            if rate is not None:
-                await asyncio.sleep(len(data) / rate)
+            if bytes_per_s < inf:
+                await asyncio.sleep(len(data) / bytes_per_s)
         await gate.wait()
         # Both directions end together: gRPC has no half-closed connections.
         raise ConnectionResetError

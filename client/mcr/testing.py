@@ -289,15 +289,20 @@ class LocalCluster:
         if self._network is not None:
             self._network.cut(())
 
-    def slow(self, i: int, bytes_per_s: float | None) -> None:
+    def slow(self, i: int, bytes_per_s: float | None, *, delay_s: float = 0.0) -> None:
         """Let what a node says to the others arrive slowly, on each connection; None = fast again.
+
+        Args:
+            i: the node.
+            bytes_per_s: of each connection.
+            delay_s: before each part of what it says, of up to 256 KiB; holds up what follows, too.
 
         Raises:
             InvalidArgumentError: the cluster was made without partitions.
         """
         if self._network is None:
             raise InvalidArgumentError("partitions", "this cluster was made without them")
-        self._network.limit(self.nodes[i].name, bytes_per_s)
+        self._network.limit(self.nodes[i].name, bytes_per_s, delay_s=delay_s)
 
     def corrupt(self, i: int, *, flips: int = 1, seed: int = 0) -> Path:
         """Flip bits in the chunks of a node, running or not, as a bad disk does; return the file.

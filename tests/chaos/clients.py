@@ -2,13 +2,27 @@
 
 import asyncio
 import random
+import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mcr import _wire, aio
-from mcr.errors import ConflictError, McrError, NotAllowedError, NotFoundError, UsageError
+from mcr.errors import (
+    ConflictError,
+    DeadlineError,
+    DurabilityError,
+    McrError,
+    NodeBusyError,
+    NoQuorumError,
+    NotAllowedError,
+    NotFoundError,
+    OutOfSpaceError,
+    UnavailableError,
+    UsageError,
+)
 from mcr.model import RefKind
 from mcr.v1 import versions_pb2 as pb
 from tests.chaos.history import Kind, Operation, Seen
@@ -17,12 +31,17 @@ from tests.support.served import bytes_from
 MODEL = "chaos/net"
 CHANNEL = "production"
 FILE_BYTES = 20_000
+# Now and then it is more than one chunk.
+LARGE_FILE_BYTES = 2_500_000
+LARGE_EVERY = 40
 # What a client gives a call. A call that changes the store and is given up once waits for its answer as long
 # again (`mcr.blocking.decided`); the rest is for a loaded machine.
 CALL_S = 10.0
 CALL_S_MAX = 2 * CALL_S + 5.0
 # Between two calls of a client: more of them would only make the log longer.
 THINK_S_MAX = 0.15
+# Before a client begins what a blow is to fall into; commits come many times a second.
+MOMENT_WAIT_S = 10.0
 # What the cluster decided and will not change its mind about.
 _REFUSALS = (ConflictError, NotAllowedError, NotFoundError, UsageError)
 _WEIGHTS = {
@@ -39,6 +58,21 @@ _WEIGHTS = {
 # only writes to the log is there in the second in which an old leader takes itself for one.
 READS = (Kind.READ_HEAD, Kind.READ_CHANNEL)
 LOG_WRITES = (Kind.MOVE, Kind.CHANNEL_ROLLBACK)
+# One that loads models all the time.
+LOADS = (Kind.CHECKOUT,)
+# These ask only for what was acknowledged.
+_OF_WHAT_IS_THERE = (Kind.MOVE, Kind.READ_HEAD, Kind.READ_CHANNEL, Kind.CHECKOUT)
+# What passes, and says so; anything else means that something broke.
+_PASSING = (
+    DurabilityError,
+    UnavailableError,
+    NoQuorumError,
+    OutOfSpaceError,
+    DeadlineError,
+    NodeBusyError,
+)
+# Of the commits: bytes that another model has just deleted.
+AGAIN = 0.15
 # Of the commits: done again under the same request id, by another way into the cluster.
 REPEATED = 0.2
 
@@ -50,12 +84,30 @@ class Recorder:
     Attributes:
         wrong: what a client saw that may never be.
         commits: of those that were acknowledged, the number and the seed of the bytes.
+        dropped: seeds of bytes that another model deleted, the last ones last.
     """
 
     operations: list[Operation] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     commits: list[tuple[int, int]] = field(default_factory=list)
+    dropped: list[int] = field(default_factory=list)
     seeds: int = 0
+    _begun: threading.Condition = field(default_factory=threading.Condition)
+    _begun_count: Counter[Kind] = field(default_factory=Counter)
+
+    def note_begun(self, kind: Kind) -> None:
+        """Tell who waits for it that a client begins something now."""
+        with self._begun:
+            self._begun_count[kind] += 1
+            self._begun.notify_all()
+
+    def wait_begun(self, kinds: Sequence[Kind]) -> None:
+        """Wait until a client begins something of these kinds; from another thread."""
+        with self._begun:
+            before = sum(self._begun_count[kind] for kind in kinds)
+            self._begun.wait_for(
+                lambda: sum(self._begun_count[kind] for kind in kinds) > before, MOMENT_WAIT_S
+            )
 
     def seed(self) -> int:
         """Return a seed that no other commit has."""
@@ -142,6 +194,7 @@ class ChaosClient:
         return operation
 
     async def _tried(self, kind: Kind, text: str, work: Callable[[str], Awaitable[Told]]) -> Operation:
+        self.recorder.note_begun(kind)
         begun_s = time.perf_counter()
         error = ""
         is_refused = False
@@ -151,8 +204,13 @@ class ChaosClient:
                 told = await work(text)
         except _REFUSALS as refusal:
             error, is_refused = f"{type(refusal).__name__}: {refusal.message}", True
+            if isinstance(refusal, NotFoundError) and kind in _OF_WHAT_IS_THERE:
+                self.recorder.wrong.append(f"not found: {kind} of {self.name}: {error}")
+        except _PASSING as failure:
+            error = type(failure).__name__
         except McrError as failure:
             error = type(failure).__name__
+            self.recorder.wrong.append(f"unexpected: {kind} of {self.name}: {error}: {failure.message}")
         except TimeoutError:
             error = "TimeoutError"
         except Exception as failure:  # noqa: BLE001 - a broken client is what this looks for too
@@ -176,10 +234,10 @@ class ChaosClient:
 
     async def commit(self) -> Operation:
         """Commit; now and then do it again under the same request id, which must change nothing."""
-        seed = self.recorder.seed()
-        source = self.folder / "in"
-        source.mkdir(parents=True, exist_ok=True)
-        (source / "weights.bin").write_bytes(bytes_from(seed, FILE_BYTES))
+        dropped = self.recorder.dropped[-5:]
+        is_again = bool(dropped) and self.chance.random() < AGAIN
+        seed = self.chance.choice(dropped) if is_again else self.recorder.seed()
+        source = write_model(self.folder / "in", seed)
         text = self._write_text(Kind.COMMIT)
 
         async def by(way: aio.AsyncClient) -> Told:
@@ -276,9 +334,21 @@ class ChaosClient:
         """Check a version out and compare its bytes."""
         folder = self.folder / "out"
         await self.way.model(MODEL).checkout(f"v{number}", folder, delete=True)
-        if (folder / "weights.bin").read_bytes() != bytes_from(seed, FILE_BYTES):
+        if (folder / "weights.bin").read_bytes() != model_bytes(seed):
             self.recorder.wrong.append(f"wrong bytes: v{number} as {self.name} got it")
 
 
 def _header(text: str) -> pb.WriteHeader:
     return pb.WriteHeader(request_id=text.encode())
+
+
+def model_bytes(seed: int) -> bytes:
+    """Return the bytes of the model that has this seed."""
+    return bytes_from(seed, FILE_BYTES if seed % LARGE_EVERY else LARGE_FILE_BYTES)
+
+
+def write_model(folder: Path, seed: int) -> Path:
+    """Write a model to commit, and return its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "weights.bin").write_bytes(model_bytes(seed))
+    return folder

@@ -1,22 +1,26 @@
 """What is done to the nodes of a cluster while clients use it, and how it is undone."""
 
-import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from mcr.client import Client
+from mcr.errors import McrError
 from mcr.model import CheckReport
-from mcr.testing import LocalCluster, LocalNode
-from tests.chaos.disks import LoopDisk, missing_for_disks
+from tests.chaos.clients import Recorder
+from tests.chaos.cluster import DiskCluster
+from tests.chaos.garbage import drop_some
+from tests.chaos.history import Kind
 from tests.support.load import PATIENCE_S
 
-# Left free on a full disk: below what a node keeps for its log and state, so that it refuses chunks.
-LEFT_FREE_BYTES = 48 << 20
-BALLAST = "ballast"
 # Flipped in the file of chunks of one node at a time.
 FLIPS = 3
+# Of a slow node: far less than it says under load, and a sea away.
+SLOW_BYTES_PER_S = 200_000.0
+SLOW_DELAY_S = 0.1
+# From the beginning of a commit or a rollback until the leader is killed: about as long as one takes.
+MOMENT_S_MAX = 0.06
 Undo = Callable[[], None]
 
 
@@ -25,52 +29,26 @@ class Fault:
     """One thing that was done.
 
     Attributes:
+        struck_s: when the blow fell.
+        began_s: from when it was felt: an orderly stop, for one, takes its time.
         ended_s: when all of it was undone and every node ran again.
         keeps_majority: there was one all the time, so that clients may expect answers.
     """
 
     name: str
     keeps_majority: bool
+    struck_s: float
     began_s: float
     ended_s: float
 
 
-class ChaosCluster(LocalCluster):
-    """A cluster whose last node is on a disk of its own, where that can be had."""
+class ChaosCluster(DiskCluster):
+    """The cluster that is hurt."""
 
     def __init__(self, nodes: int, program: tuple[str, ...] = ()) -> None:
-        super().__init__(nodes, heartbeat_ms=100, election_ms=1000)
-        if program:
-            self._program = program
-        self.no_disk = missing_for_disks()
-        self.disk: LoopDisk | None = None
-
-    def _launch(self, node: LocalNode, *more: str) -> None:
-        if node.name == f"n{self._count}" and not self.no_disk and self.disk is None:
-            self.disk = LoopDisk(self.folder / "disk.img", self.folder / "disk")
-            node.data = self.disk.mount / "data"
-        super()._launch(node, *more)
-
-    def close(self) -> None:
-        if self.disk is not None:
-            for i, node in enumerate(self.nodes):
-                if node.process is not None:
-                    self.kill(i)
-            self.disk.close()
-            self.disk = None
-        super().close()
-
-    def fill_disk(self) -> None:
-        """Leave the last node too little room for chunks."""
-        assert self.disk is not None
-        disk = os.statvfs(self.disk.mount)
-        with (self.disk.mount / BALLAST).open("wb") as ballast:
-            os.posix_fallocate(ballast.fileno(), 0, disk.f_bavail * disk.f_frsize - LEFT_FREE_BYTES)
-
-    def empty_disk(self) -> None:
-        """Give the room back."""
-        assert self.disk is not None
-        (self.disk.mount / BALLAST).unlink(missing_ok=True)
+        # Garbage is marked all the time, and who is silent for some seconds has its copies made anew.
+        settings = {"garbage_interval_s": 5, "repair_silence_s": 3}
+        super().__init__(nodes, settings=settings, program=program)
 
 
 @dataclass(slots=True)
@@ -78,20 +56,23 @@ class Nemesis:
     """Hurts a cluster, one fault after the other.
 
     Attributes:
+        recorder: of what clients do, for blows that fall while they do it.
         names: of what it does; empty = of all that can be done here.
         faults: what was done.
         wrong: what it saw of the nodes that may never be.
     """
 
     cluster: ChaosCluster
+    recorder: Recorder
     chance: random.Random
     names: Sequence[str] = ()
     faults: list[Fault] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    _struck_s: float = 0.0
 
     def kinds(self) -> list[str]:
         """Return the names of all faults, in an order by chance."""
-        names = [name for name in self.names or FAULTS if name != FULL_DISK or not self.cluster.no_disk]
+        names = [name for name in self.names or FAULTS if name not in ON_DISKS or not self.cluster.no_disk]
         self.chance.shuffle(names)
         return names
 
@@ -99,15 +80,18 @@ class Nemesis:
         """Do one thing to the cluster, hold it for a while, and undo it."""
         keeps_majority, do = FAULTS[name]
         self.cluster.leader(timeout_s=PATIENCE_S)
+        self._struck_s = 0.0
+        begun_s = time.perf_counter()
         undo = do(self)
         # From here on it is felt: an orderly stop, for one, takes its time and gives leadership away first.
         began_s = time.perf_counter()
         hold()
-        self._look_for_dead(name)
+        self._look_for_dead()
         undo()
-        self.faults.append(Fault(name, keeps_majority, began_s, time.perf_counter()))
+        struck_s = self._struck_s or begun_s
+        self.faults.append(Fault(name, keeps_majority, struck_s, began_s, time.perf_counter()))
 
-    def _look_for_dead(self, name: str) -> None:
+    def _look_for_dead(self) -> None:
         """Note nodes that ended by themselves, and start them again."""
         for i, node in enumerate(self.cluster.nodes):
             if node.process is not None and (status := node.process.poll()) is not None:
@@ -115,14 +99,45 @@ class Nemesis:
                 self.cluster.kill(i)
                 self.cluster.start(i)
 
+    def strikes_now(self) -> None:
+        """Note that the blow falls in this moment."""
+        self._struck_s = time.perf_counter()
+
+    def wait_moment(self, *kinds: Kind) -> None:
+        """Wait until a client is in the middle of something of these kinds."""
+        self.recorder.wait_begun(kinds)
+        end_s = time.perf_counter() + self.chance.uniform(0, MOMENT_S_MAX)
+        while time.perf_counter() < end_s:
+            pass
+
+    def asked(self, what: str, through: int, work: Callable[[Client], object]) -> None:
+        """Ask a node for something that it has to do, whatever happened before; note it where it does not.
+
+        An election may be under way, which is told as such: it is asked again, as an operator would.
+        """
+        give_up_s = time.perf_counter() + PATIENCE_S
+        with self.cluster.connect(through) as client:
+            while True:
+                try:
+                    work(client)
+                except McrError as error:
+                    if time.perf_counter() > give_up_s or error.code not in _PASSING:
+                        self.wrong.append(f"refused: {what}: {type(error).__name__}: {error.message}")
+                        return
+                else:
+                    return
+
+    def others(self, node: int) -> int:
+        """Return one of the other nodes, by chance."""
+        return self.chance.choice([i for i in self.everyone if i != node])
+
     def some(self, count: int) -> list[int]:
         """Return so many nodes, by chance."""
         return self.chance.sample(range(len(self.cluster.nodes)), count)
 
     def a_follower(self) -> int:
         """Return a node that does not lead."""
-        leader = self.cluster.leader()
-        return self.chance.choice([i for i in range(len(self.cluster.nodes)) if i != leader])
+        return self.others(self.cluster.leader())
 
     @property
     def minority(self) -> int:
@@ -135,16 +150,29 @@ class Nemesis:
         return list(range(len(self.cluster.nodes)))
 
 
+# What passes by itself: an election, a node that has just started, a count that another one overtook.
+_PASSING = ("no_quorum", "unavailable", "deadline", "node_busy", "members_changed")
+
+
 def _kill(nemesis: Nemesis, nodes: Sequence[int]) -> Undo:
+    nemesis.strikes_now()
     for i in nodes:
         nemesis.cluster.kill(i)
+    return lambda: nemesis.cluster.start_all(nodes)
 
-    def start() -> None:
-        # All at once: none has to serve before the others are there.
-        with ThreadPoolExecutor(len(nodes)) as starters:
-            list(starters.map(nemesis.cluster.start, nodes))
 
-    return start
+def _kill_during(nemesis: Nemesis, *kinds: Kind) -> Undo:
+    leader = nemesis.cluster.leader()
+    nemesis.wait_moment(*kinds)
+    return _kill(nemesis, [leader])
+
+
+def _kill_while_garbage_goes(nemesis: Nemesis) -> Undo:
+    """Delete versions for good, let all nodes sweep, and kill the leader in the middle of it."""
+    leader = nemesis.cluster.leader()
+    nemesis.asked("deletion", nemesis.others(leader), lambda client: drop_some(client, nemesis.recorder))
+    nemesis.asked("gc start", nemesis.others(leader), lambda client: client.start_worker("gc"))
+    return _kill(nemesis, [leader])
 
 
 def _stop(nemesis: Nemesis, node: int) -> Undo:
@@ -200,15 +228,73 @@ def unsound(node: str, report: CheckReport) -> list[str]:
     return [f"not healed: {node}: {what}" for what in (*report.problems, *report.chunks_damaged)]
 
 
-def _fill(nemesis: Nemesis) -> Undo:
-    nemesis.cluster.fill_disk()
-    return nemesis.cluster.empty_disk
+def _fill(nemesis: Nemesis, node: int) -> Undo:
+    nemesis.cluster.fill_disk(node)
+    return lambda: nemesis.cluster.empty_disk(node)
 
 
-FULL_DISK = "full disk"
+def _lose_power(nemesis: Nemesis, nodes: Sequence[int]) -> Undo:
+    nemesis.strikes_now()
+    nemesis.cluster.lose_power(nodes)
+    return lambda: nemesis.cluster.return_power(nodes)
+
+
+def _slow(nemesis: Nemesis, nodes: Sequence[int]) -> Undo:
+    for i in nodes:
+        nemesis.cluster.slow(i, SLOW_BYTES_PER_S, delay_s=SLOW_DELAY_S)
+
+    def fast() -> None:
+        for i in nodes:
+            nemesis.cluster.slow(i, None)
+
+    return fast
+
+
+def _drain(nemesis: Nemesis) -> Undo:
+    """Let a node leave, and take it back before it is gone, or after all of it is with others."""
+    node = nemesis.chance.choice(nemesis.everyone)
+    name = nemesis.cluster.nodes[node].name
+    through = nemesis.others(node)
+    wait = nemesis.chance.random() < 0.5
+    nemesis.asked("drain", through, lambda client: client.drain_member(name, wait=wait))
+    return lambda: nemesis.asked("end of a drain", through, lambda client: client.cancel_drain(name))
+
+
+def _rejoin(nemesis: Nemesis, node: int) -> None:
+    nemesis.cluster.join_anew(node)
+    nemesis.cluster.wait_repaired(PATIENCE_S)
+
+
+def _remove(nemesis: Nemesis) -> Undo:
+    """Let a node leave for good; a new one on an empty disk takes its name."""
+    node = nemesis.chance.choice(nemesis.everyone)
+    name = nemesis.cluster.nodes[node].name
+    nemesis.asked("removal", nemesis.others(node), lambda client: client.remove_member(name))
+    nemesis.cluster.kill(node)
+    return lambda: _rejoin(nemesis, node)
+
+
+def _lose_disk(nemesis: Nemesis) -> Undo:
+    """Destroy a node with its disk: the others have all it had, or will not let it go."""
+    node = nemesis.chance.choice(nemesis.everyone)
+    name = nemesis.cluster.nodes[node].name
+    through = nemesis.others(node)
+    nemesis.strikes_now()
+    nemesis.cluster.kill(node)
+    nemesis.asked("removal", through, lambda client: client.remove_member(name, force=True))
+    return lambda: _rejoin(nemesis, node)
+
+
+# Needs nodes that have disks of their own.
+ON_DISKS = ("full disk", "power loss of one", "power loss of all")
 # By name: whether a majority stays, and what is done.
 FAULTS: dict[str, tuple[bool, Callable[[Nemesis], Undo]]] = {
-    "kill -9 of the leader": (True, lambda it: _kill(it, [it.cluster.leader()])),
+    "kill -9 of the leader during a commit": (True, lambda it: _kill_during(it, Kind.COMMIT)),
+    "kill -9 of the leader during a rollback": (
+        True,
+        lambda it: _kill_during(it, Kind.CHANNEL_ROLLBACK, Kind.BRANCH_ROLLBACK),
+    ),
+    "kill -9 of the leader while garbage goes": (True, _kill_while_garbage_goes),
     "kill -9 of a minority": (True, lambda it: _kill(it, it.some(it.minority))),
     "kill -9 of all": (False, lambda it: _kill(it, it.everyone)),
     "restart of the leader": (True, lambda it: _stop(it, it.cluster.leader())),
@@ -220,6 +306,13 @@ FAULTS: dict[str, tuple[bool, Callable[[Nemesis], Undo]]] = {
     "minority cut off": (True, lambda it: _cut(it, it.some(it.minority))),
     "all cut apart": (False, lambda it: _cut(it, *([i] for i in it.everyone[1:]))),
     "bridge": (True, _bridge),
+    "slow links of the leader": (True, lambda it: _slow(it, [it.cluster.leader()])),
+    "slow links of all": (True, lambda it: _slow(it, it.everyone)),
     "flipped bits": (True, _flip_bits),
-    FULL_DISK: (True, _fill),
+    "full disk": (True, lambda it: _fill(it, it.chance.choice(it.everyone))),
+    "power loss of one": (True, lambda it: _lose_power(it, it.some(1))),
+    "power loss of all": (False, lambda it: _lose_power(it, it.everyone)),
+    "drain, and its end": (True, _drain),
+    "removal, and a new node": (True, _remove),
+    "disk lost, and a new node": (True, _lose_disk),
 }

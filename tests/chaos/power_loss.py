@@ -7,16 +7,13 @@ was told is committed must be there, once, and its bytes; and the nodes must hol
 
 import argparse
 import random
-import signal
 import sys
 import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from mcr.testing import LocalCluster, LocalNode
-from tests.chaos.disks import LoopDisk, missing_for_disks
+from tests.chaos.cluster import DiskCluster
+from tests.chaos.disks import missing_for_disks
 from tests.support.load import PATIENCE_S, Load, check_all_there, check_digests_equal, some_of
 
 NODES = 3
@@ -26,75 +23,12 @@ COMMITS_BEFORE_CUT_MAX = 30
 # Up to so long after a commit, so that the cut meets any moment of the next one.
 MOMENT_S_MAX = 0.05
 CHECKOUTS_PER_CYCLE = 25
-STOPPED_POLL_S = 0.001
-
-
-class CutCluster(LocalCluster):
-    """A cluster whose nodes' disks can lose power."""
-
-    def __init__(self) -> None:
-        super().__init__(NODES, heartbeat_ms=50, election_ms=500)
-        self.disks: dict[str, LoopDisk] = {}
-
-    def _launch(self, node: LocalNode, *more: str) -> None:
-        if node.name not in self.disks:
-            disk = LoopDisk(self.folder / f"{node.name}.img", self.folder / f"{node.name}-disk")
-            self.disks[node.name] = disk
-            node.data = disk.mount / "data"
-        super()._launch(node, *more)
-
-    def close(self) -> None:
-        for i, node in enumerate(self.nodes):
-            if node.process is not None:
-                self.kill(i)
-        disks, self.disks = self.disks, {}
-        for disk in disks.values():
-            disk.close()
-        super().close()
-
-    def cut_power(self, nodes: list[int]) -> None:
-        """Cut the power of some nodes at once, and start them again.
-
-        Raises:
-            AssertionError: what was never synced is still there, so this proves nothing.
-        """
-        for i in nodes:
-            self.pause(i)
-        for i in nodes:
-            # A call to the disk that is under way ends first: its answer is not lost, it is not given.
-            _wait_stopped(self.nodes[i].pid)
-        disks = [self.disks[self.nodes[i].name] for i in nodes]
-        for disk in disks:
-            disk.sing()
-        for disk in disks:
-            disk.cut()
-        for i in nodes:
-            self.nodes[i].process_signal(signal.SIGKILL)
-            self.kill(i)
-        for disk in disks:
-            assert disk.restore(), "what was never synced is still there: this cut was none"
-        # All at once, as when the power comes back: none has to serve before the others are there.
-        with ThreadPoolExecutor(len(nodes)) as starters:
-            list(starters.map(self.start, nodes))
-
-
-def _wait_stopped(pid: int) -> None:
-    """Wait until every thread of a process stands still."""
-    deadline_s = time.perf_counter() + PATIENCE_S
-    nap = threading.Event()
-    while time.perf_counter() < deadline_s:
-        tasks = Path(f"/proc/{pid}/task").glob("*/stat")
-        states = {status.read_text().rpartition(")")[2].split()[0] for status in tasks}
-        if states == {"T"}:
-            return
-        nap.wait(STOPPED_POLL_S)
-    raise AssertionError(f"process {pid} does not stop")
 
 
 def run(seed: int, cycles: int, say: "Counter[str]") -> None:
     """Cut the power so many times; AssertionError says what was lost. `say` counts what happened."""
     chance = random.Random(seed)
-    with CutCluster() as cluster:
+    with DiskCluster(NODES, heartbeat_ms=50, election_ms=500) as cluster:
         with Load(cluster, cluster.folder / "load") as load:
             checked = 0
             for cycle in range(cycles):

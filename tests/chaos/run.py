@@ -24,21 +24,37 @@ from mcr import aio
 from mcr.client import Client
 from mcr.errors import DeadlineError, McrError
 from mcr.model import RefKind, StoreStatus
-from tests.chaos.clients import CALL_S, CALL_S_MAX, CHANNEL, LOG_WRITES, MODEL, READS, ChaosClient, Recorder
+from tests.chaos.clients import (
+    CALL_S,
+    CALL_S_MAX,
+    CHANNEL,
+    LOADS,
+    LOG_WRITES,
+    MODEL,
+    READS,
+    ChaosClient,
+    Recorder,
+)
+from tests.chaos.garbage import GarbageClient
 from tests.chaos.history import Kind, Move, Operation, Seen, Truth, check
-from tests.chaos.nemeses import FULL_DISK, ChaosCluster, Fault, Nemesis, unsound
+from tests.chaos.nemeses import FAULTS, ON_DISKS, ChaosCluster, Fault, Nemesis, unsound
 from tests.support.load import PATIENCE_S
 from tests.support.waiting import until
 
 # Beside three clients of each node: some that go to any.
 ROAMING_CLIENTS = 2
-HOLD_S = (1.0, 4.0)
-CALM_S = (0.5, 2.5)
+HOLD_S = (0.5, 3.0)
+CALM_S = (0.2, 1.0)
 # From the end of all faults until every node has all entries; a loaded machine has room.
 HEAL_S_MAX = 60.0
 # Checked out at the end and compared, each by one node in turn; all others are hashed by the nodes.
 CHECKOUTS_MAX = 300
 MOVES_MAX = 10_000_000
+LEADER_KILLED = "kill -9 of the leader"
+UNDER_WAY = {
+    "commits": (Kind.COMMIT,),
+    "rollbacks": (Kind.CHANNEL_ROLLBACK, Kind.BRANCH_ROLLBACK),
+}
 # Seeds are typed by people.
 SEED_LIMIT = 1_000_000
 
@@ -50,7 +66,7 @@ class Outcome:
     Attributes:
         violations: as sentences; empty when every law held.
         checked: what was compared, with counts.
-        no_disk: why no disk could be filled; empty when one could.
+        no_disk: why no disk could be filled or lose power; empty when it could.
     """
 
     seed: int
@@ -80,6 +96,16 @@ class Outcome:
                 found.append((fault.name, min(answered_s) - since_s))
         return found
 
+    def _fallen_into(self) -> list[str]:
+        """Say how many kills of the leader fell into what."""
+        lines = []
+        kills_s = [fault.struck_s for fault in self.faults if fault.name.startswith(LEADER_KILLED)]
+        for what, kinds in UNDER_WAY.items():
+            spans = [(one.begun_s, one.ended_s) for one in self.operations if one.kind in kinds]
+            count = sum(any(begun_s < kill_s < ended_s for begun_s, ended_s in spans) for kill_s in kills_s)
+            lines.append(f"{count:8} of {len(kills_s)} kills of the leader while {what} were under way")
+        return lines
+
     def told(self) -> str:
         """Return the report for people."""
         lines = []
@@ -92,6 +118,9 @@ class Outcome:
                 f"{count:8} {kind}s: {answered[kind]} answered, {refused[kind]} refused, {unknown} open"
             )
         recoveries = self.recoveries_s()
+        errors = Counter(one.error.partition(":")[0] for one in self.operations if one.error)
+        lines += [f"{count:8} {error}" for error, count in errors.most_common()]
+        lines.append(f"{len(self.faults):8} faults")
         for name, count in sorted(Counter(fault.name for fault in self.faults).items()):
             times_s = [elapsed_s for fault, elapsed_s in recoveries if fault == name]
             when = (
@@ -99,13 +128,16 @@ class Outcome:
                 if times_s
                 else ""
             )
-            lines.append(f"{count:8} {name}: {when}")
+            lasted_s = [fault.ended_s - fault.struck_s for fault in self.faults if fault.name == name]
+            whole = f"undone after {statistics.median(lasted_s):.1f} s, at most {max(lasted_s):.1f} s"
+            lines.append(f"{count:8} {name}: {f'{when}; ' if when else ''}{whole}")
+        lines += self._fallen_into()
         if recoveries:
             all_s = [elapsed_s for _, elapsed_s in recoveries]
             lines.append(f"recovery p50 {statistics.median(all_s):.2f} s, max {max(all_s):.2f} s")
         lines += [f"{count:8} {what}" for what, count in self.checked.items()]
         if self.no_disk:
-            lines.append(f"skipped: {FULL_DISK}, it {self.no_disk}")
+            lines.append(f"skipped: {', '.join(ON_DISKS)}; it {self.no_disk}")
         lines += [f"VIOLATION {violation}" for violation in self.violations]
         return "\n".join(lines)
 
@@ -135,14 +167,18 @@ def run(
 
 async def _run(cluster: ChaosCluster, seconds: float, outcome: Outcome, faults: Sequence[str]) -> None:
     recorder = Recorder(outcome.operations, outcome.violations)
-    nemesis = Nemesis(cluster, random.Random(outcome.seed), faults, outcome.faults, outcome.violations)
+    chance = random.Random(outcome.seed)
+    nemesis = Nemesis(cluster, recorder, chance, faults, outcome.faults, outcome.violations)
     async with AsyncExitStack() as stack:
         pinned, roaming = await _clients(cluster, recorder, outcome.seed, stack)
         # So that there is something to read, move to, and roll back to.
         for kind in (Kind.COMMIT, Kind.COMMIT, Kind.MOVE):
             assert (await roaming[0].act(kind)).is_answered, recorder.operations[-1]
         ending = asyncio.Event()
-        tasks = [asyncio.create_task(client.run(ending)) for client in (*pinned, *roaming)]
+        way = await stack.enter_async_context(await aio.connect(cluster.addresses, timeout_s=CALL_S))
+        garbage = GarbageClient(way, recorder, cluster.folder / "clients" / "garbage", outcome.seed)
+        works = [*(client.run(ending) for client in (*pinned, *roaming)), garbage.run(ending)]
+        tasks = [asyncio.create_task(work) for work in works]
         try:
             await asyncio.to_thread(_hurt, nemesis, time.perf_counter() + seconds)
         finally:
@@ -165,6 +201,7 @@ async def _run(cluster: ChaosCluster, seconds: float, outcome: Outcome, faults: 
             await _check_service(pinned, outcome)
             truth = await asyncio.to_thread(_check_nodes, cluster, outcome)
             await _check_bytes(pinned, recorder, random.Random(outcome.seed), outcome)
+    outcome.checked["versions that share bytes with them, deleted for good"] = garbage.deleted
     report = check(outcome.operations, truth, call_s_max=CALL_S_MAX)
     outcome.violations += report.violations
     outcome.checked["calls compared with the log"] = len(outcome.operations)
@@ -184,6 +221,7 @@ async def _clients(
     pinned += [await client(f"reads-{node.name}", node.address, READS) for node in cluster.nodes]
     pinned += [await client(f"moves-{node.name}", node.address, LOG_WRITES) for node in cluster.nodes]
     roaming = [await client(f"any-{number}", cluster.addresses) for number in range(1, 1 + ROAMING_CLIENTS)]
+    roaming.append(await client("loads-any", cluster.addresses, LOADS))
     everyone = [*pinned, *roaming]
     for number, one in enumerate(everyone):
         one.other_way = everyone[(number + 1) % len(everyone)].way
@@ -308,13 +346,15 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0, help="0 = any")
+    parser.add_argument("--only", default="", help="faults whose names have this in them")
     options = parser.parse_args()
     seed = options.seed or 1 + secrets.randbelow(SEED_LIMIT)
     again = f"make chaos MINUTES={options.minutes:g} NODES={options.nodes} SEED={seed}"
     sys.stdout.write(f"seed {seed}; again: {again}\n")
     sys.stdout.flush()
     began_s = time.perf_counter()
-    outcome = run(seed, options.minutes * 60, nodes=options.nodes)
+    faults = [name for name in FAULTS if options.only in name]
+    outcome = run(seed, options.minutes * 60, nodes=options.nodes, faults=faults)
     sys.stdout.write(f"{outcome.told()}\n")
     found = len(outcome.violations)
     sys.stdout.write(f"{time.perf_counter() - began_s:.0f} s, {found or 'no'} violations (seed {seed})\n")

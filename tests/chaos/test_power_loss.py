@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.chaos.cluster import DiskCluster
 from tests.chaos.disks import missing_for_disks
-from tests.chaos.power_loss import CutCluster
 from tests.support.load import PATIENCE_S, Load, check_all_there, check_digests_equal
 
 EVERY_NODE = [0, 1, 2]
@@ -14,7 +14,7 @@ def test_nothing_acknowledged_is_lost_when_all_nodes_lose_power_at_once() -> Non
     missing = missing_for_disks()
     if missing:
         pytest.skip(missing)
-    with CutCluster() as cluster:
+    with DiskCluster(len(EVERY_NODE), heartbeat_ms=50, election_ms=500) as cluster:
         with Load(cluster, cluster.folder / "load") as load:
             load.wait_more(10)
             cluster.cut_power(EVERY_NODE)

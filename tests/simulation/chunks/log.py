@@ -32,11 +32,17 @@ class SimShared(SharedLog):
         # Told of each outcome once, when the first node applies it.
         self.on_applied: Applied = lambda entry, outcome, view: None
         self.told = 0
+        # Of each node the last change of the members that it applied.
+        self.kept: dict[int, int] = {}
         super().__init__(founder)
 
     def start(self, node_id: int, life: Life, clock: VirtualClock) -> "SimLog":
         self.lives[node_id] = life
         log = self.nodes[node_id] = SimLog(self, node_id, clock)
+        # A change of the members is durable once it is applied (`runtime.applying`): no node that starts again
+        # goes back to a time when it was alone, and one copy was enough.
+        for record in self.records[: self.kept.get(node_id, 0)]:
+            log._apply(record)
         log.wake()
         return log
 
@@ -75,6 +81,8 @@ class SimLog(MemoryLog):
 
     def _apply(self, record: _Record) -> None:
         entry = record.entry
+        if record.membership is not None:
+            self.shared.kept[self.node_id] = entry.index
         before = self.shared.told
         is_news = record.membership is None and entry.index > before
         answers: asyncio.Future[Outcome] | None = None

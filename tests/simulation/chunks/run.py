@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from tests.simulation.chunks.simulation import SECONDS, Report, SeedFailed, Simulation
 
+# A run of an hour says how far it is.
+TOLD_EVERY = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -54,10 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     versions = checks = 0
     virtual_s = 0.0
     with ProcessPoolExecutor(options.processes) as pool:
-        for result in pool.map(attempt, seeds, [options.seconds] * len(seeds)):
+        for done, result in enumerate(pool.map(attempt, seeds, [options.seconds] * len(seeds))):
+            if done and done % TOLD_EVERY == 0:
+                sys.stderr.write(f"{done} of {options.seeds} seeds, {len(failed)} failed\n")
             if isinstance(result, Failure):
                 failed.append(result.seed)
                 sys.stdout.write(f"{result.text}\n")
+                sys.stdout.flush()
                 if options.trace:
                     sys.stdout.write("\n".join(result.recent) + "\n")
                 continue

@@ -86,6 +86,7 @@ class Simulation:
             self.world.now_us = int(loop.now_s * SECOND)
             raise SeedFailed(self.seed, self.seconds, self.world, error) from error
         finally:
+            _end_all(loop)
             asyncio.set_event_loop(None)
             loop.close()
             gc.enable()
@@ -200,3 +201,12 @@ class Simulation:
         bugs = self._bugs + [bug for host in oracle.hosts.values() for bug in host.bugs]
         if bugs:
             raise bugs[0]
+
+
+def _end_all(loop: VirtualLoop) -> None:
+    """End what a world that failed left behind: collected later, it would go on without a loop, for ever."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=VIRTUAL_S_MAX))
