@@ -39,7 +39,8 @@ LARGE_EVERY = 40
 CALL_S = 10.0
 CALL_S_MAX = 2 * CALL_S + 5.0
 # Between two calls of a client: more of them would only make the log longer.
-THINK_S_MAX = 0.15
+THINK_S_MAX = 0.4
+STALL_LOOK_S = 0.25
 # Before a client begins what a blow is to fall into; commits come many times a second.
 MOMENT_WAIT_S = 10.0
 # What the cluster decided and will not change its mind about.
@@ -92,6 +93,8 @@ class Recorder:
     commits: list[tuple[int, int]] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
     seeds: int = 0
+    # When this process itself stood still, as on a machine that has too much to do: from, until.
+    stalls: list[tuple[float, float]] = field(default_factory=list)
     _begun: threading.Condition = field(default_factory=threading.Condition)
     _begun_count: Counter[Kind] = field(default_factory=Counter)
 
@@ -108,6 +111,20 @@ class Recorder:
             self._begun.wait_for(
                 lambda: sum(self._begun_count[kind] for kind in kinds) > before, MOMENT_WAIT_S
             )
+
+    async def watch(self, ending: asyncio.Event) -> None:
+        """Note when nothing moves here, for which no node is to blame."""
+        while not ending.is_set():
+            asleep_s = time.perf_counter()
+            await asyncio.sleep(STALL_LOOK_S)
+            late_s = time.perf_counter() - asleep_s - STALL_LOOK_S
+            if late_s > STALL_LOOK_S:
+                self.stalls.append((asleep_s + STALL_LOOK_S, time.perf_counter()))
+
+    def stalled_s(self, begun_s: float, ended_s: float) -> float:
+        """Return how much of a span this process stood still."""
+        recent = [(since_s, until_s) for since_s, until_s in self.stalls if until_s > begun_s]
+        return sum(min(until_s, ended_s) - max(since_s, begun_s) for since_s, until_s in recent)
 
     def seed(self) -> int:
         """Return a seed that no other commit has."""
@@ -228,6 +245,7 @@ class ChaosClient:
             version_id=told.version_id,
             error=error,
             is_refused=is_refused,
+            stalled_s=self.recorder.stalled_s(begun_s, ended_s),
         )
 
     # ---- writes ----
@@ -268,7 +286,14 @@ class ChaosClient:
             return first
         known = again if again.is_answered else first
         is_refused = first.is_refused and again.is_refused
-        return replace(known, begun_s=first.begun_s, ended_s=again.ended_s, calls=2, is_refused=is_refused)
+        return replace(
+            known,
+            begun_s=first.begun_s,
+            ended_s=again.ended_s,
+            calls=2,
+            is_refused=is_refused,
+            stalled_s=first.stalled_s + again.stalled_s,
+        )
 
     async def _move(self, text: str) -> Told:
         number, _ = self.chance.choice(self.recorder.commits[-20:])

@@ -16,7 +16,7 @@ KEPT = 2
 THINK_S_MAX = 1.0
 # Of the last so many commits of the others one is made again, so that what goes here stays there.
 SHARED_OF = 10
-DROPPED_AT_ONCE = 3
+MADE_AT_ONCE = 4
 
 
 class GarbageClient:
@@ -69,12 +69,13 @@ def seed_to_drop(recorder: Recorder, chance: random.Random) -> int:
 
 
 def drop_some(client: Client, recorder: Recorder) -> None:
-    """Make some versions and delete them for good."""
+    """Make some versions and delete all but the last for good."""
     model = client.model(MODEL)
     chance = random.Random(recorder.seed())
     with tempfile.TemporaryDirectory() as folder:
-        seeds = [seed_to_drop(recorder, chance) for _ in range(DROPPED_AT_ONCE)]
-        numbers = [model.commit(write_model(Path(folder), seed)).number for seed in seeds]
+        seeds = [seed_to_drop(recorder, chance) for _ in range(MADE_AT_ONCE)]
+        # The last one is the head of its branch, and stays.
+        *numbers, _ = [model.commit(write_model(Path(folder), seed)).number for seed in seeds]
     model.delete([f"v{number}" for number in numbers])
-    recorder.dropped.extend(seeds)
+    recorder.dropped.extend(seeds[:-1])
     model.empty_trash(numbers)

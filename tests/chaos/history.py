@@ -66,6 +66,7 @@ class Operation:
         version_id: of the version that was made or read.
         error: why there is no answer.
         is_refused: the cluster said that it did not happen, and why.
+        stalled_s: how much of the time the client's own process stood still.
         calls: how many there were one after the other: a commit may be repeated under its request id.
     """
 
@@ -80,6 +81,7 @@ class Operation:
     error: str = ""
     is_refused: bool = False
     calls: int = 1
+    stalled_s: float = 0.0
 
     @property
     def is_answered(self) -> bool:
@@ -235,7 +237,7 @@ def _changed_nothing(operation: Operation, channel: _Line) -> bool:
 
 def _in_time(operations: Sequence[Operation], call_s_max: float) -> Iterator[str]:
     for operation in operations:
-        elapsed_s = operation.ended_s - operation.begun_s
+        elapsed_s = operation.ended_s - operation.begun_s - operation.stalled_s
         if elapsed_s > call_s_max * operation.calls:
             yield f"hung: {operation.kind} of {operation.client} took {elapsed_s:.1f} s {operation.error}"
 

@@ -178,6 +178,7 @@ async def _run(cluster: ChaosCluster, seconds: float, outcome: Outcome, faults: 
         way = await stack.enter_async_context(await aio.connect(cluster.addresses, timeout_s=CALL_S))
         garbage = GarbageClient(way, recorder, cluster.folder / "clients" / "garbage", outcome.seed)
         works = [*(client.run(ending) for client in (*pinned, *roaming)), garbage.run(ending)]
+        works.append(recorder.watch(ending))
         tasks = [asyncio.create_task(work) for work in works]
         try:
             await asyncio.to_thread(_hurt, nemesis, time.perf_counter() + seconds)
@@ -237,6 +238,11 @@ def _hurt(nemesis: Nemesis, until_s: float) -> None:
             names = nemesis.kinds()
         nap(CALM_S)
         nemesis.strike(names.pop(), lambda: nap(HOLD_S))
+        last = nemesis.faults[-1]
+        sys.stderr.write(
+            f"{len(nemesis.faults)} {last.name}, {last.ended_s - last.struck_s:.1f} s;"
+            f" {len(nemesis.recorder.operations)} calls, {len(nemesis.wrong)} violations\n"
+        )
 
 
 class _Nap:

@@ -39,7 +39,7 @@ class SimShared(SharedLog):
     def start(self, node_id: int, life: Life, clock: VirtualClock) -> "SimLog":
         self.lives[node_id] = life
         log = self.nodes[node_id] = SimLog(self, node_id, clock)
-        # A change of the members is durable once it is applied (`runtime.applying`): no node that starts again
+        # A change of the members is durable once applied (`runtime.applying`): no node that starts again
         # goes back to a time when it was alone, and one copy was enough.
         for record in self.records[: self.kept.get(node_id, 0)]:
             log._apply(record)
