@@ -9,11 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mcr.cli.main import main
+from mcr.durability import Durability
 from mcr.model import LogIndex
 from mcr_node.core.raft import tracker
 from mcr_node.core.state import requests
 from mcr_node.runtime.runner import Runner
+from mcr_node.services import cluster_chunks, copies
 from mcr_node.storage import frames, segments
+from mcr_node.storage.disk import Disk
 
 
 def _reads_what_it_has() -> None:
@@ -45,11 +48,23 @@ def _serves_unverified_bytes() -> None:
     frames._check_id = lambda header, plain: None
 
 
+def _acknowledges_before_sync() -> None:
+    """Nothing is synced: the log, the state, the chunks."""
+    Disk.fdatasync = lambda disk, handle: None  # type: ignore[assignment, method-assign]
+
+
+def _seals_too_early() -> None:
+    """One copy is enough for a version to be visible."""
+    copies.usual = cluster_chunks.usual = lambda count: Durability(1)  # type: ignore[attr-defined]
+
+
 DEFECTS: dict[str, Callable[[], None]] = {
     "reads_what_it_has": _reads_what_it_has,
     "forgets_requests": _forgets_requests,
     "answers_before_it_is_replicated": _answers_before_it_is_replicated,
     "serves_unverified_bytes": _serves_unverified_bytes,
+    "acknowledges_before_sync": _acknowledges_before_sync,
+    "seals_too_early": _seals_too_early,
 }
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,7 @@ SIZE_BYTES = 4 << 30
 _SHUTDOWN = 0x8004587D
 _WITHOUT_FLUSH = 2
 CANARY = "canary"
+_OWN_MOUNTS = "MCR_CHAOS_MOUNTS"
 _CANARY_BYTES = 64 << 10
 
 
@@ -62,6 +64,18 @@ class LoopDisk:
         with suppress(subprocess.CalledProcessError):
             _run("umount", str(self.mount))
         self.image.unlink(missing_ok=True)
+
+
+def with_own_mounts() -> None:
+    """Begin this program again where nobody else sees its mounts.
+
+    Whoever begins a mount namespace of his own meanwhile, as `ip netns exec` does, would hold a copy of them:
+    a file system that lost power would not end with its mount, and come back as dead as it was.
+    """
+    if missing_for_disks() or shutil.which("unshare") is None or _OWN_MOUNTS in os.environ:
+        return
+    command = ["unshare", "--mount", sys.executable, *sys.orig_argv[1:]]
+    os.execvpe("unshare", command, {**os.environ, _OWN_MOUNTS: "1"})
 
 
 def missing_for_disks() -> str:

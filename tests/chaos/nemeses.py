@@ -71,9 +71,9 @@ class Nemesis:
     _struck_s: float = 0.0
 
     def kinds(self) -> list[str]:
-        """Return the names of all faults, in an order by chance; those that end in no time are there twice."""
+        """Return the names of all faults, in an order by chance; quick ones are there thrice."""
         names = [name for name in self.names or FAULTS if name not in ON_DISKS or not self.cluster.no_disk]
-        names += [name for name in names if name in QUICK]
+        names += 2 * [name for name in names if name in QUICK]
         self.chance.shuffle(names)
         return names
 
@@ -111,7 +111,7 @@ class Nemesis:
         while time.perf_counter() < end_s:
             pass
 
-    def asked(self, what: str, through: int, work: Callable[[Client], object]) -> None:
+    def asked(self, what: str, through: int, work: Callable[[Client], object]) -> bool:
         """Ask a node for something that it has to do, whatever happened before; note it where it does not.
 
         An election may be under way, which is told as such: it is asked again, as an operator would.
@@ -124,9 +124,9 @@ class Nemesis:
                 except McrError as error:
                     if time.perf_counter() > give_up_s or error.code not in _PASSING:
                         self.wrong.append(f"refused: {what}: {type(error).__name__}: {error.message}")
-                        return
+                        return False
                 else:
-                    return
+                    return True
 
     def others(self, node: int) -> int:
         """Return one of the other nodes, by chance."""
@@ -252,13 +252,16 @@ def _slow(nemesis: Nemesis, nodes: Sequence[int]) -> Undo:
 
 
 def _drain(nemesis: Nemesis) -> Undo:
-    """Let a node leave, and take it back before it is gone, or after all of it is with others."""
+    """Let a node leave, and take it back while others copy what it has."""
     node = nemesis.chance.choice(nemesis.everyone)
     name = nemesis.cluster.nodes[node].name
     through = nemesis.others(node)
-    wait = nemesis.chance.random() < 0.5
-    nemesis.asked("drain", through, lambda client: client.drain_member(name, wait=wait))
-    return lambda: nemesis.asked("end of a drain", through, lambda client: client.cancel_drain(name))
+    nemesis.asked("drain", through, lambda client: client.drain_member(name, wait=False))
+
+    def stay() -> None:
+        nemesis.asked("end of a drain", through, lambda client: client.cancel_drain(name))
+
+    return stay
 
 
 def _rejoin(nemesis: Nemesis, node: int) -> None:
@@ -270,7 +273,9 @@ def _remove(nemesis: Nemesis) -> Undo:
     """Let a node leave for good; a new one on an empty disk takes its name."""
     node = nemesis.chance.choice(nemesis.everyone)
     name = nemesis.cluster.nodes[node].name
-    nemesis.asked("removal", nemesis.others(node), lambda client: client.remove_member(name))
+    through = nemesis.others(node)
+    if not nemesis.asked("removal", through, lambda client: client.remove_member(name)):
+        return lambda: None
     nemesis.cluster.kill(node)
     return lambda: _rejoin(nemesis, node)
 
@@ -282,11 +287,12 @@ def _lose_disk(nemesis: Nemesis) -> Undo:
     through = nemesis.others(node)
     nemesis.strikes_now()
     nemesis.cluster.kill(node)
-    nemesis.asked("removal", through, lambda client: client.remove_member(name, force=True))
+    if not nemesis.asked("removal", through, lambda client: client.remove_member(name, force=True)):
+        return lambda: nemesis.cluster.start(node)
     return lambda: _rejoin(nemesis, node)
 
 
-# No process has to start again, so there is time for twice as many.
+# No process has to start again, so there is time for thrice as many.
 QUICK = (
     "pause of the leader",
     "pause of a minority",

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 
 from tests.chaos.cluster import DiskCluster
-from tests.chaos.disks import missing_for_disks
+from tests.chaos.disks import missing_for_disks, with_own_mounts
 from tests.support.load import PATIENCE_S, Load, check_all_there, check_digests_equal, some_of
 
 NODES = 3
@@ -60,6 +60,7 @@ def main() -> int:
     parser.add_argument("--cycles", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    with_own_mounts()
     missing = missing_for_disks()
     if missing:
         sys.stderr.write(f"power loss: {missing}\n")

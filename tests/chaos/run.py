@@ -35,6 +35,7 @@ from tests.chaos.clients import (
     ChaosClient,
     Recorder,
 )
+from tests.chaos.disks import with_own_mounts
 from tests.chaos.garbage import GarbageClient
 from tests.chaos.history import Kind, Move, Operation, Seen, Truth, check
 from tests.chaos.nemeses import FAULTS, ON_DISKS, ChaosCluster, Fault, Nemesis, unsound
@@ -354,6 +355,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="0 = any")
     parser.add_argument("--only", default="", help="faults whose names have this in them")
     options = parser.parse_args()
+    with_own_mounts()
     seed = options.seed or 1 + secrets.randbelow(SEED_LIMIT)
     again = f"make chaos MINUTES={options.minutes:g} NODES={options.nodes} SEED={seed}"
     sys.stdout.write(f"seed {seed}; again: {again}\n")
