@@ -143,6 +143,10 @@ def test_a_call_that_does_not_end_in_time_hangs() -> None:
     assert "hung: channel move of a took 9.0 s" in violations(*with_one(SET, ended_s=13))
 
 
+def test_a_call_during_which_the_client_itself_stood_still_does_not_hang() -> None:
+    assert violations(*with_one(SET, ended_s=13, stalled_s=5)) == ""
+
+
 def test_of_many_violations_of_a_kind_the_first_are_told() -> None:
     many = [replace(ONE, client=f"c{i}", text=f"t{i}") for i in range(20)]
     told = check(many, TRUTH, call_s_max=5).violations
