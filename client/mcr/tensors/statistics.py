@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 # The arrays of a piece, 224 KiB, stay in a second-level cache of 512 KiB. It is also below 10,000 elements,
 # from which on OpenBLAS gives a dot product to several threads.
 PIECE_ELEMENTS = 8 * 1024
+# Up to here it is cheaper to look at the changed elements alone. Fine-tuning in bfloat16 changes a sixth of
+# them in ten steps.
+_FEW_SHARE = 0.25
 
 
 class ChangeKind(StrEnum):
@@ -301,6 +304,8 @@ class TensorComparison:
             if changed == 0:
                 self._add_equal(piece_a)
                 return
+            if changed <= _FEW_SHARE * piece_a.size and self._add_few(scratch, piece_a, piece_b):
+                return
         a = scratch.numbers(0, piece_a, self._dtype_a)
         b = scratch.numbers(1, piece_b, self._dtype_b)
         if self._dtype_a != self._dtype_b:
@@ -311,10 +316,39 @@ class TensorComparison:
             finite = self._count_non_finite(a, b)
             a, b = a[finite], b[finite]
             squares_a, squares_b = _dot(a, a), _dot(b, b)
-        change = scratch.change[: a.size]
-        np.subtract(b, a, out=change)
         self._squares_a += squares_a
         self._squares_b += squares_b
+        self._add_change(a, b, scratch.change[: a.size])
+
+    def _add_few(self, scratch: "_Scratch", piece_a: "NDArray[Any]", piece_b: "NDArray[Any]") -> bool:
+        """Take a piece of which few elements changed, and look at these alone on side b.
+
+        What is equal goes into all three sums, so nothing is ever taken away from a sum.
+
+        Returns:
+            Whether all is finite; else nothing was taken.
+        """
+        import numpy as np
+
+        at = np.flatnonzero(scratch.differs[: piece_a.size])
+        equal = scratch.numbers(0, piece_a, self._dtype_a)
+        a, b = equal[at], scratch.numbers(1, piece_b[at], self._dtype_b)
+        equal[at] = 0.0
+        squares, squares_a, squares_b = _dot(equal, equal), _dot(a, a), _dot(b, b)
+        if not math.isfinite(squares + squares_a + squares_b):
+            return False
+        self._squares_a += squares + squares_a
+        self._squares_b += squares + squares_b
+        self._dot += squares
+        self._add_change(a, b, scratch.change[: a.size])
+        return True
+
+    def _add_change(
+        self, a: "NDArray[np.float64]", b: "NDArray[np.float64]", change: "NDArray[np.float64]"
+    ) -> None:
+        import numpy as np
+
+        np.subtract(b, a, out=change)
         self._dot += _dot(a, b)
         self._squares_of_change += _dot(change, change)
         if change.size:
@@ -358,14 +392,14 @@ class _Scratch:
 
         self._sides = np.empty((2, PIECE_ELEMENTS), np.float64)
         self._wide = np.empty(PIECE_ELEMENTS, np.uint32)
-        self._differs = np.empty(PIECE_ELEMENTS, np.bool_)
+        self.differs = np.empty(PIECE_ELEMENTS, np.bool_)
         self.change = np.empty(PIECE_ELEMENTS, np.float64)
 
     def count_changed(self, bits_a: "NDArray[Any]", bits_b: "NDArray[Any]") -> int:
         """Count the elements whose bits differ."""
         import numpy as np
 
-        return int(np.count_nonzero(np.not_equal(bits_a, bits_b, out=self._differs[: bits_a.size])))
+        return int(np.count_nonzero(np.not_equal(bits_a, bits_b, out=self.differs[: bits_a.size])))
 
     def numbers(self, side: int, bits: "NDArray[Any]", dtype: str) -> "NDArray[np.float64]":
         """Return the numbers of a piece; valid until the next call for this side."""

@@ -90,6 +90,38 @@ def test_one_flipped_bit_of_bf16_is_found_in_a_long_tensor() -> None:
     assert change.kind is ChangeKind.CHANGED
 
 
+@pytest.mark.parametrize("changed", [1, 100, 2_000, 5_000, 20_000])
+def test_figures_do_not_depend_on_how_many_elements_changed(changed: int) -> None:
+    # given
+    random = np.random.default_rng(3)
+    a = random.standard_normal(20_000)
+    b = a.copy()
+    b[random.permutation(a.size)[:changed]] += 1.0
+    # What changes most outweighs all else: taking it away from a sum would leave nothing of the others.
+    a[0], b[0] = 1e12, 0.0
+    # when
+    change = compare(a, b, "F64")
+    # then
+    assert change.changed_share == np.count_nonzero(a != b) / a.size
+    assert change.norm_a == pytest.approx(np.linalg.norm(a), rel=1e-13)
+    assert change.norm_b == pytest.approx(np.linalg.norm(b), rel=1e-13)
+    assert change.norm_of_change == pytest.approx(np.linalg.norm(b - a), rel=1e-13)
+    assert change.max_abs_change == 1e12
+
+
+def test_a_nan_that_stays_is_counted_beside_few_changes() -> None:
+    a = np.ones(20_000, np.float32)
+    a[7] = np.nan
+    b = a.copy()
+    b[9] = 3.0
+
+    change = compare(a, b, "F32")
+
+    assert (change.non_finite_a, change.non_finite_b) == (1, 1)
+    assert (change.max_abs_change, change.norm_of_change) == (2.0, 2.0)
+    assert change.norm_a == pytest.approx(math.sqrt(19_999))
+
+
 @pytest.mark.parametrize("dtype", ["F32", "BF16", "I8", "BOOL", "F8_E4M3", "C64", "Q4_K"])
 def test_equal_blocks_change_nothing_by_either_way_of_feeding(dtype: str) -> None:
     # given
