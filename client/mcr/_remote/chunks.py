@@ -14,6 +14,7 @@ from mcr import _frames
 from mcr._bulk import BulkError, Forward
 from mcr._remote.bulk import PUTS_MAX, BulkLines
 from mcr._remote.calls import CALL_S, LONG_CALL_S, Calls
+from mcr._remote.elsewhere import Elsewhere
 from mcr._remote.nodes import Way
 from mcr._remote.spreading import Spreading
 from mcr._remote.status import TransientError, raise_for
@@ -62,6 +63,7 @@ class RemoteChunks:
         self._puts = asyncio.Semaphore(PUTS_MAX)
         self._streams = asyncio.Semaphore(STREAMS_MAX)
         self._lines = BulkLines()
+        self._elsewhere = Elsewhere()
         self._spreading = Spreading()
         self._reads: dict[str, asyncio.Semaphore] = {}
         self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="mcr-remote")
@@ -69,16 +71,22 @@ class RemoteChunks:
     def held_as(self, durability: Durability | None) -> "RemoteChunks":
         """Return these chunks for one commit: the node sends them on to where sealing will look for them."""
         view = copy(self)
-        view._forward = Forward(durability)  # noqa: SLF001 (of this class)
+        view._forward, view._elsewhere = Forward(durability), Elsewhere()  # noqa: SLF001 (of this class)
         return view
 
     async def put(self, chunks: Sequence[Chunk]) -> Stored:
         """See ChunkTransport. Asks first what is missing, and sends only that."""
         # For a few bytes it takes longer to hear what other nodes hold than to send them.
         is_worth_it = sum(len(chunk.data) for chunk in chunks) >= ANYWHERE_BYTES_MIN
-        missing = await self._missing([chunk.id for chunk in chunks], anywhere=self._anywhere and is_worth_it)
+        anywhere = self._anywhere and is_worth_it
+        if anywhere:
+            anywhere = self._elsewhere.is_asked(asyncio.get_running_loop().time())
         # A chunk that stands in the batch twice is sent once.
-        wanted = list({chunk.id: chunk for chunk in chunks if chunk.id in missing}.values())
+        unique = {chunk.id: chunk for chunk in chunks}
+        missing = await self._missing(list(unique), anywhere=anywhere)
+        if is_worth_it:
+            self._elsewhere.answered(unique, missing)
+        wanted = [chunk for chunk_id, chunk in unique.items() if chunk_id in missing]
         return await self.send(wanted) if wanted else Stored()
 
     async def send(self, wanted: Sequence[Chunk]) -> Stored:
@@ -88,6 +96,7 @@ class RemoteChunks:
         async def once(way: Way) -> Stored:
             nonlocal is_first, wanted
             if not is_first:
+                self._elsewhere.reset()
                 # Another node, perhaps, and it may have got much of what the first one took.
                 ids = [chunk.id for chunk in wanted]
                 missing = await self._missing_at(way, ids, anywhere=self._anywhere)

@@ -15,7 +15,7 @@ from mcr.model import MIB, Chunk
 from mcr_node.services.copies import Holders
 
 # What waits for one node. More would be lost with this one; less would leave it idle while a message travels.
-QUEUE_BYTES_MAX = 4 * MIB
+QUEUE_BYTES_MAX = 2 * MIB
 # What goes out in one step.
 PART_BYTES_MAX = 2 * MIB
 # How many of these are on their way: over a line of 50 MB/s and 40 ms there and back, 2 MB fill it, and while
