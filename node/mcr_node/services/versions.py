@@ -25,6 +25,7 @@ from mcr_node.core.state.commands import (
     RollbackChannel,
     Target,
 )
+from mcr_node.core.state.keys import RefName
 from mcr_node.core.state.outcomes import Accepted, RefResult, ReportResult, VersionResult
 from mcr_node.core.state.view import View
 from mcr_node.ports_log import ReplicatedLog
@@ -93,7 +94,9 @@ class VersionsService(LogCalls):
 
         # Sealed before visible: what the manifest names is looked for here, not believed.
         accepted = await seal_and_enter(self._chunks, manifest, enter, durability=durability)
-        version = self._made(request.model, accepted)
+        version = (
+            self._made(request.model, accepted) if accepted.already_applied else self._new(request, accepted)
+        )
         return pb.CommitVersionResponse(
             version=version, log_index=accepted.index, already_applied=accepted.already_applied
         )
@@ -244,6 +247,20 @@ class VersionsService(LogCalls):
                 case BaseException():
                     raise outcome
         return response
+
+    def _new(self, request: pb.CommitVersionRequest, accepted: Accepted) -> pb.Version:
+        """Return the version that was made just now, as it stood then: what was asked for says most of it.
+
+        The scans for refs and metrics would cost as much as the rest of the answer.
+        """
+        result = accepted.result
+        assert isinstance(result, VersionResult)
+        branch = RefName(request.model, RefKind.BRANCH, request.branch)
+        return pb.Version(
+            record=self._look(lambda view: queries.get_record(view, request.model, result.number)),
+            refs=(str(branch),),
+            metrics=_wire.metrics_to_wire({metric.name: metric.value for metric in request.metrics}),
+        )
 
     def _made(self, model: str, accepted: Accepted) -> pb.Version:
         result = accepted.result

@@ -14,7 +14,8 @@ from mcr.errors import (
     NoQuorumError,
     ReferenceNotFoundError,
 )
-from mcr.model import LogIndex
+from mcr.manifest import ManifestBuilder
+from mcr.model import Chunk, LogIndex
 from mcr.v1 import versions_pb2 as pb
 from mcr_node.services.availability import Availability
 from mcr_node.services.chunks import LocalChunks
@@ -165,3 +166,32 @@ def test_a_batch_of_nothing_or_too_much_is_refused(count: int) -> None:
             await over(leader).batch_report_metrics(request)
 
     tell(story)
+
+
+def test_a_commit_is_answered_with_what_a_look_at_it_shows_and_so_is_its_retry() -> None:
+    async def told() -> None:
+        made: list[Chunk] = []
+        root = ManifestBuilder(made.append).finish().root
+        with ThreadPoolExecutor(1) as executor:
+            store = MemoryChunkStore()
+            store.put(made)
+            store.sync()
+            chunks = LocalChunks(store, executor)
+            leader, _ = await pair()
+            service = VersionsService(leader, chunks, nowhere(leader, chunks), "test")
+            request = pb.CommitVersionRequest(
+                header=pb.WriteHeader(request_id=b"one"),
+                model="vision/net",
+                branch="main",
+                manifest=root,
+                metrics=[pb.Metric(name="loss", value=0.5), pb.Metric(name="accuracy", value=0.9)],
+            )
+            answer = await service.commit_version(request)
+            seen = await service.get_version(pb.GetVersionRequest(reference="vision/net@main"))
+            assert answer.version == seen.version
+            assert list(answer.version.refs) == ["branch:main"]
+            again = await service.commit_version(request)
+            assert again.already_applied
+            assert again.version == answer.version
+
+    asyncio.run(told())
