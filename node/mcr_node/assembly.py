@@ -256,7 +256,7 @@ class Node:
 
         settings = Settings(self._pace.garbage_interval_s, self._pace.garbage_bytes_per_s)
         surplus = None
-        if self._others_edges is not None:
+        if self._others_edges is not None and self._pace.drops_surplus:
             from mcr_node import among_others
 
             surplus = among_others.Surplus(self.log, self.chunks, self._others_edges)

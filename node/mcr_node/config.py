@@ -22,6 +22,7 @@ The file (`--config`) is TOML; its keys are the long flags without their dashes:
     retention_period_s = 600      # how often, while it leads, it looks what goes by retention rules
     garbage_interval_s = 3600     # garbage is marked so often, then collected; the same on all nodes
     garbage_bytes_per_s = 62_914_560
+    drop_surplus = false          # let garbage collection take copies beyond those that placement wants
 """
 
 import tomllib
@@ -105,8 +106,10 @@ _KEYS: Mapping[str, type] = {
     "retention_period_s": int,
     "garbage_interval_s": int,
     "garbage_bytes_per_s": int,
+    "drop_surplus": bool,
 }
 
+_KIND_NAMES = {str: "text", int: "a number", bool: "true or false"}
 
 _PACE: Mapping[str, str] = {
     "repair_silence_s": "silence_s",
@@ -181,7 +184,7 @@ def _pace(values: Mapping[str, Value]) -> Pace:
         if value < 1:
             raise InvalidArgumentError(key, f"{value} is less than 1")
         found[name] = value
-    return replace(Pace(), **found)
+    return replace(Pace(), **found, drops_surplus=bool(values.get("drop_surplus")))
 
 
 def _timing(values: Mapping[str, Value]) -> Timing:
@@ -220,8 +223,9 @@ def _read(file: Path) -> dict[str, Value]:
         kind = _KEYS.get(key)
         if kind is None:
             raise InvalidArgumentError(str(file), f"unknown key {key!r}; known are: {', '.join(_KEYS)}")
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise InvalidArgumentError(str(file), f"{key} must be {'text' if kind is str else 'a number'}")
+        # For Python, true is a number as well.
+        if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
+            raise InvalidArgumentError(str(file), f"{key} must be {_KIND_NAMES[kind]}")
     if "data" in document:
         document["data"] = str(file.parent / document["data"])
     return document

@@ -45,6 +45,8 @@ class Pace:
         retention_period_s: how often what goes by retention rules is put into the trash.
         garbage_interval_s: between two marks of garbage; what is brought before it is committed has so long.
         garbage_bytes_per_s: what its collection reads and writes at most.
+        drops_surplus: copies beyond those that placement wants go with the garbage; they were perhaps asked
+            for (`--durability 3`), so only where the operator says so.
     """
 
     silence_s: float = SILENCE_S
@@ -57,3 +59,4 @@ class Pace:
     retention_period_s: float = RETENTION_PERIOD_S
     garbage_interval_s: float = COLLECT_INTERVAL_S
     garbage_bytes_per_s: float = COLLECT_BYTES_PER_S
+    drops_surplus: bool = False

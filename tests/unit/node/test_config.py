@@ -51,9 +51,12 @@ def test_the_file_says_how_eager_background_work_is(tmp_path: Path) -> None:
     file = tmp_path / "node.toml"
     file.write_text(
         "repair_silence_s = 5\nrepair_bytes_per_s = 6\nscrub_period_s = 7\nscrub_bytes_per_s = 8\n"
+        "drop_surplus = true\n"
     )
     found = settle({"name": "n1", "data": tmp_path}, bootstrap=False, config=file)
-    assert found.pace == Pace(silence_s=5, repair_bytes_per_s=6, scrub_period_s=7, scrub_bytes_per_s=8)
+    assert found.pace == Pace(
+        silence_s=5, repair_bytes_per_s=6, scrub_period_s=7, scrub_bytes_per_s=8, drops_surplus=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,6 +75,7 @@ def test_the_file_says_how_eager_background_work_is(tmp_path: Path) -> None:
         ({"name": "n1", "data": "d"}, "scrub_bytes_per_s = -1", InvalidArgumentError),
         ({"name": "n1", "data": "d"}, "nmae = 'x'", InvalidArgumentError),
         ({"name": "n1", "data": "d"}, "capacity = true", InvalidArgumentError),
+        ({"name": "n1", "data": "d"}, "drop_surplus = 1", InvalidArgumentError),
         ({"name": "n1", "data": "d"}, "listen = 7101", InvalidArgumentError),
         ({"name": "n1", "data": "d"}, "= no", InvalidArgumentError),
     ],
