@@ -234,6 +234,7 @@ def _hurt(nemesis: Nemesis, until_s: float) -> None:
     """Strike with every kind of fault in turn until the time is up."""
     nap = _Nap(nemesis.chance)
     names: list[str] = []
+    told = 0
     while time.perf_counter() < until_s:
         if not names:
             names = nemesis.kinds()
@@ -244,6 +245,9 @@ def _hurt(nemesis: Nemesis, until_s: float) -> None:
             f"{len(nemesis.faults)} {last.name}, {last.ended_s - last.struck_s:.1f} s;"
             f" {len(nemesis.recorder.operations)} calls, {len(nemesis.wrong)} violations\n"
         )
+        for violation in nemesis.wrong[told:]:
+            sys.stderr.write(f"VIOLATION {violation}\n")
+        told = len(nemesis.wrong)
 
 
 class _Nap:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from mcr.blocking import settle
 from mcr.durability import Durability, check_possible
-from mcr.errors import CorruptChunkError, DurabilityError, McrError, MissingChunkError
+from mcr.errors import CorruptChunkError, DurabilityError, McrError, MissingChunkError, UnavailableError
 from mcr.model import Chunk, ChunkId
 from mcr_node.core.members import Member
 from mcr_node.core.placement.ring import added, is_met_by
@@ -179,10 +179,25 @@ class Sealing:
             promised[member.node_id] = await self._holders.promise(member.address, ids)
 
         await self._each(self._live(), ask)
+        self._pass_over_late(promised)
         # What one of them promised in an earlier round than the others it may forget by now: whoever commits
         # in that round is refused, and looks again. What is sent later is kept in no earlier round.
         self.gc_round = min([self.gc_round, *(promise.gc_round for promise in promised.values())])
         return {node_id: promise.missing for node_id, promise in promised.items()}
+
+    def _pass_over_late(self, promised: dict[int, Promise]) -> None:
+        """Count on nobody who is behind in the log where others are enough.
+
+        A member that has just joined, or was away, may take minutes to hear of the last mark. Counted on, it
+        would let every commit be refused until it has.
+        """
+        present_round = promised[self._me.node_id].gc_round
+        late = [one for one in self._live() if promised[one.node_id].gc_round < present_round]
+        staying = [member for member in (self._me, *self._live()) if member not in late]
+        if late and is_met_by(self._durability, self._counted_among(staying)):
+            for member in late:
+                self._failed[member.node_id] = UnavailableError(member.address, "it is behind in the log")
+                del promised[member.node_id]
 
     async def _plan(
         self, ids: Sequence[ChunkId], lacking: dict[int, set[ChunkId]]

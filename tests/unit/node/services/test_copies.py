@@ -12,6 +12,7 @@ from mcr.errors import DurabilityError, MissingChunkError
 from mcr.manifest import ManifestBuilder, drain, walk_ids
 from mcr.model import Chunk, ChunkId, ChunkRef
 from mcr_node.core.members import Member
+from mcr_node.ports_garbage import Promise
 from mcr_node.services import copies
 from mcr_node.services.cluster_chunks import ClusterChunks
 from tests.conformance.memory_chunk_store import MemoryChunkStore
@@ -252,5 +253,33 @@ def test_a_seal_is_of_the_earliest_round_in_which_somebody_promised() -> None:
 
         # This node, which was told of no mark, promised in round 0.
         assert sealing.gc_round == 0
+
+    tell(story)
+
+
+@pytest.mark.parametrize("late", ["b:1", "c:1"])
+def test_a_member_that_is_behind_in_the_log_is_counted_on_only_where_it_must_be(
+    late: str,
+) -> None:
+    """Who has just joined would else let every commit be refused until it heard of the last mark."""
+
+    async def story(scene: Scene) -> None:
+        here = scene.chunks.promise
+
+        async def promise(ids: Sequence[ChunkId]) -> Promise:
+            return Promise((await here(ids)).missing, 5)
+
+        scene.chunks.promise = promise  # type: ignore[method-assign]
+        scene.have(ME, [*scene.nodes, *CHUNKS])
+        scene.holders.rounds = {"b:1": 5, "c:1": 5, "d:1": 5, late: 1}
+        me = Member(1, "a", ME, "east")
+        enough = copies.Sealing(scene.chunks, scene.holders, me, scene.others, Durability(2))
+        await enough.run(lambda: iter(scene.ids))
+        assert enough.gc_round == 5
+        assert late not in scene.holders.syncs
+
+        all_of_them = copies.Sealing(scene.chunks, scene.holders, me, scene.others, Durability(4))
+        await all_of_them.run(lambda: iter(scene.ids))
+        assert all_of_them.gc_round == 1
 
     tell(story)
