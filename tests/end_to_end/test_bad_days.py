@@ -80,8 +80,11 @@ def test_a_chunk_that_is_damaged_is_never_served_and_is_healed_by_a_new_commit(
         client.model("a/b").commit(source, message="good")
     (segment,) = (store / "chunks" / "segments").iterdir()
     with segment.open("r+b") as file:
+        # One byte is of one chunk; several may lie across the border of two.
         file.seek(2 * MIB)
-        file.write(bytes(8))
+        byte = file.read(1)[0]
+        file.seek(2 * MIB)
+        file.write(bytes((byte ^ 0xFF,)))
     with mcr.connect(store) as client:
         model = client.model("a/b")
         with pytest.raises(errors.LostChunkError) as raised:
