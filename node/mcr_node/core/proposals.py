@@ -88,14 +88,10 @@ class Proposals:
         self._forwarded.clear()
 
     @property
-    def is_busy(self) -> bool:
-        """Whether many commands come at a time, as the last batch shows."""
-        return self._last_gathered >= GATHER_FROM
-
-    @property
     def is_gathering(self) -> bool:
         """Whether commands wait for more of them: where the batch before shows that many come at a time."""
-        return self.is_busy and not self._is_gathered and bool(self._unsent or self._forwarded)
+        is_busy = self._last_gathered >= GATHER_FROM and not self._is_gathered
+        return is_busy and bool(self._unsent or self._forwarded)
 
     def end_gathering(self) -> None:
         """Let what waits go into the log."""

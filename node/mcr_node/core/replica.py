@@ -144,11 +144,6 @@ class Replica:
         return self._node.has_news
 
     @property
-    def is_busy(self) -> bool:
-        """Leader: whether the next append is likely to follow soon."""
-        return self._proposals.is_busy
-
-    @property
     def waiting(self) -> int:
         """How many proposals wait for their outcome."""
         return self._proposals.waiting

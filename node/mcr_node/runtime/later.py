@@ -11,18 +11,12 @@ class Later:
         """Do `work` each time, `delay_s` after `set`."""
         self._delay_s = delay_s
         self._work = work
-        self._timer: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def set(self) -> None:
         """Ask for it."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._delay_s, self._run)
-
-    def hasten(self) -> None:
-        """Do what was asked for now, after those who are due in this turn of the loop."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_soon(self._run)
 
     def cancel(self) -> None:
         """Do it no more, unless asked for again."""

@@ -426,9 +426,6 @@ class Runner:
                 await self._cut_log_back()
             self._wake()
             self._pump()
-            if not self.replica.is_busy:
-                # Nothing follows soon that could say it along with itself; whoever was answered goes first.
-                self._news.hasten()
 
     async def _apply_run(self, entries: Sequence[Entry]) -> list[Outcome | None]:
         if not entries:
