@@ -4,9 +4,12 @@ A file is taken to be what it was when all of device, inode, length, time of cha
 are as they were then. The time of change cannot be set by programs, and any write moves it; so do git, restic
 and Borg decide. Two things are done beside that:
 
-- A file that was written to within `SETTLED_NS` before it was read is not remembered. A program that maps a
-  file and writes to a page which is still dirty from an earlier write leaves no new time; the kernel writes
-  pages back within half a minute, and after that the next write does leave one.
+- A program that maps a file and writes to a page which is still dirty from an earlier write leaves no new
+  time; once the page was written back, the next write leaves one. So a file is not remembered that was
+  written to within `SETTLED_NS` before it was read, twice as long as Linux lets a page be dirty.
+- That holds for file systems that are told of the first write to a clean page. tmpfs is not: what was written
+  to it through a map leaves no time at all. So only files of those in `TELLING` are remembered, and only
+  while pages are written back as soon as usual.
 - What is remembered is only the digest of the whole file. It saves reading only where it is that of the
   file which the parent version has under this path, so a wrong memory could make a version stale, never
   inconsistent.
@@ -26,6 +29,11 @@ if TYPE_CHECKING:
     import sqlite3
 
 SETTLED_NS = 60 * 1_000_000_000
+# Of vm.dirty_expire_centisecs, 3000 by default: then a page is written back within 35 s.
+DIRTY_EXPIRE_CENTISECONDS_MAX = 3000
+# File systems whose `page_mkwrite` moves the times, and whose files bear the number of their device.
+TELLING = frozenset({"ext4", "xfs"})
+_MOUNTS, _DIRTY_EXPIRE = Path("/proc/self/mountinfo"), Path("/proc/sys/vm/dirty_expire_centisecs")
 # About 150 bytes each.
 FILES_MAX = 200_000
 # Another process writes for milliseconds; a commit does not wait longer for a cache.
@@ -48,17 +56,50 @@ def default_place() -> Path:
     return Path(os.path.expanduser("~")) / ".cache" / "mcr" / "files-1.sqlite"
 
 
+def telling_devices(mountinfo: str, dirty_expire_centiseconds: int) -> frozenset[int]:
+    """Return the devices whose files show by their times that they were written to, by any means.
+
+    Args:
+        mountinfo: what Linux says in /proc/self/mountinfo; see proc(5).
+        dirty_expire_centiseconds: vm.dirty_expire_centisecs.
+    """
+    if dirty_expire_centiseconds > DIRTY_EXPIRE_CENTISECONDS_MAX:
+        return frozenset()
+    found: set[int] = set()
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        if after.partition(" ")[0] in TELLING:
+            major, _, minor = before.split(" ")[2].partition(":")
+            found.add(os.makedev(int(major), int(minor)))
+    return frozenset(found)
+
+
+def _telling_devices_here() -> frozenset[int]:
+    try:
+        return telling_devices(_MOUNTS.read_text(), int(_DIRTY_EXPIRE.read_text()))
+    except (OSError, ValueError, IndexError):
+        # Another system than Linux, or one that hides it: nothing is known, so all is read.
+        return frozenset()
+
+
 class FileMemory:
     """The memory of one user on one machine. Methods block for milliseconds."""
 
-    def __init__(self, place: Path, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        place: Path,
+        now_ns: Callable[[], int],
+        devices: Callable[[], frozenset[int]] = _telling_devices_here,
+    ) -> None:
         """Prepare; nothing is opened yet.
 
         Args:
             place: the database; made when missing.
             now_ns: the present time, as files are stamped with.
+            devices: those whose files may be remembered.
         """
         self._place = place
+        self._devices = devices
         self.now_ns = now_ns
 
     def find(self, sources: Sequence[Source]) -> dict[str, bytes]:
@@ -89,6 +130,9 @@ class FileMemory:
             for source, digest, began_ns in read
             if max(source.identity.mtime_ns, source.identity.ctime_ns) + SETTLED_NS <= began_ns
         ]
+        devices = self._devices() if settled else frozenset()
+        # Of each row, the second is the device; see `_key`.
+        settled = [row for row in settled if row[1] in devices]
         if not settled:
             return
         import sqlite3

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from mcr.aio import AsyncClient
 from mcr.committing import Uploader
 from mcr.manifest import drain_async, walk_ids
 from mcr.model import MIB, ChunkId, digest
-from mcr.remembering import SETTLED_NS, FileMemory, default_place
+from mcr.remembering import SETTLED_NS, FileMemory, default_place, telling_devices
 from mcr.scanning import Source, scan
 from mcr_node import embedded
 
@@ -30,9 +32,14 @@ def source_of(folder: Path, content: bytes = b"weights") -> Source:
     return scan(folder)[0]
 
 
+def anywhere(folder: Path) -> Callable[[], frozenset[int]]:
+    """Let the file system of a folder be one that tells; which one it is depends on who runs the tests."""
+    return lambda: frozenset({folder.stat().st_dev})
+
+
 @pytest.fixture
 def memory(tmp_path: Path) -> FileMemory:
-    return FileMemory(tmp_path / "cache" / "files.sqlite", a_minute_later)
+    return FileMemory(tmp_path / "cache" / "files.sqlite", a_minute_later, anywhere(tmp_path))
 
 
 def test_remembers_what_had_settled_when_it_was_read(tmp_path: Path, memory: FileMemory) -> None:
@@ -89,9 +96,40 @@ def test_a_damaged_memory_is_none_and_heals(tmp_path: Path, memory: FileMemory) 
 def test_is_no_hindrance_where_nothing_can_be_kept(tmp_path: Path) -> None:
     source = source_of(tmp_path / "in")
     (tmp_path / "file").touch()
-    memory = FileMemory(tmp_path / "file" / "files.sqlite", a_minute_later)
+    memory = FileMemory(tmp_path / "file" / "files.sqlite", a_minute_later, anywhere(tmp_path))
     memory.note([(source, DIGEST, a_minute_later())])
     assert memory.find([source]) == {}
+
+
+MOUNTS = """\
+22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+23 22 0:21 / /dev/shm rw,nosuid - tmpfs tmpfs rw
+24 22 8:17 /a /mnt/with\\040space rw shared:5 master:2 - xfs /dev/sdb1 rw
+25 22 0:44 / /data rw - overlay overlay rw
+"""
+
+
+def test_only_file_systems_that_tell_are_trusted() -> None:
+    assert telling_devices(MOUNTS, 3000) == {os.makedev(254, 0), os.makedev(8, 17)}
+    assert telling_devices(MOUNTS, 3001) == set()
+    assert telling_devices("", 3000) == set()
+
+
+def test_what_lies_elsewhere_is_not_remembered(tmp_path: Path) -> None:
+    source = source_of(tmp_path / "in")
+    memory = FileMemory(tmp_path / "cache" / "files.sqlite", a_minute_later, lambda: frozenset({1}))
+    memory.note([(source, DIGEST, a_minute_later())])
+    assert memory.find([source]) == {}
+
+
+def test_a_file_in_memory_is_never_trusted() -> None:
+    # What is written to tmpfs through a map leaves no time.
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        path = Path(folder) / "in"
+        source = source_of(path, bytes(8192))
+        memory = FileMemory(Path(folder) / "files.sqlite", a_minute_later)
+        memory.note([(source, DIGEST, a_minute_later())])
+        assert memory.find([source]) == {}
 
 
 def test_lies_where_caches_lie(monkeypatch: pytest.MonkeyPatch) -> None:
