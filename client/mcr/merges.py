@@ -82,27 +82,7 @@ class Merges(ModelReader):
         request_id: str | None = None,
         progress: Progress | None = None,
     ) -> MergeOutcome:
-        """Merge a version into a branch: files, parameters and tensors, three-way.
-
-        The base is the newest common ancestor through all parents. What one side changed is taken; what both
-        changed in different ways is a conflict, decided by `choices`, else by the first of `strategies` that
-        fits. If any stays open nothing is published: the merge waits in the cluster, see `conflicts`.
-
-        Args:
-            source: reference of what is merged.
-            into: branch that the result goes to; it must not move meanwhile.
-            strategies: `PATTERN=ours|theirs|base|mean|weighted:W|slerp:T|ties:D`, see `mcr.merging.choices`.
-            choices: by name of a conflict, a strategy, `value:JSON`, or the path of a file.
-            message: description; made up by default.
-            durability: see `commit`.
-            request_id: see `commit`.
-            progress: called from the event loop.
-
-        Raises:
-            ConflictsLeftError: conflicts are open; names the merge that waits.
-            HeadMovedError: the branch moved meanwhile; nothing was published.
-            MissingExtraError: a tensor must be computed, and NumPy is not installed.
-        """
+        """See `AsyncModel.merge`."""
         rules = tuple(parse_rule(text) for text in strategies)
         inputs, base = await self._inputs(source, into)
         if base == inputs.theirs.number:
@@ -128,7 +108,7 @@ class Merges(ModelReader):
         return await self._publish(request, inputs, document, planned, progress)
 
     async def merges(self) -> list[WaitingMerge]:
-        """List the merges that wait for decisions, by number."""
+        """See `AsyncModel.merges`."""
         found: list[WaitingMerge] = []
         while True:
             after = found[-1].merge if found else 0
@@ -140,11 +120,7 @@ class Merges(ModelReader):
                 return found
 
     async def conflicts(self, merge: int) -> WaitingMerge:
-        """Return a merge that waits, with its conflicts.
-
-        Raises:
-            MergeNotFoundError: there is none of that number, or no longer.
-        """
+        """See `AsyncModel.conflicts`."""
         waiting, conflicts, _ = await self._conflicts(merge)
         return waiting_from_wire(waiting, conflicts)
 
@@ -156,23 +132,7 @@ class Merges(ModelReader):
         durability: str | int | None = None,
         progress: Progress | None = None,
     ) -> MergeOutcome | None:
-        """Decide conflicts of a merge that waits; the last decision publishes it.
-
-        Args:
-            merge: its number.
-            choices: as for `merge`; may be empty, to publish what is decided.
-            durability: see `commit`.
-            progress: called from the event loop.
-
-        Returns:
-            What was published; None when conflicts are left.
-
-        Raises:
-            MergeNotFoundError: there is no such merge.
-            InvalidArgumentError: there is no such conflict, or a choice does not fit it.
-            HeadMovedError: all is decided, but the branch moved since the merge was opened: merge again, with
-                these decisions (`mcr conflicts MODEL ID --save FILE`).
-        """
+        """See `AsyncModel.resolve`."""
         waiting, conflicts, _ = await self._conflicts(merge)
         open_count = waiting.open_count
         if choices:
@@ -197,11 +157,7 @@ class Merges(ModelReader):
         return await self._finish(merge, durability, progress)
 
     async def drop_merge(self, merge: int) -> None:
-        """Forget a merge that waits, with what was decided.
-
-        Raises:
-            MergeNotFoundError: there is none of that number, or no longer.
-        """
+        """See `AsyncModel.drop_merge`."""
         await decided(
             self._connection.merges.drop_merge(
                 pb.DropMergeRequest(header=write_header(None), model=self.name, merge=merge)
@@ -209,26 +165,14 @@ class Merges(ModelReader):
         )
 
     async def merge_document(self, ref: str) -> Document:
-        """Return how a merge version was computed, and who decided what.
-
-        Raises:
-            MergeNotFoundError: the version is no merge.
-        """
+        """See `AsyncModel.merge_document`."""
         answer = await self._connection.merges.get_merge_document(
             pb.GetMergeDocumentRequest(model=self.name, number=await self._number(ref))
         )
         return decode(answer.document)
 
     async def replay(self, ref: str, *, progress: Progress | None = None) -> Version:
-        """Compute a merge version again from what it was made of, and prove that the bytes are the same.
-
-        Nothing is stored. Every byte of the result goes into the root of its manifest, which is compared.
-
-        Raises:
-            MergeNotFoundError: the version is no merge.
-            ReplayDiffersError: something else came of it.
-            StoreFormatError: it was computed by definitions of a newer release.
-        """
+        """See `AsyncModel.replay`."""
         version = await self._version(ref)
         document = await self.merge_document(version.name)
         inputs = await self._inputs_of(document)

@@ -98,6 +98,7 @@ class Way:
         """Open a channel; nothing is sent before the first call."""
         channel = grpc.aio.insecure_channel(str(address), options=_OPTIONS)
         carrying = CarryingChannel(channel)
+        # One generated class serves both kinds of channels; its type is that for blocking callers.
         return Way(
             str(address),
             channel,

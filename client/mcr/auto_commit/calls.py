@@ -90,7 +90,7 @@ def _wanted(path: str | Path, options: AutoOptions) -> Wanted:
     from mcr.auto_commit.rules import check
 
     given = {name: value for name, value in options.items() if name != "memory"}
-    # Not resolved: what is watched may be a link that moves.
+    # Not resolved: what is watched may be a link that moves. The names and types are those of AutoOptions.
     wanted = Wanted(path=Path(os.path.abspath(path)), **given)  # type: ignore[arg-type]
     check_name("branch", wanted.branch)
     check(wanted.rules)

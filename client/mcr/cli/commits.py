@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
-from mcr.cli import settings
+from mcr.cli import memory, settings
 from mcr.cli.forms import (
     commit_object,
     commit_summary,
@@ -113,6 +113,7 @@ def commit(session: Session, model: str, path: Path, **given: Unpack[_CommitOpti
     Its content is the file or folder PATH. Prints the reference of the new version. Interrupted, the same
     command goes on where it stopped; only what the store does not have yet is stored.
     """
+    memory.keep_freed()
     allow_non_finite = given["allow_non_finite"]
     parameters = parameters_from(given["pairs"], read_document(given["params"]))
     metrics = parse_metrics(given["metrics"], allow_non_finite=allow_non_finite, argument="--metric")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mcr.cli import memory
 from mcr.cli.commits import find_version
 from mcr.cli.differences import diff_object, diff_text
 from mcr.cli.forms import count, file_object, files_table, model_object, moment, size, table
@@ -90,6 +91,7 @@ def checkout(
     Files in DEST that are right already are left alone, so the same command goes on where an interrupted one
     stopped. Prints the reference of the version that REF named.
     """
+    memory.keep_freed()
     name, what = split_reference(reference)
     with session.connect() as client, session.output.bar() as tick:
         model = client.model(name)
@@ -147,6 +149,7 @@ def cat(session: Session, reference: str, path: str, span: str | None) -> None:
 
     The bytes come as they are with --json too; only errors are JSON then.
     """
+    memory.keep_freed()
     start, stop = parse_range(span)
     name, what = split_reference(reference)
     with session.connect() as client, client.model(name).open(what, path) as file:
@@ -206,6 +209,7 @@ def diff(session: Session, before: str, after: str, tensors: bool, plot: Path | 
 
     Files, parameters, metrics and, with --tensors, the tensors in files that differ.
     """
+    memory.keep_freed()
     if plot is not None and plot.suffix.lower() not in _PLOT_ENDINGS:
         raise InvalidArgumentError("--plot", f"{str(plot)!r} does not end in .png or .html")
     name, a = split_reference(before)

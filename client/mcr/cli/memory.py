@@ -18,7 +18,8 @@ def keep_freed() -> bool:
     By default glibc gives each large buffer back to the system at once. The next one is then fresh, and its
     pages, 256 a megabyte, are mapped and cleared one by one when they are touched: measured, twice as long as
     BLAKE3 takes for the same bytes. A command ends soon, and with it what it kept. A library must not decide
-    this for the program it is part of, so only commands do.
+    this for the program it is part of, so only commands do, and of them those that move the bytes of models:
+    loading ctypes takes as long as a small command can spare.
     """
     if sys.platform != "linux":
         return False

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
 import click
 
-from mcr.cli import settings
+from mcr.cli import memory, settings
 from mcr.cli.forms import count, size, table, timestamp, version_object
 from mcr.cli.options import (
     BRANCH,
@@ -90,6 +90,7 @@ def merge(session: Session, model: str | None, source: str | None, **given: Unpa
     tensor, PATH:TENSOR. If any is left undecided nothing is published; the merge waits, see mcr conflicts,
     and the exit status is 10. Prints the reference of the new version.
     """
+    memory.keep_freed()
     if given["replay"] is not None:
         if model is not None or given["strategies"] or given["resolutions"]:
             raise InvalidArgumentError("--replay", "it goes alone")
@@ -196,6 +197,7 @@ def conflicts(session: Session, model: str, merge_id: int | None, **given: Unpac
     Different people may decide different conflicts, whenever they like. The last decision publishes the merge
     and prints the reference of its version.
     """
+    memory.keep_freed()
     actions = [bool(given["resolutions"]), given["drop"], given["save"] is not None]
     if sum(actions) > 1:
         raise InvalidArgumentError("--resolve, --drop, --save", "one at a time")

@@ -8,7 +8,7 @@ from dataclasses import field
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from mcr.cli import memory, settings
+from mcr.cli import settings
 from mcr.cli.output import Output
 from mcr.errors import DeadlineError
 from mcr.values import dataclass
@@ -104,8 +104,6 @@ class Session:
         found = self.settings()
         if found.timeout_s is not None and not endless:
             self.deadline.start(found.timeout_s)
-        if not endless:
-            memory.keep_freed()
         # Imported late: the client brings NumPy and RocksDB, which `mcr --help` does without.
         from mcr.client import connect
 
