@@ -10,6 +10,7 @@ from mcr.manifest.nodes import NODE_BYTES_MAX, FileRow, Node, TreeKind, decode_n
 from mcr.manifest.paths import PARTIAL_FOLDER, STORE_FOLDER, PathOrder, check_path, check_symlink
 from mcr.manifest.patterns import PathPattern
 from mcr.manifest.walks import (
+    Opened,
     Span,
     Steps,
     drain,
@@ -34,6 +35,7 @@ __all__ = [
     "ManifestBuilder",
     "ManifestSummary",
     "Node",
+    "Opened",
     "PathOrder",
     "PathPattern",
     "Span",

@@ -412,8 +412,12 @@ def walk_ids(root: ChunkId) -> Steps[ChunkId]:
     return _IdsWalk(root)
 
 
+# Nodes that walks opened, and as what.
+Opened = set[tuple[ChunkId, TreeKind]]
+
+
 class _NewIdsWalk(_IdsWalk):
-    def __init__(self, root: ChunkId, opened: set[tuple[ChunkId, TreeKind]]) -> None:
+    def __init__(self, root: ChunkId, opened: Opened) -> None:
         super().__init__(root)
         self._opened = opened
         if (root, TreeKind.FILES) in opened:
@@ -429,7 +433,7 @@ class _NewIdsWalk(_IdsWalk):
         return opened
 
 
-def walk_new_ids(root: ChunkId, opened: set[tuple[ChunkId, TreeKind]]) -> Steps[ChunkId]:
+def walk_new_ids(root: ChunkId, opened: Opened) -> Steps[ChunkId]:
     """Walk the ids of everything a version needs, but for what stands below nodes that were opened before.
 
     Versions of a model share most nodes of their manifests, so walking many costs what they differ in.

@@ -1,17 +1,20 @@
 """How many copies there are of what a version needs: its manifest is walked, and the nodes are asked."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import field
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
+from dataclasses import field, replace
+from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 from mcr.errors import CorruptChunkError, MissingChunkError, UnavailableError
-from mcr.manifest import Steps, walk_chunks, walk_files, walk_ids
-from mcr.model import ChunkId
+from mcr.manifest import Opened, Steps, walk_chunks, walk_files, walk_ids, walk_new_ids
+from mcr.model import KIB, ChunkId
 from mcr.values import dataclass
 from mcr_node.core.members import Member
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.copies import IDS_AT_ONCE, Holders
+from mcr_node.services.walking import Kept, in_batches
 
 # What asking about one chunk costs on the network, for the rate: its id, and a share of the messages.
 ASK_BYTES = 48
@@ -19,6 +22,16 @@ ASK_BYTES = 48
 KNOWN_MAX = 1 << 18
 # Chunks that lack copies, some 300 bytes each; what is beyond is counted, and copied by the run after.
 SHORT_MAX = 100_000
+
+# Versions that are walked side by side: each alone would take a few turns of the network for little.
+VERSIONS_AT_ONCE = 64
+# Nodes of manifests that are read at once, some tens of KiB each.
+NODES_AT_ONCE = 64
+# What reading one node of a manifest counts as: at the usual rate as long as it takes, part of a millisecond,
+# so half the time is left for others. Else ten thousands of small versions would take all of it for a minute.
+NODE_COST_BYTES = 32 * KIB
+# Nodes of manifests that are not opened again, some 150 bytes each.
+OPENED_MAX = 1 << 17
 
 Item = TypeVar("Item")
 
@@ -98,6 +111,10 @@ class Known:
             self.enough.pop(next(iter(self.enough)))
 
 
+# A walk through the manifest with this id.
+_Walk = tuple[ChunkId, Steps[ChunkId]]
+
+
 class _GapError(Exception):
     """A node of a manifest cannot be had, so what is below it cannot be told."""
 
@@ -126,26 +143,83 @@ class Census:
         self._leaving = [member.node_id for member in (myself, *alive) if member.leaving]
         self._sites = {member.node_id: member.site for member in (myself, *alive)}
 
-    async def count(self, manifest: ChunkId, known: Known) -> AsyncIterator[Counted]:
-        """Count the copies of all that a manifest names, some at a time; `known` grows meanwhile.
+    async def count_all(
+        self, versions: AsyncIterable[Kept], known: Known
+    ) -> AsyncGenerator[tuple[int, Counted, tuple[Kept, ...]]]:
+        """Count the copies of all that versions of a model need, a little at a time; `known` grows meanwhile.
 
-        Chunks of `known.short` that nobody had come again, for whoever wants to say which versions need them.
+        Versions go together, as most of them share most of what they need. Only those that need a chunk which
+        nobody has are looked at one by one, so that each of them can be named.
+
+        Yields:
+            How many more versions are done, what was counted, and which versions may need it: each chunk
+            names one of them (`Copies.manifest`).
 
         Raises:
             McrError: a node stopped answering.
         """
+        opened: Opened = set()
+        async for batch in in_batches(versions, VERSIONS_AT_ONCE):
+            # As of training runs that commit although nothing has changed.
+            fresh = {one.manifest: one for one in batch if one.manifest not in known.whole}
+            is_whole = True
+            lost = False
+            try:
+                async for counted in self._count_together(list(fresh), opened, known):
+                    is_whole = is_whole and not counted.short
+                    lost = lost or any(not copies.anywhere for copies in counted.short)
+                    yield 0, replace(counted, short=tuple(c for c in counted.short if c.anywhere)), batch
+            except _GapError:
+                lost = True
+            if not is_whole or lost or len(opened) > OPENED_MAX:
+                # What hangs on these nodes is to be met again by other versions that need it.
+                opened = set()
+            if lost:
+                for one in batch:
+                    async for counted in self._count_one(one.manifest, known):
+                        yield 0, counted, (one,)
+            elif is_whole:
+                for manifest in fresh:
+                    known.has_all_of(manifest)
+            yield len(batch), Counted(0, (), 0), batch
+
+    async def _count_together(
+        self, manifests: Sequence[ChunkId], opened: Opened, known: Known
+    ) -> AsyncIterator[Counted]:
+        """Count what some manifests name, but for what stands below nodes that are `opened`."""
+        run = self._chunks.run
+        walks = [(manifest, walk_new_ids(manifest, opened)) for manifest in manifests]
+        needed_by: dict[ChunkId, ChunkId] = {}
+        while walks:
+            some, wanted = await run(partial(_first, walks, needed_by))
+            nodes = await self._read(wanted) if wanted else {}
+
+            try:
+                await run(partial(_feed, some, nodes, needed_by))
+            except (MissingChunkError, CorruptChunkError) as error:
+                raise _GapError(ChunkId(bytes.fromhex(error.chunk_id))) from error
+            walks = [each for each in walks if each[1].needs()]
+            # All that is there, for a few calls with many ids cost less than many with few.
+            while len(needed_by) >= IDS_AT_ONCE or (needed_by and not walks):
+                part = {one: needed_by.pop(one) for one in list(islice(needed_by, IDS_AT_ONCE))}
+                yield await self._count(part, known)
+            yield Counted(0, (), len(wanted) * NODE_COST_BYTES)
+
+    async def _count_one(self, manifest: ChunkId, known: Known) -> AsyncIterator[Counted]:
+        """Count what one manifest names. Chunks of `known.short` that nobody had come again."""
         try:
             async for ids in self._walk(walk_ids(manifest)):
                 for start in range(0, len(ids), IDS_AT_ONCE):
-                    yield await self._count(manifest, ids[start : start + IDS_AT_ONCE], known)
+                    yield await self._count(dict.fromkeys(ids[start : start + IDS_AT_ONCE], manifest), known)
         except _GapError as gap:
             found = Copies(gap.chunk_id, manifest, ())
             known.lacks(found)
             yield Counted(0, (found,), 0)
 
-    async def _count(self, manifest: ChunkId, ids: Sequence[ChunkId], known: Known) -> Counted:
-        lost = [known.short[one] for one in ids if one in known.short and not known.short[one].anywhere]
-        asked = [one for one in ids if one not in known.enough and one not in known.short]
+    async def _count(self, needed_by: Mapping[ChunkId, ChunkId], known: Known) -> Counted:
+        """Count some chunks; each comes with the manifest that needs it."""
+        lost = [known.short[one] for one in needed_by if one in known.short and not known.short[one].anywhere]
+        asked = [one for one in needed_by if one not in known.enough and one not in known.short]
         if not asked:
             return Counted(0, tuple(lost), 0)
         # What this node fetched to walk the manifest counts once it is durable.
@@ -167,7 +241,7 @@ class Census:
                 known.has(chunk_id)
             else:
                 leaving = tuple(node_id for node_id in having if node_id in self._leaving)
-                found.append(Copies(chunk_id, manifest, holders, leaving))
+                found.append(Copies(chunk_id, needed_by[chunk_id], holders, leaving))
                 known.lacks(found[-1])
         cost_bytes = len(asked) * ASK_BYTES * max(1, len(self._alive))
         return Counted(len(asked), (*lost, *found), cost_bytes)
@@ -208,24 +282,31 @@ class Census:
         run = self._chunks.run
         yield await run(walk.take)
         while ids := await run(walk.needs):
+            found = await self._read(ids)
+
+            def feed(found: Mapping[ChunkId, bytes] = found) -> list[Item]:
+                walk.feed(found)
+                return walk.take()
+
             try:
-                found = dict(zip(ids, await self._chunks.get(ids), strict=True))
-
-                def feed(found: dict[ChunkId, bytes] = found) -> list[Item]:
-                    walk.feed(found)
-                    return walk.take()
-
                 items = await run(feed)
             except (MissingChunkError, CorruptChunkError) as error:
                 raise _GapError(ChunkId(bytes.fromhex(error.chunk_id))) from error
-            except UnavailableError as error:
-                # With a member that is gone, and may come back after all; or that fell silent just now.
-                gap = await self._missing_everywhere(ids)
-                if gap is None:
-                    # Somebody has it, and it did not get here: this node may be full.
-                    raise
-                raise _GapError(gap) from error
             yield items
+
+    async def _read(self, ids: Sequence[ChunkId]) -> dict[ChunkId, bytes]:
+        """Return nodes of manifests, from another node where they are not here."""
+        try:
+            return dict(zip(ids, await self._chunks.get(ids), strict=True))
+        except (MissingChunkError, CorruptChunkError) as error:
+            raise _GapError(ChunkId(bytes.fromhex(error.chunk_id))) from error
+        except UnavailableError as error:
+            # With a member that is gone, and may come back after all; or that fell silent just now.
+            gap = await self._missing_everywhere(ids)
+            if gap is None:
+                # Somebody has it, and it did not get here: this node may be full.
+                raise
+            raise _GapError(gap) from error
 
     async def _missing_everywhere(self, ids: Sequence[ChunkId]) -> ChunkId | None:
         """Return the first of `ids` that no node has, if any.
@@ -237,3 +318,31 @@ class Census:
         for member in self._alive:
             missing &= await self._holders.missing(member.address, ids)
         return next((one for one in ids if one in missing), None)
+
+
+def _first(walks: Sequence[_Walk], needed_by: dict[ChunkId, ChunkId]) -> tuple[list[_Walk], list[ChunkId]]:
+    """Return the first walks, and the nodes they want next: not too many, but at least what one wants."""
+    some: list[_Walk] = []
+    wanted: dict[ChunkId, None] = {}
+    for manifest, walk in walks:
+        _take([(manifest, walk)], needed_by)
+        ids = walk.needs()
+        if some and len(wanted) + len(ids) > NODES_AT_ONCE:
+            break
+        some.append((manifest, walk))
+        wanted |= dict.fromkeys(ids)
+    return some, list(wanted)
+
+
+def _feed(walks: Sequence[_Walk], nodes: Mapping[ChunkId, bytes], needed_by: dict[ChunkId, ChunkId]) -> None:
+    """Give the walks what they wanted."""
+    for _, walk in walks:
+        walk.feed(nodes)
+    _take(walks, needed_by)
+
+
+def _take(walks: Sequence[_Walk], needed_by: dict[ChunkId, ChunkId]) -> None:
+    """Note what the walks have found, and who needs it."""
+    for manifest, walk in walks:
+        for one in walk.take():
+            needed_by.setdefault(one, manifest)

@@ -22,7 +22,7 @@ from mcr.errors import (
     MissingChunkError,
     RequestReusedError,
 )
-from mcr.manifest import Steps, TreeKind, walk_new_ids
+from mcr.manifest import Opened, Steps, walk_new_ids
 from mcr.model import ChunkId, LogIndex, RequestId
 from mcr.values import dataclass
 from mcr_node.core.state import collecting, sessions, trash_queries
@@ -271,7 +271,7 @@ class Collector:
 
         Parts of sessions first: one that is sealed meanwhile is a version by then.
         """
-        opened: set[tuple[ChunkId, TreeKind]] = set()
+        opened: Opened = set()
         parts = await self._log.run(lambda: list(sessions.roots(self._log.view())))
         for done, manifest in enumerate(parts):
             cost_bytes = await self._note(manifest, opened, keep)
@@ -299,7 +299,7 @@ class Collector:
     async def _note(
         self,
         manifest: ChunkId,
-        opened: set[tuple[ChunkId, TreeKind]],
+        opened: Opened,
         keep: IdSet,
         *,
         tolerant: bool = False,
@@ -433,7 +433,7 @@ class Collector:
 
     async def _note_deleted(self, deleted: IdSet, plan: CollectionPlan) -> None:
         """Write down what versions name that were given up, as far as this node still knows."""
-        opened: set[tuple[ChunkId, TreeKind]] = set()
+        opened: Opened = set()
         for model in await all_models(self._log):
             async for content in self._contents(model):
                 if content.is_root or await self._chunks.missing([content.manifest]):

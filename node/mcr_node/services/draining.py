@@ -135,11 +135,10 @@ class Draining:
         models = await all_models(log)
         done, total = 0, sum(models.values())
         for model in models:
-            async for version in versions_of(log, model):
-                async for counted in census.count(version.manifest, known):
-                    self._counted += counted.chunks
-                    yield Step("versions counted", done, total, counted.cost_bytes)
-                done += 1
+            async for count, counted, _ in census.count_all(versions_of(log, model), known):
+                done += count
+                self._counted += counted.chunks
+                yield Step("versions counted", done, total, counted.cost_bytes)
         short = sum(bool(copies.leaving) or is_blind for copies in known.short.values()) + known.more
         self._kept_back = short
         if short:
@@ -189,10 +188,11 @@ class Draining:
         known = Known()
         example = ""
         for model in await all_models(self._log):
-            async for version in versions_of(self._log, model):
-                async for counted in census.count(version.manifest, known):
-                    if not example and any(is_silent or copies.leaving for copies in counted.short):
-                        example = version.name
+            async for _, counted, needing in census.count_all(versions_of(self._log, model), known):
+                names = {version.manifest: version.name for version in needing}
+                for copies in counted.short:
+                    if not example and (is_silent or copies.leaving):
+                        example = names[copies.manifest]
         if example:
             chunks = sum(is_silent or bool(copies.leaving) for copies in known.short.values()) + known.more
             raise LastCopyError(member.name, chunks, example)

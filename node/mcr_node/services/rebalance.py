@@ -6,7 +6,7 @@ is left where it is, a copy near those who made it, until the next change or unt
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
 
 from mcr.errors import CorruptChunkError, FailedError, McrError, MissingChunkError
 from mcr.manifest import drain_async, walk_ids
@@ -15,12 +15,12 @@ from mcr_node.core.members import Member
 from mcr_node.core.placement.ring import goal, holders, ranked
 from mcr_node.ports import Clock
 from mcr_node.ports_log import ReplicatedLog
-from mcr_node.services.census import ASK_BYTES, KNOWN_MAX
+from mcr_node.services.census import ASK_BYTES, KNOWN_MAX, VERSIONS_AT_ONCE
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.copies import CHUNKS_AT_ONCE, COPIES, IDS_AT_ONCE, Holders
 from mcr_node.services.pace import REBALANCE_BYTES_PER_S
 from mcr_node.services.presence import NS_PER_S, Presence
-from mcr_node.services.walking import all_models, versions_of
+from mcr_node.services.walking import Kept, all_models, versions_of
 from mcr_node.services.workers import Step
 
 LOOK_S = 2.0
@@ -109,11 +109,11 @@ class Rebalance:
         done, total = 0, sum(mine.values())
         try:
             for model in mine:
-                async for version in versions_of(self._log, model):
-                    async for ids in _batches(version.manifest, self._chunks, known):
-                        cost_bytes = await self._bring(ids, alive, members)
-                        yield Step("versions looked through", done, total, cost_bytes)
-                    done += 1
+                versions = versions_of(self._log, model)
+                async for count, ids in _batches(versions, self._chunks, known):
+                    cost_bytes = await self._bring(ids, alive, members)
+                    done += count
+                    yield Step("versions looked through", done, total, cost_bytes)
         except McrError:
             self._failed_ns = self._clock.monotonic_ns()
             raise
@@ -152,6 +152,8 @@ class Rebalance:
 
     async def _bring(self, ids: Sequence[ChunkId], alive: Sequence[Member], members: Sequence[Member]) -> int:
         """Bring some chunks to their holders that answer and lack them; return what it cost, in bytes."""
+        if not ids:
+            return 0
         self._looked_at += len(ids)
         here, *there = await asyncio.gather(
             self._chunks.missing(ids),
@@ -193,22 +195,33 @@ class Rebalance:
 
 
 async def _batches(
-    manifest: ChunkId, chunks: LocalChunks, known: dict[ChunkId, None]
-) -> AsyncGenerator[list[ChunkId]]:
-    """Yield all ids that a manifest names and that were not met before, some at a time."""
+    versions: AsyncIterable[Kept], chunks: LocalChunks, known: dict[ChunkId, None]
+) -> AsyncGenerator[tuple[int, list[ChunkId]]]:
+    """Yield all ids that versions need and that were not met before, some at a time.
+
+    Versions go together: each alone would take a few turns of the network for little.
+
+    Yields:
+        How many more versions are done, and ids.
+    """
     batch: list[ChunkId] = []
-    async for one in drain_async(walk_ids(manifest), chunks.get):
-        if one in known:
-            continue
-        known[one] = None
-        if len(known) > KNOWN_MAX:
-            known.pop(next(iter(known)))
-        batch.append(one)
-        if len(batch) == IDS_AT_ONCE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    done = 0
+    async for version in versions:
+        async for one in drain_async(walk_ids(version.manifest), chunks.get):
+            if one in known:
+                continue
+            known[one] = None
+            if len(known) > KNOWN_MAX:
+                known.pop(next(iter(known)))
+            batch.append(one)
+            if len(batch) == IDS_AT_ONCE:
+                yield done, batch
+                batch, done = [], 0
+        done += 1
+        if done == VERSIONS_AT_ONCE:
+            yield done, batch
+            batch, done = [], 0
+    yield done, batch
 
 
 def _ways(

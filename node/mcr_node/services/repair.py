@@ -11,7 +11,7 @@ from functools import partial
 from itertools import groupby
 
 from mcr.errors import FailedError, McrError
-from mcr.model import KIB, MIB, Chunk, ChunkId, digest
+from mcr.model import MIB, Chunk, ChunkId, digest
 from mcr_node.core.members import Member
 from mcr_node.ports import Clock
 from mcr_node.ports_log import ReplicatedLog
@@ -37,10 +37,7 @@ LOOK_S = 5.0
 LOOKS_IN_SILENCE = 4
 # What is copied in one step, as far as the lengths of the chunks before tell; and at most so many.
 COPY_BYTES = 8 * MIB
-COPY_CHUNKS_MAX = 32
-# What walking one manifest counts as: at the usual rate as long as it takes, some milliseconds, so half the
-# time is left for others. Else ten thousands of small versions would take all of it for a minute.
-WALK_COST_BYTES = 256 * KIB
+COPY_CHUNKS_MAX = 256
 # Lost chunks of which versions and files are named; whoever lost more needs a backup, not a list.
 LOST_NAMED_MAX = 100
 VERSIONS_NAMED_MAX = 20
@@ -245,21 +242,12 @@ class Repair:
             is_old = now_ns - model.looked_ns >= REWALK_S * NS_PER_S
             fresh = Lacking(looked_ns=now_ns) if again or is_old or not model.looked_at else model
             after = fresh.looked_at
-            async for version in versions_of(self._log, name, after=after):
-                done += 1
-                if version.manifest in fresh.known.whole:
-                    # As of training runs that commit although nothing has changed.
-                    yield Step("versions looked through", done, total, 0)
-                    continue
-                is_whole = True
-                async for counted in census.count(version.manifest, fresh.known):
-                    self._counted += counted.chunks
-                    is_whole = is_whole and not counted.short
-                    await self._name_lost(census, version, counted.short, fresh)
-                    yield Step("versions looked through", done, total, counted.cost_bytes)
-                if is_whole:
-                    fresh.known.has_all_of(version.manifest)
-                yield Step("versions looked through", done, total, WALK_COST_BYTES)
+            versions = versions_of(self._log, name, after=after)
+            async for count, counted, needing in census.count_all(versions, fresh.known):
+                done += count
+                self._counted += counted.chunks
+                await self._name_lost(census, needing[0], counted.short, fresh)
+                yield Step("versions looked through", done, total, counted.cost_bytes)
             done += after
             fresh.looked_at = version_count
             models[name] = fresh

@@ -1,6 +1,6 @@
 """A walk through all whose bytes must have their copies: versions, and what was put into open sessions."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterable
 from functools import partial
 
 from mcr.model import ChunkId
@@ -73,3 +73,15 @@ async def _parts_of(log: ReplicatedLog, model: str, session: str, *, after: int)
         for part in page:
             yield Kept(f"part {part.name} of session {session} of {model}", ChunkId(part.row.manifest))
         path = page[-1].path
+
+
+async def in_batches(versions: AsyncIterable[Kept], size: int) -> AsyncGenerator[tuple[Kept, ...]]:
+    """Yield all of them, some at a time."""
+    batch: list[Kept] = []
+    async for version in versions:
+        batch.append(version)
+        if len(batch) == size:
+            yield tuple(batch)
+            batch = []
+    if batch:
+        yield tuple(batch)

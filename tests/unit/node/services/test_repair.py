@@ -1,7 +1,7 @@
 """Repair counts the copies of all that versions need, and makes those that lack, most endangered first."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.message import Message
 
 from mcr.errors import FailedError, UnavailableError
-from mcr.manifest import ManifestBuilder
+from mcr.manifest import ManifestBuilder, Opened, Steps, walk_ids, walk_new_ids
 from mcr.model import Chunk, ChunkId, ChunkRef, LogIndex, RequestId
 from mcr.v1 import admin_pb2 as pb
 from mcr_node.core.members import Member
@@ -271,28 +271,92 @@ def test_of_a_model_with_new_versions_only_these_are_looked_through() -> None:
 
 
 def test_a_manifest_that_many_versions_have_is_walked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    walked: list[ChunkId] = []
-    count = census.Census.count
+    together: list[ChunkId] = []
+    alone: list[ChunkId] = []
 
-    def counted(self: census.Census, manifest: ChunkId, known: census.Known) -> AsyncIterator[census.Counted]:
-        walked.append(manifest)
-        return count(self, manifest, known)
+    def walk_together(manifest: ChunkId, opened: Opened) -> Steps[ChunkId]:
+        together.append(manifest)
+        return walk_new_ids(manifest, opened)
 
-    monkeypatch.setattr(census.Census, "count", counted)
+    def walk_alone(manifest: ChunkId) -> Steps[ChunkId]:
+        alone.append(manifest)
+        return walk_ids(manifest)
+
+    monkeypatch.setattr(census, "walk_new_ids", walk_together)
+    monkeypatch.setattr(census, "walk_ids", walk_alone)
 
     async def story(scene: Scene) -> None:
         for number in range(20):
             await scene.commit(1, B, C, request=f"again{number}")
         await scene.commit(2, B, C)
         await scene.run()
-        assert len(walked) == len(set(walked)) == 2
-        # Of one that lacks something, each version is looked at: all are to be named.
+        assert len(together) == len(set(together)) == 2
+        assert alone == []
+        # Where one lacks something, each version of those beside it is looked at: all are to be named.
         for number in range(3):
             await scene.commit(3, request=f"lost{number}")
-        walked.clear()
         with pytest.raises(FailedError):
             await scene.run(asked=True)
-        assert len(walked) == 2 + 3
+        assert len(alone) == 20 + 1 + 3
+
+    tell(story)
+
+
+def test_versions_are_asked_about_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = 3 * census.VERSIONS_AT_ONCE
+    calls: list[int] = []
+    missing = Others.missing
+
+    async def counted(self: Others, address: str, ids: Sequence[ChunkId]) -> set[ChunkId]:
+        calls.append(len(ids))
+        return await missing(self, address, ids)
+
+    monkeypatch.setattr(Others, "missing", counted)
+
+    async def story(scene: Scene) -> None:
+        made = [await scene.commit(number, B, C, files=2) for number in range(versions)]
+        await scene.run()
+        ids = {chunk.id for chunks in made for chunk in chunks}
+        assert sum(calls) == len(ids) * len(scene.rest())
+        assert len(calls) == 3 * len(scene.rest())
+        assert scene.repair.counts()["chunks_counted"] == len(ids)
+
+    tell(story)
+
+
+def test_manifests_of_many_nodes_are_walked_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(census, "NODES_AT_ONCE", 3)
+    monkeypatch.setattr(census, "IDS_AT_ONCE", 50)
+
+    async def story(scene: Scene) -> None:
+        made = [await scene.commit(number, "a:1", files=900) for number in range(5)]
+        await scene.run()
+        assert all(len(scene.copies(chunk.id)) == 2 for chunks in made for chunk in chunks)
+        assert scene.repair.counts()["chunks_counted"] == len({one.id for each in made for one in each})
+
+    tell(story)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 64])
+def test_a_version_that_shares_what_lacks_copies_is_not_taken_for_whole(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(census, "VERSIONS_AT_ONCE", at_once)
+
+    async def story(scene: Scene) -> None:
+        # The same bytes under three numbers, and once more beside others.
+        for number in range(3):
+            chunks = await scene.commit(1, B, C, files=3, request=f"same{number}")
+        await scene.commit(2, B, C)
+        for store in scene.stores.values():
+            store.remove([chunks[0].id])
+        with pytest.raises(FailedError):
+            await scene.run(asked=True)
+        assert scene.repair.lost == 1
+        found = scene.repair.findings()
+        assert len(found) == 1
+        assert all(f"{MODEL}@v{number}" in found[0] for number in (1, 2, 3)), found
+        assert f"{MODEL}@v4" not in found[0]
 
     tell(story)
 
