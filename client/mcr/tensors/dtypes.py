@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BFLOAT16_SHIFT_BITS = 16
+FLOAT16_BYTES = 2
 FLOAT8_CODES = 256
 
 
@@ -146,28 +147,41 @@ def stored_bits(data: Buffer, dtype: str) -> "NDArray[Any]":
     return stored(data, found).view(f"<u{found.element_bytes}")
 
 
-def read_numbers(
-    bits: "NDArray[Any]", dtype: str, out: "NDArray[np.float64]", scratch: "NDArray[np.uint32]"
-) -> None:
-    """Write the numbers of elements into `out`, as `numbers` returns them.
+def fits_float32(name: str) -> bool:
+    """Tell whether dtype `name` has numbers, and float32 holds each of them."""
+    dtype = _TABLE.get(name)
+    if dtype is None or dtype.kind is NumberKind.OPAQUE:
+        return False
+    return dtype.element_bytes <= FLOAT16_BYTES or name == "F32"
+
+
+def read_numbers(bits: "NDArray[Any]", dtype: str, out: "NDArray[Any]") -> "NDArray[Any]":
+    """Return the numbers of elements, as `numbers` does.
 
     Args:
         bits: of `stored_bits`.
         dtype: name of an element type that has numbers.
-        out: as long.
-        scratch: as long; overwritten.
+        out: as long, float64, or float32 for a dtype that fits it (`fits_float32`).
+
+    Returns:
+        `out`, or `bits` themselves if they are such numbers; not to be changed.
 
     A signalling NaN raises NumPy's "invalid" flag when it is widened: silence it around many calls.
     """
     import numpy as np
 
     found = _TABLE[dtype]
-    if dtype == "BF16":
-        np.copyto(scratch, bits)
-        np.left_shift(scratch, BFLOAT16_SHIFT_BITS, out=scratch)
-        np.copyto(out, scratch.view(np.float32))
+    as_stored = bits.view(found.array_type)
+    if as_stored.dtype == out.dtype:
+        return as_stored
+    if dtype == "BF16" and out.dtype == np.float32:
+        # As `_readable`, without an array in between.
+        wide = out.view(np.uint32)
+        np.copyto(wide, bits)
+        np.left_shift(wide, BFLOAT16_SHIFT_BITS, out=wide)
     else:
-        np.copyto(out, _readable(bits.view(found.array_type), found))
+        np.copyto(out, _readable(as_stored, found))
+    return out
 
 
 def array(data: Buffer, dtype: str, shape: Sequence[int]) -> "NDArray[Any]":

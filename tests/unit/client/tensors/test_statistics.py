@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mcr.errors import InvalidArgumentError
-from mcr.tensors import statistics
+from mcr.tensors import dtypes, statistics
 from mcr.tensors.statistics import (
     ChangeKind,
     TensorChange,
@@ -24,6 +24,8 @@ from mcr.tensors.statistics import (
 
 # Squares of these neither overflow nor vanish, so that the plain formula below is a fair judge.
 MODERATE = st.one_of(st.just(0.0), st.floats(1e-30, 1e30), st.floats(-1e30, -1e-30))
+# As `mcr.tensors.sums` promises of float32: of a norm, and of one difference.
+NORM_ROUNDING, ELEMENT_ROUNDING = 2.0**-14, 2.0**-24
 
 
 def compare(a: np.ndarray, b: np.ndarray, dtype: str, *, cut_elements: int = 1 << 20) -> TensorChange:
@@ -56,18 +58,103 @@ def test_figures_agree_with_the_plain_formulas(data: st.DataObject) -> None:
         assert change.relative_change == pytest.approx(np.linalg.norm(b - a) / np.linalg.norm(a))
 
 
-def test_figures_hardly_depend_on_where_the_blocks_are_cut() -> None:
+@pytest.mark.parametrize(("dtype", "rounding"), [("F32", NORM_ROUNDING), ("F64", 1e-13)])
+def test_figures_hardly_depend_on_where_the_blocks_are_cut(dtype: str, rounding: float) -> None:
     # given
     random = np.random.default_rng(1)
-    a = random.standard_normal(100_003).astype(np.float32)
-    b = (a + 1e-3 * random.standard_normal(a.size)).astype(np.float32)
+    number_type = "<f4" if dtype == "F32" else "<f8"
+    a: np.ndarray = random.standard_normal(100_003).astype(number_type)
+    b: np.ndarray = (a + 1e-3 * random.standard_normal(a.size)).astype(number_type)
     # when
-    whole, cut = compare(a, b, "F32"), compare(a, b, "F32", cut_elements=777)
+    whole, cut = compare(a, b, dtype), compare(a, b, dtype, cut_elements=777)
     # then
     assert whole.changed_share == cut.changed_share
     assert whole.max_abs_change == cut.max_abs_change
-    assert whole.norm_of_change == pytest.approx(cut.norm_of_change, rel=1e-13)
+    assert whole.norm_of_change == pytest.approx(cut.norm_of_change, rel=rounding)
     assert whole.relative_change == pytest.approx(1e-3, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["BF16", "F16", "F32", "F8_E4M3", "F8_E5M2", "BOOL", "I8", "U8", "I16", "U16"]
+)
+@pytest.mark.parametrize("elements", [5, 1_024, 300_001])
+@pytest.mark.parametrize("changed_share", [1e-3, 0.2, 1.0])
+def test_narrow_figures_agree_with_float64_within_what_is_promised(
+    dtype: str, elements: int, changed_share: float
+) -> None:
+    # given
+    random = np.random.default_rng(elements)
+    element_bytes = dtypes.element_bytes(dtype) or 0
+    bits_type = f"<u{element_bytes}"
+    values = random.standard_normal(elements).astype(np.float32)
+    if dtype == "F32":
+        bits = values.view(bits_type)
+    elif dtype == "BF16":
+        bits = (values.view(np.uint32) >> 16).astype(bits_type)
+    elif dtype == "F16":
+        bits = values.astype(np.float16).view(bits_type)
+    else:
+        # Codes of all magnitudes; the 8-bit floats have their NaN above these.
+        bits = random.integers(0, 120, elements).astype(bits_type)
+    after = bits.copy()
+    after[0] ^= 1
+    chosen = random.random(elements) < changed_share
+    after[chosen] ^= random.integers(1, 4, int(chosen.sum())).astype(bits_type)
+    # when
+    change = compare(bits, after, dtype)
+    # then
+    a, b = dtypes.numbers(bits.tobytes(), dtype), dtypes.numbers(after.tobytes(), dtype)
+    assert a is not None
+    assert b is not None
+    assert change.changed_share == np.count_nonzero(bits != after) / elements
+    assert change.norm_a == pytest.approx(np.linalg.norm(a), rel=NORM_ROUNDING)
+    assert change.norm_b == pytest.approx(np.linalg.norm(b), rel=NORM_ROUNDING)
+    assert change.norm_of_change == pytest.approx(np.linalg.norm(b - a), rel=NORM_ROUNDING)
+    assert change.max_abs_change == pytest.approx(np.abs(b - a).max(), rel=ELEMENT_ROUNDING)
+    cosine = np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b)
+    assert change.cosine == pytest.approx(cosine, abs=2 * NORM_ROUNDING)
+
+
+@pytest.mark.parametrize("scale", [1e-44, 1e-30, 1e-20, 1.0, 1e20, 1e38])
+def test_float32_whose_squares_vanish_or_overflow_is_as_exact(scale: float) -> None:
+    # given: Adam's second moments are as small, and some pieces are as usual
+    random = np.random.default_rng(4)
+    a = random.uniform(0.5, 1, 600_000).astype(np.float32)
+    a[:300_000] *= np.float32(scale)
+    b = a.copy()
+    b[::3] *= np.float32(-1.5)
+    # when
+    change, small = compare(a, b, "F32"), compare(a[:1_000], b[:1_000], "F32")
+    # then
+    for found, one, other in ((change, a, b), (small, a[:1_000], b[:1_000])):
+        one, other = one.astype(np.float64), other.astype(np.float64)
+        assert found.norm_a == pytest.approx(np.linalg.norm(one), rel=NORM_ROUNDING)
+        assert found.norm_of_change == pytest.approx(np.linalg.norm(other - one), rel=NORM_ROUNDING)
+        assert found.max_abs_change == pytest.approx(np.abs(other - one).max(), rel=ELEMENT_ROUNDING)
+        assert (found.non_finite_a, found.non_finite_b) == (0, 0)
+
+
+@pytest.mark.parametrize("relative", [1e-1, 1e-3, 1e-5])
+def test_the_cosine_keeps_its_digits_where_hardly_anything_changed(relative: float) -> None:
+    # given
+    random = np.random.default_rng(5)
+    a = random.standard_normal(100_000).astype(np.float32)
+    b = a + (relative * random.standard_normal(a.size)).astype(np.float32)
+    # when
+    change = compare(a, b, "F32")
+    # then
+    exact_a, exact_b = a.astype(np.longdouble), b.astype(np.longdouble)
+    lengths = np.sqrt((exact_a**2).sum()) * np.sqrt((exact_b**2).sum())
+    assert change.cosine is not None
+    assert 1 - change.cosine == pytest.approx(float(1 - (exact_a * exact_b).sum() / lengths), rel=1e-2)
+
+
+def test_the_cosine_of_norms_far_apart_is_that_of_the_elements() -> None:
+    random = np.random.default_rng(6)
+    a, b = random.standard_normal((2, 10_000)).astype(np.float32)
+    b = 1e6 * (b + a / 10).astype(np.float32)
+    expected = np.dot(a.astype(float), b) / np.linalg.norm(a) / np.linalg.norm(b)
+    assert compare(a, b, "F32").cosine == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_same_blocks_give_the_same_figures_bit_for_bit() -> None:
