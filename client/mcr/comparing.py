@@ -30,7 +30,7 @@ from mcr.values import dataclass
 Get = Callable[[Sequence[ChunkId]], Awaitable[list[bytes]]]
 # Chunks of one side fetched at once, twice for each tensor under way: 30 MiB in all, however large they are.
 _CHUNKS_AT_ONCE = 4
-_TENSORS_AT_ONCE = 2
+_TENSORS_AT_ONCE = 1
 _ELEMENTS_AT_ONCE = 1024 * 1024
 
 

@@ -6,9 +6,8 @@ Blocks of both sides are fed in order; only sums are kept. What is counted:
 - norms, cosine and the largest change look at numbers. Elements that are NaN or infinite on
   either side are left out of them and counted on their own: one NaN would otherwise hide everything else.
 
-How exact the figures are is said in `mcr.tensors.sums`: to six digits for types of up to 32 bits. The
-cosine is made from the norms, that of the change included, so that 1 - cosine keeps its digits where a and b
-hardly differ.
+How exact the figures are is said in `mcr.tensors.sums`. The cosine is made from the norms, that of the change
+included, so that 1 - cosine keeps its digits where a and b hardly differ.
 """
 
 import math

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# The three arrays of a piece are 3 MiB, for a third-level cache. Pieces for the second level were measured at
+# The three arrays of a piece are 6 MiB, for a third-level cache. Pieces for the second level were measured at
 # half the speed: they take more calls, and more turns of the interpreter's lock between threads that compute.
-_NARROW_PIECE_ELEMENTS = 256 * 1024
+_NARROW_PIECE_ELEMENTS = 512 * 1024
 _WIDE_PIECE_ELEMENTS = _NARROW_PIECE_ELEMENTS // 2
 # OpenBLAS gives a dot product to several threads from 10,000 elements on.
 ROW_ELEMENTS = 1024
-# A float32 sum of squares below this may lack squares that vanished: each below 2^-126, so 2^18 of them are
-# below 2^-108, which is 2^-28 of this.
+# A float32 sum of squares below this may lack squares that vanished: each below 2^-126, so 2^19 of them are
+# below 2^-107, which is 2^-27 of this.
 _SQUARES_MIN = 2.0**-80
 
 

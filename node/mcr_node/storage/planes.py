@@ -12,9 +12,10 @@ from mcr.model import KIB, Buffer
 # A plane with more entropy than this (of 8 bits a byte), by a sample of this size, is noise.
 _NOISE_BITS: Final = 7.9
 _NOISE_SAMPLE_BYTES: Final = 16 * KIB
-# Elements are turned into planes and back in blocks that stay in the cache of a core, in memory that is used
-# again: touching fresh memory costs more than the arithmetic.
-_BLOCK_ELEMENTS: Final = 64 * KIB
+# Elements are turned into planes and back in blocks that stay in a third-level cache, in memory that is used
+# again: touching fresh memory costs more than the arithmetic. Blocks for the second level are a fifth slower:
+# they take more calls, and more turns of the interpreter's lock between threads that all do this.
+_BLOCK_BYTES: Final = KIB * KIB
 # What a thread keeps for the elements of a chunk; chunks of tensors are of 1 MiB or little more.
 _JOINED_BYTES_MAX: Final = 2 * KIB * KIB
 _UNSIGNED: Final[dict[int, np.dtype[Any]]] = {2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
@@ -26,7 +27,7 @@ def _scratch(element_bytes: int, count: int) -> tuple[NDArray[Any], NDArray[Any]
     """Return this thread's two arrays of `count` elements, at most a block, with anything in them."""
     arrays: dict[int, NDArray[Any]] = _local.__dict__.setdefault("arrays", {})
     if element_bytes not in arrays:
-        arrays[element_bytes] = np.empty((2, _BLOCK_ELEMENTS), _UNSIGNED[element_bytes])
+        arrays[element_bytes] = np.empty((2, _BLOCK_BYTES // element_bytes), _UNSIGNED[element_bytes])
     first, second = arrays[element_bytes]
     return first[:count], second[:count]
 
@@ -55,8 +56,9 @@ def split(view: memoryview, element_bytes: int, count: int) -> NDArray[np.uint8]
     """Return the planes of the first `count` elements as rows, that of the lowest byte first."""
     elements: NDArray[Any] = np.frombuffer(view, _UNSIGNED[element_bytes], count)
     planes = np.empty((element_bytes, count), np.uint8)
-    for start in range(0, count, _BLOCK_ELEMENTS):
-        block = elements[start : start + _BLOCK_ELEMENTS]
+    block_elements = _BLOCK_BYTES // element_bytes
+    for start in range(0, count, block_elements):
+        block = elements[start : start + block_elements]
         rotated, other = _scratch(element_bytes, len(block))
         np.left_shift(block, 1, out=rotated)
         np.right_shift(block, 8 * element_bytes - 1, out=other)
@@ -77,8 +79,9 @@ def join(rows: Sequence[Buffer], element_bytes: int, count: int) -> NDArray[np.u
     planes = [np.frombuffer(row, np.uint8) for row in rows]
     joined = _joined(element_bytes * count)
     elements = joined.view(_UNSIGNED[element_bytes])
-    for start in range(0, count, _BLOCK_ELEMENTS):
-        end = min(start + _BLOCK_ELEMENTS, count)
+    block_elements = _BLOCK_BYTES // element_bytes
+    for start in range(0, count, block_elements):
+        end = min(start + block_elements, count)
         rotated, other = _scratch(element_bytes, end - start)
         np.copyto(rotated, planes[-1][start:end])
         for plane in planes[-2::-1]:

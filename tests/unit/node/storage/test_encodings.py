@@ -20,7 +20,7 @@ from mcr_node.storage.encodings import (
     decode,
     encode,
 )
-from mcr_node.storage.planes import _BLOCK_ELEMENTS
+from mcr_node.storage.planes import _BLOCK_BYTES
 
 WIDTHS = (2, 4, 8)
 
@@ -68,7 +68,7 @@ def test_planes_of_every_short_length_come_back(element_bytes: int) -> None:
 @pytest.mark.parametrize("element_bytes", WIDTHS)
 @pytest.mark.parametrize("extra_bytes", [-9, -1, 0, 1, 9])
 def test_lengths_around_the_borders_of_blocks_come_back(element_bytes: int, extra_bytes: int) -> None:
-    length = 2 * _BLOCK_ELEMENTS * element_bytes + extra_bytes
+    length = 2 * _BLOCK_BYTES + extra_bytes
     data = (weights(length // 4 + 1).tobytes())[:length]
 
     assert decode(Encoding.PLANES, _to_planes(memoryview(data), element_bytes), length) == data
