@@ -1,7 +1,8 @@
 """The network between the nodes of a `LocalCluster`: each reaches the others through a proxy of its own.
 
-gRPC sends what a process dials through the HTTP proxy that `grpc_proxy` names, and tells it where to. So who
-speaks to whom is known for each connection, and any pair can be cut, without root or the node's help.
+gRPC sends what a process dials through the HTTP proxy that `grpc_proxy` names, and tells it where to; so does
+`mcr._dialling` for all other connections. So who speaks to whom is known for each of them, and any pair can
+be cut, without root or the node's help.
 
 A pair that is cut loses nothing and answers nothing: bytes wait, connections stay open and new ones get no
 answer, as on a network whose packets are lost. Once healed everything goes on, if nobody gave up meanwhile.
@@ -13,6 +14,8 @@ from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import suppress
 from math import inf
 from typing import Any, TypeVar
+
+from mcr._dialling import NODE_HEADER, PROXY_VARIABLE
 
 Result = TypeVar("Result")
 
@@ -45,7 +48,7 @@ class LocalNetwork:
         self._owners[address] = name
         port = self._call(self._serve(name))
         return {
-            "grpc_proxy": f"http://{_LOOPBACK}:{port}",
+            PROXY_VARIABLE: f"http://{_LOOPBACK}:{port}",
             "no_grpc_proxy": "",
             "no_proxy": "",
             # Else gRPC tells a node's log of every try to reach another one that does not run.
@@ -115,7 +118,7 @@ class LocalNetwork:
             raise ValueError(f"{method}: nodes dial through here, and nothing else")
         host, _, port = target.rpartition(":")
         # An address that is no node's: whatever is there, nobody cuts it.
-        owner = self._owners.get(target, target)
+        owner = self._owners.get(_node_of(head) or target, target)
         gate = self._gate((name, owner))
         await gate.wait()
         far_reader, far_writer = await asyncio.open_connection(host, int(port))
@@ -154,3 +157,12 @@ class LocalNetwork:
         await gate.wait()
         # Both directions end together: gRPC has no half-closed connections.
         raise ConnectionResetError
+
+
+def _node_of(head: bytes) -> str:
+    """Return whose connection it is, where the dialler says so."""
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.decode(errors="replace").partition(":")
+        if name == NODE_HEADER:
+            return value.strip()
+    return ""

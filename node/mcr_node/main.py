@@ -41,6 +41,7 @@ from mcr_node.storage.store_folder import StoreIdentity
 from mcr_node.telemetry import Telemetry
 from mcr_node.transport.colleagues import GrpcColleagues
 from mcr_node.transport.fetching import GrpcDonors
+from mcr_node.transport.lines import LineServer
 from mcr_node.transport.peers import GrpcPeers, Sender
 from mcr_node.transport.receiving import Owner, RaftEdge
 from mcr_node.web.probes import Probes
@@ -97,6 +98,7 @@ async def _serve_as(
         raft = RaftEdge(owner, node.runner, node.snapshots, node.given, node.read_executor)
         server = _server_of(node, telemetry, raft)
         bulk = BulkServer(node.chunks, telemetry, _die)
+        lines = LineServer(raft.take)
         probes = Probes(node.admin, telemetry)
         background: list[asyncio.Task[None]] = []
         try:
@@ -104,8 +106,10 @@ async def _serve_as(
             node.admin.move_to(str(listen))
             node.admin.bulk_port, node.admin.bulk_key = bulk.listen(listen.host), bulk.key
             await server.start()
-            sender = Sender(node.cluster_id, node.runner.node_id, str(listen))
+            await lines.listen(listen.host)
+            sender = Sender(node.cluster_id, node.runner.node_id, str(listen), lines.place)
             peers = GrpcPeers(sender, node.runner)
+            raft.on_place(peers.tell_place)
             await node.runner.start(peers)
             background = [
                 asyncio.create_task(node.admin.announce_for_ever()),
@@ -129,6 +133,7 @@ async def _serve_as(
         finally:
             await settle(background)
             await server.drain(DRAIN_S)
+            await lines.close()
             await asyncio.to_thread(bulk.close)
             await probes.close()
             node_folder.remove_info(settings.data)

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from mcr import _bulk, _frames
 from mcr._bulk import BulkError, Forward, Head, Kind
+from mcr._dialling import dial
 from mcr._remote.nodes import Way
 from mcr.addresses import parse_address
 from mcr.model import Chunk
@@ -38,9 +39,10 @@ _ANSWER_BYTES_MAX = 4096
 class _Line:
     """One connection. Its methods block, and may be called from two threads at a time."""
 
-    def __init__(self, host: str, port: int, key: bytes) -> None:
-        self._address = (host, port)
-        self._greeting = _bulk.greeting(key)
+    def __init__(self, way: Way) -> None:
+        self._node, self._port = way.address, way.bulk_port
+        self._host = parse_address("address", way.address).host.strip("[]")
+        self._greeting = _bulk.greeting(way.bulk_key)
         self._socket: socket.socket | None = None
         self._sending = threading.Lock()
         self._answering = threading.Lock()
@@ -71,7 +73,7 @@ class _Line:
     def _connected(self) -> socket.socket:
         if self._socket is None:
             try:
-                connection = socket.create_connection(self._address, CONNECT_S)
+                connection = dial(self._host, self._port, node=self._node, timeout_s=CONNECT_S)
             except OSError as error:
                 raise BulkError(error.strerror or str(error)) from error
             self._socket = connection
@@ -180,7 +182,7 @@ class BulkLines:
         sound = [line for line in lines if not line.is_broken]
         line = min(sound, key=lambda one: one.users, default=None)
         if line is None or (line.users and len(sound) < LINES_MAX):
-            line = _Line(parse_address("address", way.address).host.strip("[]"), way.bulk_port, way.bulk_key)
+            line = _Line(way)
             lines.append(line)
         line.users += 1
         return line

@@ -18,6 +18,7 @@ from mcr_node.core.raft.messages import Message, MessageType, entry_bytes
 from mcr_node.peer.v1 import raft_pb2
 from mcr_node.ports import PeerEvents, SnapshotSource
 from mcr_node.transport import codec
+from mcr_node.transport.lines import Line, LineError, Place
 
 # What waits for a peer that takes nothing. Raft asks again for what is dropped; it must not fill memory.
 QUEUE_MESSAGES_MAX = 4096
@@ -30,6 +31,10 @@ INTRODUCED_MAX = 16
 # After a failure; doubled each time, up to the most. A peer that restarts is found again soon.
 RECONNECT_S_MIN, RECONNECT_S_MAX = 0.02, 0.5
 RANGE_BYTES = 1 << 20
+# After a line could not be had or ended; doubled each time it cannot. A node that restarts tells where anew.
+REDIAL_S_MIN, REDIAL_S_MAX = 1.0, 60.0
+# For the end of a stream that a line takes the place of.
+ORDERLY_S = 1.0
 # A receiver that takes nothing for so long is given up; raft begins again, the receiver keeps what it has.
 SNAPSHOT_STALL_S = 30.0
 # So that catching up leaves room for the writes that go on meanwhile.
@@ -47,14 +52,32 @@ OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 
+NOWHERE = Place()
+
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who sends, and where answers reach it."""
+    """Who sends, and where answers reach it.
+
+    Attributes:
+        place: where it takes lines.
+    """
 
     cluster_id: bytes
     node_id: int
     address: str
+    place: Place = NOWHERE
+
+    def greeting(self, to: int) -> raft_pb2.DeliverRequest:
+        """Return how a stream or a line begins."""
+        return raft_pb2.DeliverRequest(
+            cluster_id=self.cluster_id,
+            sender=self.node_id,
+            to=to,
+            address=self.address,
+            line_port=self.place.port,
+            line_key=self.place.key,
+        )
 
 
 @dataclass(slots=True)
@@ -125,31 +148,91 @@ class _Peer:
             request_serializer=raft_pb2.InstallSnapshotRequest.SerializeToString,
             response_deserializer=raft_pb2.InstallSnapshotResponse.FromString,
         )
+        # Where it takes lines, as it told last.
+        self._place = NOWHERE
+        self._told = asyncio.Event()
+        self._by_grpc = asyncio.Event()
+        # Open and greeted, and all goes over it; None = by gRPC.
+        self._line: Line | None = None
+        self._flush_due = False
         self._stream = asyncio.create_task(self._stream_for_ever(), name="mcr-runner")
+        self._dialling = asyncio.create_task(self._dial_for_ever(), name="mcr-runner")
         self._snapshot: asyncio.Task[None] | None = None
 
     def put(self, item: Message | raft_pb2.ForwardedCommands) -> None:
         if not self._queue.put(item, _size(item)):
             self._events.report_unreachable(self.member.node_id)
+        elif self._line is not None and not self._flush_due:
+            # After this turn of the loop: whatever else is said in it goes with it.
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def tell_place(self, place: Place) -> None:
+        """Know where it takes lines."""
+        if place != self._place:
+            self._place = place
+            self._told.set()
+
+    def _flush(self) -> None:
+        """Send what waits over the line, as far as there is room."""
+        self._flush_due = False
+        line = self._line
+        while line is not None and line.has_room and self._queue.items:
+            line.send(self._queue.take())
+
+    async def _dial_for_ever(self) -> None:
+        wait_s = REDIAL_S_MIN
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s if self._place != NOWHERE else None):
+                    await self._told.wait()
+            if self._told.is_set():
+                wait_s = REDIAL_S_MIN
+            self._told.clear()
+            try:
+                line = await Line.open(self.member.address, self._place, self._flush)
+            except LineError:
+                wait_s = min(2 * wait_s, REDIAL_S_MAX)
+                continue
+            wait_s = REDIAL_S_MIN
+            try:
+                await self._speak(line)
+            finally:
+                line.close()
+
+    async def _speak(self, line: Line) -> None:
+        """Send all that is to be sent over a line, until it ends."""
+        line.send(self._sender.greeting(self.member.node_id))
+        self._line = line
+        # The stream is not needed any more: it waits for something to send, and finds the line.
+        self._queue.filled.set()
+        try:
+            self._flush()
+            await line.ended
+        finally:
+            self._line = None
+            # What was on the line may be lost, and what waits is old: raft sends what is needed now.
+            self._queue.clear()
+            self._events.report_unreachable(self.member.node_id)
+            self._by_grpc.set()
 
     async def _stream_for_ever(self) -> None:
         wait_s = RECONNECT_S_MIN
         while True:
+            if self._line is not None:
+                self._by_grpc.clear()
+                await self._by_grpc.wait()
             await self._queue.filled.wait()
             try:
                 call = self._deliver()
                 try:
-                    first = raft_pb2.DeliverRequest(
-                        cluster_id=self._sender.cluster_id,
-                        sender=self._sender.node_id,
-                        to=self.member.node_id,
-                        address=self._sender.address,
-                    )
-                    await call.write(first)
+                    await call.write(self._sender.greeting(self.member.node_id))
                     wait_s = RECONNECT_S_MIN
-                    while True:
+                    while self._line is None:
                         await self._queue.filled.wait()
-                        await call.write(self._queue.take())
+                        if self._line is None:
+                            await call.write(self._queue.take())
+                    await _ended(call)
                 finally:
                     call.cancel()
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
@@ -201,8 +284,16 @@ class _Peer:
             call.cancel()
 
     async def close(self) -> None:
-        await settle([task for task in (self._stream, self._snapshot) if task is not None])
+        await settle([task for task in (self._stream, self._dialling, self._snapshot) if task is not None])
         await self._channel.close()
+
+
+async def _ended(call: "grpc.aio.StreamUnaryCall[Any, raft_pb2.DeliverResponse]") -> None:
+    """End a stream so that nothing in it is lost, if that does not take long."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ORDERLY_S):
+            await call.done_writing()
+            await call
 
 
 async def _answer(
@@ -225,6 +316,8 @@ class GrpcPeers:
         self._peers: dict[int, _Peer] = {}
         self._members: Sequence[Member] = ()
         self._introduced: dict[int, Member] = {}
+        # As the nodes told, since this one started; of peers only.
+        self._places: dict[int, Place] = {}
         self._closing: list[asyncio.Task[None]] = []
 
     def update(self, members: Sequence[Member]) -> None:
@@ -240,9 +333,11 @@ class GrpcPeers:
                 del self._peers[node_id]
                 self._closing = [task for task in self._closing if not task.done()]
                 self._closing.append(asyncio.create_task(peer.close(), name="mcr-runner"))
+        self._places = {key: place for key, place in self._places.items() if key in wanted}
         for node_id, member in wanted.items():
             if node_id not in self._peers:
-                self._peers[node_id] = _Peer(member, self._sender, self._events)
+                peer = self._peers[node_id] = _Peer(member, self._sender, self._events)
+                peer.tell_place(self._places.get(node_id, NOWHERE))
 
     def introduce(self, node_id: int, address: str) -> None:
         """See `ports.Peers`."""
@@ -252,6 +347,13 @@ class GrpcPeers:
             return
         self._introduced[node_id] = Member(node_id, f"node {node_id}", address)
         self.update(self._members)
+
+    def tell_place(self, node_id: int, place: Place) -> None:
+        """Know where a node takes lines, which said so itself."""
+        peer = self._peers.get(node_id)
+        if peer is not None:
+            self._places[node_id] = place
+            peer.tell_place(place)
 
     def send(self, message: Message) -> None:
         """See `ports.Peers`."""

@@ -21,10 +21,12 @@ from mcr_node.core.state import codec as command_codec
 from mcr_node.peer.v1 import raft_pb2, raft_pb2_grpc
 from mcr_node.ports import PeerEvents, Snapshots, SnapshotSink, SnapshotSource
 from mcr_node.transport import codec
+from mcr_node.transport.lines import KEY_BYTES, Place
 
 Result = TypeVar("Result")
 Context = grpc.aio.ServicerContext[Any, Any]
 COMMANDS_PER_FORWARD_MAX = 4096
+PORT_LIMIT = 1 << 16
 # How long a snapshot that has arrived may take to be installed before another one may come.
 INSTALL_S = 10.0
 # How long a node that is asked for its state may take to find out whether it is the one to give it.
@@ -89,10 +91,15 @@ class RaftEdge(raft_pb2_grpc.RaftServiceServicer):
         self._giving = asyncio.Lock()
         self._streams: set[asyncio.Task[Any]] = set()
         self._ending = False
+        self._tell_place: Callable[[int, Place], None] = _nobody_dials
 
     def register(self, server: grpc.aio.Server) -> None:
         """Make a server serve this."""
         raft_pb2_grpc.add_RaftServiceServicer_to_server(self, server)
+
+    def on_place(self, tell: Callable[[int, Place], None]) -> None:
+        """Have `tell` called with the places where other nodes take lines."""
+        self._tell_place = tell
 
     def end(self) -> None:
         """End the streams of the other nodes, which would go on for ever; they find another leader."""
@@ -128,29 +135,50 @@ class RaftEdge(raft_pb2_grpc.RaftServiceServicer):
         sender = 0
         async for request in request_iterator:
             if not sender:
-                sender = await self._greet(request.cluster_id, request.sender, request.to, context)
-                if is_address(request.address):
-                    self._receiver.introduce(sender, request.address)
+                await self._greet(request.cluster_id, request.sender, request.to, context)
             try:
-                for wire in request.messages:
-                    message = codec.decode(wire, sender=sender, to=self._owner.node_id)
-                    if message.type is MessageType.SNAPSHOT:
-                        raise codec.WireError("a snapshot without its files")
-                    self._receiver.deliver(message)
+                sender = self.take(request, sender)
             except codec.WireError as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-            for forwarded in request.forwarded:
-                if len(forwarded.commands) <= COMMANDS_PER_FORWARD_MAX and all(
-                    map(is_command, forwarded.commands)
-                ):
-                    self._receiver.accept_forwarded(forwarded.term, forwarded.commands)
 
-    async def _greet(self, cluster_id: bytes, sender: int, to: int, context: Context) -> int:
+    def take(self, request: raft_pb2.DeliverRequest, sender: int) -> int:
+        """Take what another node tells, and return who it is.
+
+        Args:
+            request: one of a stream or a line.
+            sender: who the requests before it are from; 0 = it is the first, and says so.
+
+        Raises:
+            codec.WireError: it makes no sense, or is not meant for this node.
+        """
+        if not sender:
+            if not self._is_meant(request.cluster_id, request.sender, request.to):
+                raise codec.WireError("this node is not the one that is meant")
+            sender = request.sender
+            if is_address(request.address):
+                self._receiver.introduce(sender, request.address)
+                if 0 < request.line_port < PORT_LIMIT and len(request.line_key) == KEY_BYTES:
+                    self._tell_place(sender, Place(request.line_port, request.line_key))
+        for wire in request.messages:
+            message = codec.decode(wire, sender=sender, to=self._owner.node_id)
+            if message.type is MessageType.SNAPSHOT:
+                raise codec.WireError("a snapshot without its files")
+            self._receiver.deliver(message)
+        for forwarded in request.forwarded:
+            if len(forwarded.commands) <= COMMANDS_PER_FORWARD_MAX and all(
+                map(is_command, forwarded.commands)
+            ):
+                self._receiver.accept_forwarded(forwarded.term, forwarded.commands)
+        return sender
+
+    def _is_meant(self, cluster_id: bytes, sender: int, to: int) -> bool:
         owner = self._owner
-        if cluster_id != owner.cluster_id or to != owner.node_id or sender in (NO_NODE, owner.node_id):
+        return cluster_id == owner.cluster_id and to == owner.node_id and sender not in (NO_NODE, to)
+
+    async def _greet(self, cluster_id: bytes, sender: int, to: int, context: Context) -> None:
+        if not self._is_meant(cluster_id, sender, to):
             # An address that has another owner now. Its new owner must not hear what was meant for the old.
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this node is not the one that is meant")
-        return sender
 
     async def InstallSnapshot(  # noqa: N802 (named by the proto)
         self, request_iterator: AsyncIterator[raft_pb2.InstallSnapshotRequest], context: Context
@@ -240,6 +268,10 @@ class RaftEdge(raft_pb2_grpc.RaftServiceServicer):
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def _nobody_dials(node_id: int, place: Place) -> None:
+    """Before there are peers, nobody does."""
 
 
 def is_address(address: str) -> bool:

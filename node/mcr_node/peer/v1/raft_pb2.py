@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from mcr_node.peer.v1 import entry_pb2 as mcr__node_dot_peer_dot_v1_dot_entry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmcr_node/peer/v1/raft.proto\x12\x10mcr_node.peer.v1\x1a\x1cmcr_node/peer/v1/entry.proto\"\xba\x01\n\x0e\x44\x65liverRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\x0e\n\x06sender\x18\x02 \x01(\x04\x12\n\n\x02to\x18\x03 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12/\n\x08messages\x18\x04 \x03(\x0b\x32\x1d.mcr_node.peer.v1.RaftMessage\x12\x36\n\tforwarded\x18\x05 \x03(\x0b\x32#.mcr_node.peer.v1.ForwardedCommands\"\x11\n\x0f\x44\x65liverResponse\"3\n\x11\x46orwardedCommands\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x10\n\x08\x63ommands\x18\x02 \x03(\x0c\"\x95\x02\n\x0bRaftMessage\x12\x0c\n\x04type\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x10\n\x08log_term\x18\x03 \x01(\x04\x12\r\n\x05index\x18\x04 \x01(\x04\x12\x0e\n\x06\x63ommit\x18\x05 \x01(\x04\x12\x0e\n\x06reject\x18\x06 \x01(\x08\x12\x13\n\x0breject_hint\x18\x07 \x01(\x04\x12\x15\n\rread_sequence\x18\x08 \x01(\x04\x12(\n\x07\x65ntries\x18\t \x03(\x0b\x32\x17.mcr_node.peer.v1.Entry\x12\x0f\n\x07\x63ontext\x18\n \x01(\x0c\x12\x35\n\x08snapshot\x18\x0b \x01(\x0b\x32\x1e.mcr_node.peer.v1.RaftSnapshotH\x00\x88\x01\x01\x42\x0b\n\t_snapshot\"\x91\x01\n\x0cRaftSnapshot\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0e\n\x06voters\x18\x03 \x03(\x04\x12\x10\n\x08learners\x18\x04 \x03(\x04\x12\x17\n\x0fvoters_outgoing\x18\x05 \x03(\x04\x12\x15\n\rlearners_next\x18\x06 \x03(\x04\x12\x12\n\nauto_leave\x18\x07 \x01(\x08\"\x92\x01\n\x16InstallSnapshotRequest\x12>\n\x0c\x61nnouncement\x18\x01 \x01(\x0b\x32&.mcr_node.peer.v1.SnapshotAnnouncementH\x00\x12\x30\n\x05range\x18\x02 \x01(\x0b\x32\x1f.mcr_node.peer.v1.SnapshotRangeH\x00\x42\x06\n\x04part\"\xd2\x01\n\x14SnapshotAnnouncement\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\x0e\n\x06sender\x18\x02 \x01(\x04\x12\n\n\x02to\x18\x03 \x01(\x04\x12.\n\x07message\x18\x04 \x01(\x0b\x32\x1d.mcr_node.peer.v1.RaftMessage\x12\x14\n\x0cstate_digest\x18\x05 \x01(\x0c\x12\x15\n\rconfiguration\x18\x06 \x01(\x0c\x12-\n\x05\x66iles\x18\x07 \x03(\x0b\x32\x1e.mcr_node.peer.v1.SnapshotFile\"@\n\x0cSnapshotFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\";\n\rSnapshotRange\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"7\n\x17InstallSnapshotResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"Y\n\x14\x46\x65tchSnapshotRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\x0e\n\x06sender\x18\x02 \x01(\x04\x12\n\n\x02to\x18\x03 \x01(\x04\x12\x11\n\tindex_min\x18\x04 \x01(\x04\"\x86\x01\n\x15\x46\x65tchSnapshotResponse\x12\x33\n\x08manifest\x18\x01 \x01(\x0b\x32\x1f.mcr_node.peer.v1.StateManifestH\x00\x12\x30\n\x05range\x18\x02 \x01(\x0b\x32\x1f.mcr_node.peer.v1.SnapshotRangeH\x00\x42\x06\n\x04part\"\x88\x01\n\rStateManifest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x14\n\x0cstate_digest\x18\x03 \x01(\x0c\x12\x15\n\rconfiguration\x18\x04 \x01(\x0c\x12-\n\x05\x66iles\x18\x05 \x03(\x0b\x32\x1e.mcr_node.peer.v1.SnapshotFile2\xaf\x02\n\x0bRaftService\x12P\n\x07\x44\x65liver\x12 .mcr_node.peer.v1.DeliverRequest\x1a!.mcr_node.peer.v1.DeliverResponse(\x01\x12j\n\x0fInstallSnapshot\x12(.mcr_node.peer.v1.InstallSnapshotRequest\x1a).mcr_node.peer.v1.InstallSnapshotResponse(\x01\x30\x01\x12\x62\n\rFetchSnapshot\x12&.mcr_node.peer.v1.FetchSnapshotRequest\x1a\'.mcr_node.peer.v1.FetchSnapshotResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmcr_node/peer/v1/raft.proto\x12\x10mcr_node.peer.v1\x1a\x1cmcr_node/peer/v1/entry.proto\"\xdf\x01\n\x0e\x44\x65liverRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\x0e\n\x06sender\x18\x02 \x01(\x04\x12\n\n\x02to\x18\x03 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x11\n\tline_port\x18\x07 \x01(\r\x12\x10\n\x08line_key\x18\x08 \x01(\x0c\x12/\n\x08messages\x18\x04 \x03(\x0b\x32\x1d.mcr_node.peer.v1.RaftMessage\x12\x36\n\tforwarded\x18\x05 \x03(\x0b\x32#.mcr_node.peer.v1.ForwardedCommands\"\x11\n\x0f\x44\x65liverResponse\"3\n\x11\x46orwardedCommands\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x10\n\x08\x63ommands\x18\x02 \x03(\x0c\"\x95\x02\n\x0bRaftMessage\x12\x0c\n\x04type\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x10\n\x08log_term\x18\x03 \x01(\x04\x12\r\n\x05index\x18\x04 \x01(\x04\x12\x0e\n\x06\x63ommit\x18\x05 \x01(\x04\x12\x0e\n\x06reject\x18\x06 \x01(\x08\x12\x13\n\x0breject_hint\x18\x07 \x01(\x04\x12\x15\n\rread_sequence\x18\x08 \x01(\x04\x12(\n\x07\x65ntries\x18\t \x03(\x0b\x32\x17.mcr_node.peer.v1.Entry\x12\x0f\n\x07\x63ontext\x18\n \x01(\x0c\x12\x35\n\x08snapshot\x18\x0b \x01(\x0b\x32\x1e.mcr_node.peer.v1.RaftSnapshotH\x00\x88\x01\x01\x42\x0b\n\t_snapshot\"\x91\x01\n\x0cRaftSnapshot\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0e\n\x06voters\x18\x03 \x03(\x04\x12\x10\n\x08learners\x18\x04 \x03(\x04\x12\x17\n\x0fvoters_outgoing\x18\x05 \x03(\x04\x12\x15\n\rlearners_next\x18\x06 \x03(\x04\x12\x12\n\nauto_leave\x18\x07 \x01(\x08\"\x92\x01\n\x16InstallSnapshotRequest\x12>\n\x0c\x61nnouncement\x18\x01 \x01(\x0b\x32&.mcr_node.peer.v1.SnapshotAnnouncementH\x00\x12\x30\n\x05range\x18\x02 \x01(\x0b\x32\x1f.mcr_node.peer.v1.SnapshotRangeH\x00\x42\x06\n\x04part\"\xd2\x01\n\x14SnapshotAnnouncement\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\x0e\n\x06sender\x18\x02 \x01(\x04\x12\n\n\x02to\x18\x03 \x01(\x04\x12.\n\x07message\x18\x04 \x01(\x0b\x32\x1d.mcr_node.peer.v1.RaftMessage\x12\x14\n\x0cstate_digest\x18\x05 \x01(\x0c\x12\x15\n\rconfiguration\x18\x06 \x01(\x0c\x12-\n\x05\x66iles\x18\x07 \x03(\x0b\x32\x1e.mcr_node.peer.v1.SnapshotFile\"@\n\x0cSnapshotFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\";\n\rSnapshotRange\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"7\n\x17InstallSnapshotResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"Y\n\x14\x46\x65tchSnapshotRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\x0e\n\x06sender\x18\x02 \x01(\x04\x12\n\n\x02to\x18\x03 \x01(\x04\x12\x11\n\tindex_min\x18\x04 \x01(\x04\"\x86\x01\n\x15\x46\x65tchSnapshotResponse\x12\x33\n\x08manifest\x18\x01 \x01(\x0b\x32\x1f.mcr_node.peer.v1.StateManifestH\x00\x12\x30\n\x05range\x18\x02 \x01(\x0b\x32\x1f.mcr_node.peer.v1.SnapshotRangeH\x00\x42\x06\n\x04part\"\x88\x01\n\rStateManifest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x14\n\x0cstate_digest\x18\x03 \x01(\x0c\x12\x15\n\rconfiguration\x18\x04 \x01(\x0c\x12-\n\x05\x66iles\x18\x05 \x03(\x0b\x32\x1e.mcr_node.peer.v1.SnapshotFile2\xaf\x02\n\x0bRaftService\x12P\n\x07\x44\x65liver\x12 .mcr_node.peer.v1.DeliverRequest\x1a!.mcr_node.peer.v1.DeliverResponse(\x01\x12j\n\x0fInstallSnapshot\x12(.mcr_node.peer.v1.InstallSnapshotRequest\x1a).mcr_node.peer.v1.InstallSnapshotResponse(\x01\x30\x01\x12\x62\n\rFetchSnapshot\x12&.mcr_node.peer.v1.FetchSnapshotRequest\x1a\'.mcr_node.peer.v1.FetchSnapshotResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,31 +33,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mcr_node.peer.v1.raft_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DELIVERREQUEST']._serialized_start=80
-  _globals['_DELIVERREQUEST']._serialized_end=266
-  _globals['_DELIVERRESPONSE']._serialized_start=268
-  _globals['_DELIVERRESPONSE']._serialized_end=285
-  _globals['_FORWARDEDCOMMANDS']._serialized_start=287
-  _globals['_FORWARDEDCOMMANDS']._serialized_end=338
-  _globals['_RAFTMESSAGE']._serialized_start=341
-  _globals['_RAFTMESSAGE']._serialized_end=618
-  _globals['_RAFTSNAPSHOT']._serialized_start=621
-  _globals['_RAFTSNAPSHOT']._serialized_end=766
-  _globals['_INSTALLSNAPSHOTREQUEST']._serialized_start=769
-  _globals['_INSTALLSNAPSHOTREQUEST']._serialized_end=915
-  _globals['_SNAPSHOTANNOUNCEMENT']._serialized_start=918
-  _globals['_SNAPSHOTANNOUNCEMENT']._serialized_end=1128
-  _globals['_SNAPSHOTFILE']._serialized_start=1130
-  _globals['_SNAPSHOTFILE']._serialized_end=1194
-  _globals['_SNAPSHOTRANGE']._serialized_start=1196
-  _globals['_SNAPSHOTRANGE']._serialized_end=1255
-  _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_start=1257
-  _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_end=1312
-  _globals['_FETCHSNAPSHOTREQUEST']._serialized_start=1314
-  _globals['_FETCHSNAPSHOTREQUEST']._serialized_end=1403
-  _globals['_FETCHSNAPSHOTRESPONSE']._serialized_start=1406
-  _globals['_FETCHSNAPSHOTRESPONSE']._serialized_end=1540
-  _globals['_STATEMANIFEST']._serialized_start=1543
-  _globals['_STATEMANIFEST']._serialized_end=1679
-  _globals['_RAFTSERVICE']._serialized_start=1682
-  _globals['_RAFTSERVICE']._serialized_end=1985
+  _globals['_DELIVERREQUEST']._serialized_end=303
+  _globals['_DELIVERRESPONSE']._serialized_start=305
+  _globals['_DELIVERRESPONSE']._serialized_end=322
+  _globals['_FORWARDEDCOMMANDS']._serialized_start=324
+  _globals['_FORWARDEDCOMMANDS']._serialized_end=375
+  _globals['_RAFTMESSAGE']._serialized_start=378
+  _globals['_RAFTMESSAGE']._serialized_end=655
+  _globals['_RAFTSNAPSHOT']._serialized_start=658
+  _globals['_RAFTSNAPSHOT']._serialized_end=803
+  _globals['_INSTALLSNAPSHOTREQUEST']._serialized_start=806
+  _globals['_INSTALLSNAPSHOTREQUEST']._serialized_end=952
+  _globals['_SNAPSHOTANNOUNCEMENT']._serialized_start=955
+  _globals['_SNAPSHOTANNOUNCEMENT']._serialized_end=1165
+  _globals['_SNAPSHOTFILE']._serialized_start=1167
+  _globals['_SNAPSHOTFILE']._serialized_end=1231
+  _globals['_SNAPSHOTRANGE']._serialized_start=1233
+  _globals['_SNAPSHOTRANGE']._serialized_end=1292
+  _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_start=1294
+  _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_end=1349
+  _globals['_FETCHSNAPSHOTREQUEST']._serialized_start=1351
+  _globals['_FETCHSNAPSHOTREQUEST']._serialized_end=1440
+  _globals['_FETCHSNAPSHOTRESPONSE']._serialized_start=1443
+  _globals['_FETCHSNAPSHOTRESPONSE']._serialized_end=1577
+  _globals['_STATEMANIFEST']._serialized_start=1580
+  _globals['_STATEMANIFEST']._serialized_end=1716
+  _globals['_RAFTSERVICE']._serialized_start=1719
+  _globals['_RAFTSERVICE']._serialized_end=2022
 # @@protoc_insertion_point(module_scope)

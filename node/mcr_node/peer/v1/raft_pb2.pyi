@@ -23,6 +23,8 @@ class DeliverRequest(google.protobuf.message.Message):
     SENDER_FIELD_NUMBER: builtins.int
     TO_FIELD_NUMBER: builtins.int
     ADDRESS_FIELD_NUMBER: builtins.int
+    LINE_PORT_FIELD_NUMBER: builtins.int
+    LINE_KEY_FIELD_NUMBER: builtins.int
     MESSAGES_FIELD_NUMBER: builtins.int
     FORWARDED_FIELD_NUMBER: builtins.int
     cluster_id: builtins.bytes
@@ -33,6 +35,12 @@ class DeliverRequest(google.protobuf.message.Message):
     """Id of the node that is meant; in the first message. An address may have got another owner."""
     address: builtins.str
     """Where the sender is reached, `host:port`; in the first message. A node that has just joined knows nobody yet."""
+    line_port: builtins.int
+    """TCP port on the sender's host at which it takes lines (`transport/lines.py`), 1 to 65535; 0 = at none. In the
+    first message.
+    """
+    line_key: builtins.bytes
+    """Opens a line to the sender, 16 bytes; another one each time it starts. In the first message."""
     @property
     def messages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RaftMessage]:
         """Messages of raft, in order; up to 4096."""
@@ -48,10 +56,12 @@ class DeliverRequest(google.protobuf.message.Message):
         sender: builtins.int = ...,
         to: builtins.int = ...,
         address: builtins.str = ...,
+        line_port: builtins.int = ...,
+        line_key: builtins.bytes = ...,
         messages: collections.abc.Iterable[global___RaftMessage] | None = ...,
         forwarded: collections.abc.Iterable[global___ForwardedCommands] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "cluster_id", b"cluster_id", "forwarded", b"forwarded", "messages", b"messages", "sender", b"sender", "to", b"to"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "cluster_id", b"cluster_id", "forwarded", b"forwarded", "line_key", b"line_key", "line_port", b"line_port", "messages", b"messages", "sender", b"sender", "to", b"to"]) -> None: ...
 
 global___DeliverRequest = DeliverRequest
 
