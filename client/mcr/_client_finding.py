@@ -1,4 +1,4 @@
-"""Finding versions for blocking callers: a part of `mcr.client.Model`."""
+"""Finding versions, and what they were derived from, for blocking callers: a part of `mcr.client.Model`."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -7,10 +7,12 @@ from mcr.aio import AsyncModel
 from mcr.finding import Condition
 from mcr.loop_thread import LoopThread
 from mcr.model import ParameterValue, Version
+from mcr.reading import Lineage
+from mcr.references import DEFAULT_BRANCH
 
 
 class BlockingFinding:
-    """The method of `mcr.client.Model` that finds versions; it brings the model and the loop."""
+    """The methods of `mcr.client.Model` that find versions; it brings the model and the loop."""
 
     _model: AsyncModel
     _loop: LoopThread
@@ -39,3 +41,7 @@ class BlockingFinding:
             limit=limit,
         )
         return self._loop.run(work, "log")
+
+    def lineage(self, ref: str = DEFAULT_BRANCH, *, limit: int = 100) -> Lineage:
+        """See `AsyncModel.lineage`."""
+        return self._loop.run(self._model.lineage(ref, limit=limit), "show")

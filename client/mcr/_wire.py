@@ -7,6 +7,7 @@ from typing import cast
 from google.protobuf.message import DecodeError
 
 from mcr import canonical
+from mcr.bases import BaseVersion
 from mcr.canonical import CanonicalError
 from mcr.errors import FailedError, FieldValue, InvalidParameterError, McrError, from_fields
 from mcr.model import (
@@ -92,6 +93,16 @@ def metrics_to_wire(values: Mapping[str, float]) -> list[pb.Metric]:
     return [pb.Metric(name=name, value=values[name]) for name in sorted(values)]
 
 
+def base_to_wire(base: BaseVersion) -> pb.BaseVersion:
+    """Return what a version was derived from as a message."""
+    return pb.BaseVersion(model=base.model, number=base.number, version_id=bytes.fromhex(base.id))
+
+
+def base_from_wire(base: pb.BaseVersion) -> BaseVersion:
+    """Read what a version was derived from."""
+    return BaseVersion(base.model, base.number, base.version_id.hex())
+
+
 def version_to_wire(version: Version) -> pb.Version:
     """Return a version as a message; its canonical record is built again, byte for byte."""
     record = Record(
@@ -111,6 +122,7 @@ def version_to_wire(version: Version) -> pb.Version:
         file_count=version.file_count,
         chunk_count=version.chunk_count,
         merge_document=version.merge_document,
+        base=version.base,
     )
     record_bytes = encode_record(record)
     assert version_id(record_bytes).hex() == version.id, "a version's record does not give its id"
@@ -149,6 +161,7 @@ def version_of(
         file_count=record.file_count,
         chunk_count=record.chunk_count,
         merge_document=record.merge_document,
+        base=record.base,
         metrics=metrics,
         refs=refs,
     )

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from mcr import _embedded, _wire
 from mcr.addresses import Address, looks_like_addresses, parse_addresses
 from mcr.auto_commit.calls import AutoCommitCalls
+from mcr.bases import BaseVersion
 from mcr.blocking import decided, run_blocking
 from mcr.connection import Connection
 from mcr.durability import check_possible, parse_durability
@@ -42,7 +43,7 @@ from mcr.model import (
 from mcr.policies import ChannelGuards, PolicyCalls, channel_ref
 from mcr.quotas import QuotaCalls
 from mcr.reading import PAGE_MAX, fields_of
-from mcr.references import DEFAULT_BRANCH, check_model
+from mcr.references import DEFAULT_BRANCH, check_model, parse_reference
 from mcr.reporting import write_header
 from mcr.retention import RetentionCalls
 from mcr.scanning import scan
@@ -206,6 +207,7 @@ class AsyncModel(
         params: Parameters | None = None,
         metrics: Mapping[str, float] | None = None,
         parent: str | None = None,
+        base: str | None = None,
         request_id: str | None = None,
         allow_non_finite: bool = False,
         durability: str | int | None = None,
@@ -226,6 +228,7 @@ class AsyncModel(
             params: typed tree of parameters, kept in the record for ever.
             metrics: reported together with the version.
             parent: reference of the parent; the head of the branch by default.
+            base: what this was derived from, `llm/base@v3`, or of the same model `v3`; kept in the record.
             request_id: 1 to 64 bytes of text; made up by default.
             allow_non_finite: accept NaN and infinities among the metrics.
             durability: copies to wait for. `site` or None: on two nodes, where there are two; `cluster`: in
@@ -236,6 +239,7 @@ class AsyncModel(
 
         Raises:
             HeadMovedError: the branch is not at `expect`; nothing was committed.
+            ModelNotFoundError, ReferenceNotFoundError: `parent` or `base` names nothing.
             SourceNotFoundError, SourceUnreadableError, SourceChangedError: names the file.
             OutOfSpaceError: free space and repeat.
             DurabilityError: there are too few nodes or sites, or they do not answer; what was uploaded stays.
@@ -246,10 +250,7 @@ class AsyncModel(
         request.parameters = _wire.mapping_to_wire(params or {})
         request.metrics.extend(_wire.metrics_to_wire(metrics or {}))
         await self._ask_durability(request, durability)
-        if expect is not None:
-            request.expected_head = 0 if expect == "none" else await self._number(expect)
-        if parent is not None:
-            request.parent = await self._number(parent)
+        await self._resolve(request, expect=expect, parent=parent, base=base)
         chunks = self._connection.chunks_for(parse_durability(durability))
         upload = partial(self._upload, chunks, path, branch, parent, progress, exclude, reread=reread)
         async with UploadLease(self._connection.trash) as lease:
@@ -264,6 +265,24 @@ class AsyncModel(
             chunks_total=uploaded.manifest.chunk_count,
             seconds=asyncio.get_running_loop().time() - started_s,
         )
+
+    async def _resolve(
+        self, request: pb.CommitVersionRequest, *, expect: str | None, parent: str | None, base: str | None
+    ) -> None:
+        """Find what a commit refers to, before anything is uploaded."""
+        if expect is not None:
+            request.expected_head = 0 if expect == "none" else await self._number(expect)
+        if parent is not None:
+            request.parent = await self._number(parent)
+        if base is not None:
+            request.base.CopyFrom(await self._base(base))
+
+    async def _base(self, base: str) -> pb.BaseVersion:
+        reference = parse_reference(base) if "@" in base or "/" in base else self._reference(base)
+        request = pb.GetVersionRequest(reference=str(reference))
+        answer = await self._connection.versions.get_version(request)
+        found = _wire.version_from_wire(answer.version, with_metrics=False)
+        return _wire.base_to_wire(BaseVersion(found.model, found.number, found.id))
 
     async def _ask_durability(self, request: pb.CommitVersionRequest, durability: str | int | None) -> None:
         """Ask for copies, and refuse here, before anything is uploaded, what there are no nodes for."""

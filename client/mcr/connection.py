@@ -39,6 +39,9 @@ class VersionsApi(Protocol):
     async def find_versions(self, request: pb.FindVersionsRequest) -> pb.FindVersionsResponse:
         """Find versions that meet conditions."""
 
+    async def get_lineage(self, request: pb.GetLineageRequest) -> pb.GetLineageResponse:
+        """Return what a version was derived from, and what from it."""
+
     async def list_models(self, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
         """List models by name."""
 

@@ -8,6 +8,7 @@ from typing import NewType
 
 import blake3
 
+from mcr.bases import BaseVersion
 from mcr.values import dataclass
 
 KIB = 1024
@@ -259,6 +260,7 @@ class Version:
         target_number: for a rollback, the version whose content it restored, else 0.
         deleted_at_ms: when it was deleted, 0 when it was not; is_purged: for good, its bytes are gone or go.
         merge_document: for a merge, the digest of the document that says how it was computed; else empty.
+        base: what it was derived from, if its record names something.
     """
 
     model: str
@@ -283,6 +285,7 @@ class Version:
     deleted_at_ms: int = 0
     is_purged: bool = False
     merge_document: bytes = b""
+    base: BaseVersion | None = None
 
     @property
     def name(self) -> str:

@@ -30,6 +30,7 @@ from mcr.model import (
 )
 from mcr.references import DEFAULT_BRANCH, Reference, Selector, parse_reference
 from mcr.v1 import versions_pb2 as pb
+from mcr.values import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,6 +39,23 @@ if TYPE_CHECKING:
     from mcr.comparing import Diff, DiffProgress
 
 PAGE_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What a version was derived from, and what from it.
+
+    Attributes:
+        version: the version itself; its `parents` are the versions of its own model that it came from.
+        base: what its record names as its base, deleted or not; None = nothing.
+        derived: versions whose records name this one, deleted or not, by model and number.
+        has_more: there are more of these.
+    """
+
+    version: Version
+    base: Version | None
+    derived: tuple[Version, ...]
+    has_more: bool
 
 
 def fields_of(version: Version) -> dict[str, Any]:
@@ -163,6 +181,24 @@ class ModelReader:
         async for row in drain_async(walk_files(version.manifest, under=path.rstrip("/")), get):
             found += [(row.entry.path, tensor) async for tensor in drain_async(walk_tensors(row), get)]
         return found
+
+    async def lineage(self, ref: str = DEFAULT_BRANCH, *, limit: int = 100) -> Lineage:
+        """Return what a version was derived from, and at most `limit` versions that were derived from it."""
+        request = pb.GetLineageRequest(reference=str(self._reference(ref)))
+        derived: list[Version] = []
+        while True:
+            request.limit = max(1, min(limit - len(derived), PAGE_MAX))
+            answer = await self._connection.versions.get_lineage(request)
+            derived += [_wire.version_from_wire(each, with_metrics=False) for each in answer.derived]
+            if not answer.more or len(derived) >= limit:
+                break
+            request.after_model, request.after_number = derived[-1].model, derived[-1].number
+        return Lineage(
+            version=_wire.version_from_wire(answer.version, with_metrics=True),
+            base=_wire.version_from_wire(answer.base, with_metrics=True) if answer.HasField("base") else None,
+            derived=tuple(derived[:limit]),
+            has_more=answer.more or len(derived) > limit,
+        )
 
     async def tensor(self, ref: str, name: str) -> NDArray[Any]:
         """Fetch one tensor as a NumPy array; only its own chunks are read.

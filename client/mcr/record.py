@@ -8,6 +8,7 @@ from typing import cast
 
 import blake3
 
+from mcr.bases import BaseVersion
 from mcr.canonical import CanonicalError, CanonicalValue, decode, encode_ordered, ordered
 from mcr.model import ChunkId, Parameters, ParameterValue, VersionId, VersionKind
 from mcr.values import dataclass
@@ -40,6 +41,7 @@ class Record:
     file_count: int
     chunk_count: int
     merge_document: bytes = b""
+    base: BaseVersion | None = None
 
 
 def encode_record(record: Record) -> bytes:
@@ -48,11 +50,13 @@ def encode_record(record: Record) -> bytes:
     Raises:
         CanonicalError: a parameter has no canonical form, or is not finite.
     """
-    # Only merges have it, so the records of all others have the bytes that they always had.
+    # Only what has them names them, so the records of all others have the bytes that they always had.
+    base = {} if record.base is None else {"base": _base_value(record.base)}
     merge = {"merge_document": record.merge_document} if record.merge_document else {}
     # In canonical order: the shorter name first. Every commit passes through here, on every node.
     return encode_ordered(
         {
+            **base,
             "kind": record.kind.value,
             "model": record.model,
             "branch": record.branch,
@@ -106,9 +110,21 @@ def decode_record(record_bytes: bytes) -> Record:
             file_count=_integer(value["file_count"]),
             chunk_count=_integer(value["chunk_count"]),
             merge_document=_data(value.get("merge_document", b"")),
+            base=_base(value["base"]) if "base" in value else None,
         )
     except (KeyError, ValueError) as error:
         raise CanonicalError(f"a field of the record is missing or wrong: {error}") from error
+
+
+def _base_value(base: BaseVersion) -> dict[str, CanonicalValue]:
+    # In canonical order, as all that `encode_record` writes.
+    return {"id": bytes.fromhex(base.id), "model": base.model, "number": base.number}
+
+
+def _base(value: CanonicalValue) -> BaseVersion:
+    if not isinstance(value, dict):
+        raise CanonicalError("a field that should be a mapping is not")
+    return BaseVersion(_text(value["model"]), _integer(value["number"]), _data(value["id"]).hex())
 
 
 def _text(value: CanonicalValue) -> str:

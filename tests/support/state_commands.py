@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from hypothesis import strategies as st
 
+from mcr.bases import BaseVersion
 from mcr.model import ChunkId, ParameterValue, RequestId
 from mcr.record import decode_record, version_id
 from mcr_node.core.state import keys, policy_keys, receipt_keys, receipts
@@ -104,6 +105,7 @@ commits = st.builds(
     metrics=_metrics,
     allow_non_finite=st.booleans(),
     layout_epoch=st.sampled_from([None, 0, 5, 9]),
+    base=st.sampled_from([None] * 8 + [BaseVersion("a/one", 1, "ab" * 32), BaseVersion("a", 0, "?")]),
     **_envelope,
 )
 plain_commits = st.builds(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from mcr import canonical
+from mcr.bases import BaseVersion
 from mcr.errors import FieldValue
 from mcr.model import ChunkId, LogIndex, Parameters, ParameterValue, Ref, RequestId
 from mcr_node.core.state.apply import apply
@@ -116,6 +117,7 @@ class StateWorld:
         metrics: Mapping[str, float] | None = None,
         content: int | None = None,
         allow_non_finite: bool = False,
+        base: BaseVersion | None = None,
     ) -> CommitVersion:
         request_id = self.request_id()
         number = self.index if content is None else content
@@ -135,6 +137,7 @@ class StateWorld:
             chunk_count=2,
             metrics={} if metrics is None else metrics,
             allow_non_finite=allow_non_finite,
+            base=base,
         )
 
     def roll_back_branch(

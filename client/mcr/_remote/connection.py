@@ -40,6 +40,7 @@ Read = TypeVar(
     pb.GetVersionRequest,
     pb.ListVersionsRequest,
     pb.FindVersionsRequest,
+    pb.GetLineageRequest,
     pb.ListModelsRequest,
     pb.ListRefsRequest,
     pb.ListRefMovesRequest,
@@ -114,6 +115,10 @@ class RemoteVersions:
     async def find_versions(self, request: pb.FindVersionsRequest) -> pb.FindVersionsResponse:
         """See VersionsApi."""
         return await self._calls.unary(lambda way: way.versions.FindVersions, self._read(request))
+
+    async def get_lineage(self, request: pb.GetLineageRequest) -> pb.GetLineageResponse:
+        """See VersionsApi."""
+        return await self._calls.unary(lambda way: way.versions.GetLineage, self._read(request))
 
     async def list_models(self, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
         """See VersionsApi."""

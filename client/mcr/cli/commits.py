@@ -11,6 +11,7 @@ from mcr.cli.forms import (
     commit_summary,
     count,
     file_object,
+    lineage_object,
     size,
     version_object,
     version_text,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from mcr.client import Model
 
 NO_BRANCH = "none"
+# A base model may have thousands; `mcr show` is about the version itself.
+DERIVED_SHOWN_MAX = 20
 
 
 class _CommitOptions(TypedDict):
@@ -47,6 +50,7 @@ class _CommitOptions(TypedDict):
     durability: str | None
     request_id: str | None
     parent: str | None
+    base: str | None
     exclude: tuple[str, ...]
     reread: bool
 
@@ -58,6 +62,7 @@ class _CommitOptions(TypedDict):
     mcr commit vision/resnet50 model.safetensors -m "tuned" -b experiment --parent v11
     mcr commit vision/resnet50 ckpt/ -m "epoch 4" --params config.yaml --expect v12
     mcr commit vision/resnet50 ckpt/ -m "release" --durability cluster    # held in two sites when it returns
+    mcr commit vision/birds ckpt/ -m "fine-tuned" --base vision/resnet50@v12
     """,
 )
 @click.argument("model", type=ModelName())
@@ -105,6 +110,12 @@ class _CommitOptions(TypedDict):
 @click.option(
     "--parent", metavar="REF", type=WITHIN, help="Version it descends from.  [default: head of the branch]"
 )
+@click.option(
+    "--base",
+    metavar="MODEL@REF",
+    type=REFERENCE,
+    help="Version of another model, or of this one, that it was derived from; kept in its record.",
+)
 @click.option("--reread", is_flag=True, help="Read large files also when nobody touched them since.")
 @with_session
 def commit(session: Session, model: str, path: Path, **given: Unpack[_CommitOptions]) -> None:
@@ -133,6 +144,7 @@ def commit(session: Session, model: str, path: Path, **given: Unpack[_CommitOpti
             params=parameters,
             metrics=metrics,
             parent=parent,
+            base=given["base"],
             request_id=given["request_id"],
             allow_non_finite=allow_non_finite,
             durability=durability,
@@ -169,7 +181,8 @@ def read_document(path: Path | None) -> Tree:
 def show(session: Session, reference: str) -> None:
     """Show all about one version.
 
-    Its record, metrics, refs and files, and what it takes in the store.
+    Its record, metrics, refs and files, what it was derived from and what from it, and what it takes in the
+    store.
     """
     name, what = split_reference(reference)
     with session.connect() as client:
@@ -177,9 +190,11 @@ def show(session: Session, reference: str) -> None:
         version = model.show(what)
         # By its number from here on: the name may move meanwhile.
         storage = model.storage(version.name)
+        lineage = model.lineage(version.name, limit=DERIVED_SHOWN_MAX)
     files = version.files or ()
     tensor_count = sum(entry.tensor_count for entry in files)
-    record = version_object(version) | {
+    record = version_object(version) | lineage_object(lineage)
+    record |= {
         "tensor_count": tensor_count,
         "files": [file_object(entry) for entry in files],
         "storage": {
@@ -193,7 +208,9 @@ def show(session: Session, reference: str) -> None:
         f"{count(storage.chunk_count, 'chunk')}, {storage.chunk_count_unique} distinct "
         f"with {size(storage.bytes_unique)}"
     )
-    session.output.data(record, version_text(version, storage=where, tensor_count=tensor_count))
+    session.output.data(
+        record, version_text(version, storage=where, tensor_count=tensor_count, lineage=lineage)
+    )
 
 
 def find_version(model: "Model", what: str) -> Version:

@@ -5,7 +5,9 @@ Fields of the objects are only added to, never renamed or removed.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
+from mcr.bases import BaseVersion
 from mcr.cli.output import JsonObject, JsonValue, one_line, to_json
 from mcr.model import (
     CommitResult,
@@ -19,6 +21,9 @@ from mcr.model import (
     VersionKind,
     datetime_of,
 )
+
+if TYPE_CHECKING:
+    from mcr.reading import Lineage
 
 # Eight characters are the shortest prefix that a reference takes.
 ID_CHARACTERS_SHOWN = 8
@@ -111,12 +116,43 @@ def version_object(version: Version) -> dict[str, JsonValue]:
         "parents": [f"v{parent}" for parent in version.parents],
         "parent_ids": version.parent_ids,
         "target": f"v{version.target_number}" if version.target_number else None,
+        "base": None if version.base is None else _base_object(version.base),
         "manifest": version.manifest,
         "bytes_total": version.bytes_total,
         "file_count": version.file_count,
         "chunk_count": version.chunk_count,
         "metrics": version.metrics,
         "refs": version.refs,
+        "deleted_at": timestamp(version.deleted_at_ms) if version.deleted_at_ms else None,
+        "purged": version.is_purged,
+    }
+
+
+def _base_object(base: BaseVersion) -> dict[str, JsonValue]:
+    return {
+        "reference": base.reference,
+        "model": base.model,
+        "version": f"v{base.number}",
+        "number": base.number,
+        "id": base.id,
+    }
+
+
+def lineage_object(lineage: "Lineage") -> dict[str, JsonValue]:
+    """Return what a version was derived from and what from it as JSON; `base` says more than in a log."""
+    base = lineage.base
+    return {
+        "base": None if base is None else _relative_object(base),
+        "derived": [_relative_object(each) for each in lineage.derived],
+        "derived_more": lineage.has_more,
+    }
+
+
+def _relative_object(version: Version) -> dict[str, JsonValue]:
+    return _base_object(BaseVersion(version.model, version.number, version.id)) | {
+        "created_at": timestamp(version.created_at_ms),
+        "creator": version.creator,
+        "description": version.description,
         "deleted_at": timestamp(version.deleted_at_ms) if version.deleted_at_ms else None,
         "purged": version.is_purged,
     }
@@ -174,7 +210,7 @@ def _deleted(version: Version) -> str:
     return "[deleted]" if version.is_purged else "[in the trash]"
 
 
-def version_text(version: Version, *, storage: str, tensor_count: int) -> str:
+def version_text(version: Version, *, storage: str, tensor_count: int, lineage: "Lineage") -> str:
     """Return everything about a version, for people."""
     made = f"{datetime_of(version.created_at_ms):%Y-%m-%d %H:%M:%S}Z by {one_line(version.creator)}"
     content = ", ".join(
@@ -187,6 +223,11 @@ def version_text(version: Version, *, storage: str, tensor_count: int) -> str:
     rows = [("id", version.id), ("created", made), ("branch", version.branch)]
     if version.parents:
         rows.append(("parents", ", ".join(f"v{parent}" for parent in version.parents)))
+    if lineage.base is not None:
+        rows.append(("base", _relative_text(lineage.base)))
+    if lineage.derived:
+        names = [_relative_text(each) for each in lineage.derived]
+        rows.append(("derived", ", ".join([*names, "…"] if lineage.has_more else names)))
     if version.kind is VersionKind.ROLLBACK:
         rows.append(("restores", f"v{version.target_number}"))
     if version.refs:
@@ -202,6 +243,10 @@ def version_text(version: Version, *, storage: str, tensor_count: int) -> str:
         if body:
             parts += ["", heading, body]
     return "\n".join(parts)
+
+
+def _relative_text(version: Version) -> str:
+    return " ".join(part for part in (version.reference, _deleted(version)) if part)
 
 
 def leaves(parameters: Mapping[str, JsonValue], prefix: str = "") -> list[tuple[str, str]]:

@@ -367,6 +367,7 @@ class CommitVersionRequest(google.protobuf.message.Message):
     ALLOW_NON_FINITE_FIELD_NUMBER: builtins.int
     DURABILITY_FIELD_NUMBER: builtins.int
     LEASE_FIELD_NUMBER: builtins.int
+    BASE_FIELD_NUMBER: builtins.int
     model: builtins.str
     """`namespace/name`; made by its first version."""
     branch: builtins.str
@@ -399,6 +400,10 @@ class CommitVersionRequest(google.protobuf.message.Message):
         had is refused with `durability`, and the chunks stay: the same request needs no upload again.
         """
 
+    @property
+    def base(self) -> global___BaseVersion:
+        """What the version was derived from, of this or another model. Absent = nothing is named."""
+
     def __init__(
         self,
         *,
@@ -414,9 +419,10 @@ class CommitVersionRequest(google.protobuf.message.Message):
         allow_non_finite: builtins.bool = ...,
         durability: global___Durability | None = ...,
         lease: builtins.bytes = ...,
+        base: global___BaseVersion | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_durability", b"_durability", "_expected_head", b"_expected_head", "_parent", b"_parent", "durability", b"durability", "expected_head", b"expected_head", "header", b"header", "parent", b"parent"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_durability", b"_durability", "_expected_head", b"_expected_head", "_parent", b"_parent", "allow_non_finite", b"allow_non_finite", "branch", b"branch", "description", b"description", "durability", b"durability", "expected_head", b"expected_head", "header", b"header", "lease", b"lease", "manifest", b"manifest", "metrics", b"metrics", "model", b"model", "parameters", b"parameters", "parent", b"parent"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_durability", b"_durability", "_expected_head", b"_expected_head", "_parent", b"_parent", "base", b"base", "durability", b"durability", "expected_head", b"expected_head", "header", b"header", "parent", b"parent"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_durability", b"_durability", "_expected_head", b"_expected_head", "_parent", b"_parent", "allow_non_finite", b"allow_non_finite", "base", b"base", "branch", b"branch", "description", b"description", "durability", b"durability", "expected_head", b"expected_head", "header", b"header", "lease", b"lease", "manifest", b"manifest", "metrics", b"metrics", "model", b"model", "parameters", b"parameters", "parent", b"parent"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_durability", b"_durability"]) -> typing.Literal["durability"] | None: ...
     @typing.overload
@@ -425,6 +431,32 @@ class CommitVersionRequest(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_parent", b"_parent"]) -> typing.Literal["parent"] | None: ...
 
 global___CommitVersionRequest = CommitVersionRequest
+
+@typing.final
+class BaseVersion(google.protobuf.message.Message):
+    """A version that another one was derived from, such as the foundation of a fine-tune."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    NUMBER_FIELD_NUMBER: builtins.int
+    VERSION_ID_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """`namespace/name`."""
+    number: builtins.int
+    """Number, from 1."""
+    version_id: builtins.bytes
+    """Id, 32 bytes; a version that does not have it is not found."""
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        number: builtins.int = ...,
+        version_id: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "number", b"number", "version_id", b"version_id"]) -> None: ...
+
+global___BaseVersion = BaseVersion
 
 @typing.final
 class CommitVersionResponse(google.protobuf.message.Message):
@@ -826,6 +858,89 @@ class FindVersionsResponse(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_age_max_ms", b"_age_max_ms"]) -> typing.Literal["age_max_ms"] | None: ...
 
 global___FindVersionsResponse = FindVersionsResponse
+
+@typing.final
+class GetLineageRequest(google.protobuf.message.Message):
+    """See VersionsService.GetLineage."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: builtins.int
+    AFTER_MODEL_FIELD_NUMBER: builtins.int
+    AFTER_NUMBER_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    READ_FIELD_NUMBER: builtins.int
+    reference: builtins.str
+    """Full reference, `model@what`."""
+    after_model: builtins.str
+    """To go on: model of the last one that was derived; empty = from the first."""
+    after_number: builtins.int
+    """Its number."""
+    limit: builtins.int
+    """Page size, 1 to 1000."""
+    @property
+    def read(self) -> global___ReadOptions:
+        """How fresh the answer must be."""
+
+    def __init__(
+        self,
+        *,
+        reference: builtins.str = ...,
+        after_model: builtins.str = ...,
+        after_number: builtins.int = ...,
+        limit: builtins.int = ...,
+        read: global___ReadOptions | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["read", b"read"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["after_model", b"after_model", "after_number", b"after_number", "limit", b"limit", "read", b"read", "reference", b"reference"]) -> None: ...
+
+global___GetLineageRequest = GetLineageRequest
+
+@typing.final
+class GetLineageResponse(google.protobuf.message.Message):
+    """See VersionsService.GetLineage."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    BASE_FIELD_NUMBER: builtins.int
+    DERIVED_FIELD_NUMBER: builtins.int
+    MORE_FIELD_NUMBER: builtins.int
+    LOG_INDEX_FIELD_NUMBER: builtins.int
+    AGE_MAX_MS_FIELD_NUMBER: builtins.int
+    more: builtins.bool
+    """True when there may be more after the last one."""
+    log_index: builtins.int
+    """The answer shows the log up to here at least."""
+    age_max_ms: builtins.int
+    """How old the answer may be, milliseconds; set when `stale_ok` was asked for and the node knows it."""
+    @property
+    def version(self) -> global___Version:
+        """The version itself."""
+
+    @property
+    def base(self) -> global___Version:
+        """What it was derived from, deleted or not; absent = its record names nothing."""
+
+    @property
+    def derived(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Version]:
+        """What was derived from it, deleted or not, by model and number."""
+
+    def __init__(
+        self,
+        *,
+        version: global___Version | None = ...,
+        base: global___Version | None = ...,
+        derived: collections.abc.Iterable[global___Version] | None = ...,
+        more: builtins.bool = ...,
+        log_index: builtins.int = ...,
+        age_max_ms: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_age_max_ms", b"_age_max_ms", "age_max_ms", b"age_max_ms", "base", b"base", "version", b"version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_age_max_ms", b"_age_max_ms", "age_max_ms", b"age_max_ms", "base", b"base", "derived", b"derived", "log_index", b"log_index", "more", b"more", "version", b"version"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_age_max_ms", b"_age_max_ms"]) -> typing.Literal["age_max_ms"] | None: ...
+
+global___GetLineageResponse = GetLineageResponse
 
 @typing.final
 class ListModelsRequest(google.protobuf.message.Message):

@@ -60,6 +60,11 @@ class VersionsServiceStub(object):
                 request_serializer=mcr_dot_v1_dot_versions__pb2.FindVersionsRequest.SerializeToString,
                 response_deserializer=mcr_dot_v1_dot_versions__pb2.FindVersionsResponse.FromString,
                 _registered_method=True)
+        self.GetLineage = channel.unary_unary(
+                '/mcr.v1.VersionsService/GetLineage',
+                request_serializer=mcr_dot_v1_dot_versions__pb2.GetLineageRequest.SerializeToString,
+                response_deserializer=mcr_dot_v1_dot_versions__pb2.GetLineageResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/mcr.v1.VersionsService/ListModels',
                 request_serializer=mcr_dot_v1_dot_versions__pb2.ListModelsRequest.SerializeToString,
@@ -157,6 +162,13 @@ class VersionsServiceServicer(object):
     def FindVersions(self, request, context):
         """Find versions of one model that meet conditions, newest first. Looks at a bounded number of versions and says
         where to go on, so an answer without versions does not mean that there are none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLineage(self, request, context):
+        """Return what a version was derived from, and a page of the versions that were derived from it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -274,6 +286,11 @@ def add_VersionsServiceServicer_to_server(servicer, server):
                     servicer.FindVersions,
                     request_deserializer=mcr_dot_v1_dot_versions__pb2.FindVersionsRequest.FromString,
                     response_serializer=mcr_dot_v1_dot_versions__pb2.FindVersionsResponse.SerializeToString,
+            ),
+            'GetLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLineage,
+                    request_deserializer=mcr_dot_v1_dot_versions__pb2.GetLineageRequest.FromString,
+                    response_serializer=mcr_dot_v1_dot_versions__pb2.GetLineageResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -472,6 +489,33 @@ class VersionsService(object):
             '/mcr.v1.VersionsService/FindVersions',
             mcr_dot_v1_dot_versions__pb2.FindVersionsRequest.SerializeToString,
             mcr_dot_v1_dot_versions__pb2.FindVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcr.v1.VersionsService/GetLineage',
+            mcr_dot_v1_dot_versions__pb2.GetLineageRequest.SerializeToString,
+            mcr_dot_v1_dot_versions__pb2.GetLineageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,12 @@ class VersionsServiceStub:
     where to go on, so an answer without versions does not mean that there are none.
     """
 
+    GetLineage: grpc.UnaryUnaryMultiCallable[
+        mcr.v1.versions_pb2.GetLineageRequest,
+        mcr.v1.versions_pb2.GetLineageResponse,
+    ]
+    """Return what a version was derived from, and a page of the versions that were derived from it."""
+
     ListModels: grpc.UnaryUnaryMultiCallable[
         mcr.v1.versions_pb2.ListModelsRequest,
         mcr.v1.versions_pb2.ListModelsResponse,
@@ -161,6 +167,12 @@ class VersionsServiceAsyncStub:
     """Find versions of one model that meet conditions, newest first. Looks at a bounded number of versions and says
     where to go on, so an answer without versions does not mean that there are none.
     """
+
+    GetLineage: grpc.aio.UnaryUnaryMultiCallable[
+        mcr.v1.versions_pb2.GetLineageRequest,
+        mcr.v1.versions_pb2.GetLineageResponse,
+    ]
+    """Return what a version was derived from, and a page of the versions that were derived from it."""
 
     ListModels: grpc.aio.UnaryUnaryMultiCallable[
         mcr.v1.versions_pb2.ListModelsRequest,
@@ -280,6 +292,14 @@ class VersionsServiceServicer(metaclass=abc.ABCMeta):
         """Find versions of one model that meet conditions, newest first. Looks at a bounded number of versions and says
         where to go on, so an answer without versions does not mean that there are none.
         """
+
+    @abc.abstractmethod
+    def GetLineage(
+        self,
+        request: mcr.v1.versions_pb2.GetLineageRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mcr.v1.versions_pb2.GetLineageResponse, collections.abc.Awaitable[mcr.v1.versions_pb2.GetLineageResponse]]:
+        """Return what a version was derived from, and a page of the versions that were derived from it."""
 
     @abc.abstractmethod
     def ListModels(

@@ -121,6 +121,7 @@ class VersionsService(LogCalls):
             gc_round=content.gc_round,
             lease=request.lease,
             layout_epoch=layout_epoch,
+            base=_wire.base_from_wire(request.base) if request.HasField("base") else None,
         )
 
     async def rollback_branch(self, request: pb.RollbackBranchRequest) -> pb.RollbackBranchResponse:
@@ -307,6 +308,35 @@ class VersionsService(LogCalls):
     async def find_versions(self, request: pb.FindVersionsRequest) -> pb.FindVersionsResponse:
         """Find versions that meet conditions."""
         read = finding.reader(request)
+        index = await self._fresh(request.read)
+        response = await self._read(read)
+        response.log_index = index
+        age_max_ms = self._age(request.read)
+        if age_max_ms is not None:
+            response.age_max_ms = age_max_ms
+        return response
+
+    async def get_lineage(self, request: pb.GetLineageRequest) -> pb.GetLineageResponse:
+        """Return what a version was derived from, and what from it."""
+        reference, limit = parse_reference(request.reference), limit_of(request.limit)
+        model = reference.model
+        after = (check_model(request.after_model), request.after_number) if request.after_model else ("", 0)
+
+        def read(view: View) -> pb.GetLineageResponse:
+            number = queries.resolve(view, reference)
+            version = queries.get_version(view, model, number)
+            derived = queries.list_derived(view, model, number, after=after, limit=limit)
+            page = fitting(_wire.version_to_wire(each) for each in derived)
+            response = pb.GetLineageResponse(
+                version=_wire.version_to_wire(version),
+                derived=page,
+                more=len(page) < len(derived) or len(derived) == limit,
+            )
+            if version.base is not None:
+                base = queries.get_version(view, version.base.model, version.base.number)
+                response.base.CopyFrom(_wire.version_to_wire(base))
+            return response
+
         index = await self._fresh(request.read)
         response = await self._read(read)
         response.log_index = index

@@ -6,6 +6,7 @@ gives the same result on every node, today and in a replay.
 
 from collections.abc import Mapping
 
+from mcr.bases import BaseVersion
 from mcr.model import ChunkId, LogIndex, Parameters, ParameterValue
 from mcr.values import dataclass
 from mcr_node.core.state.envelope import Envelope as Envelope
@@ -51,6 +52,7 @@ class CommitVersion(Envelope):
         gc_round: round of garbage collection (`core.state.collecting`) in which it was found that they are
             held; in a later round it has to be found anew. None = by a release that collected nothing.
         lease: of the upload that ends with this commit; empty = it had none.
+        base: what it was derived from, of any model; refused unless there is a version with that id.
     """
 
     model: str
@@ -68,6 +70,7 @@ class CommitVersion(Envelope):
     gc_round: int | None = None
     layout_epoch: int | None = None
     lease: bytes = b""
+    base: BaseVersion | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

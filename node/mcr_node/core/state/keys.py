@@ -18,6 +18,7 @@
     Z       model NUL number                     DocumentRow       version that is a merge
     a       index                                request id        remembered request, by age
     c       model NUL number                     MetricCountRow    version with metrics
+    d       model NUL number model NUL number    DerivedRow        version derived from another one
     e       model NUL number index               ReportRow         report of metrics
     h       model NUL kind name NUL generation   MoveRow           move of a ref, never deleted
     i       model NUL version-id                 IdRow             version
@@ -136,6 +137,32 @@ def version_ids(model_name: str, hex_prefix: str) -> Span:
     last = bytes.fromhex(hex_prefix + "f" * odd)
     family = _family(b"i", model_name)
     return family + start, prefix_end(family + last)
+
+
+# What was derived from what
+
+
+def derived(base_model: str, base_number: int, model_name: str, number: int) -> bytes:
+    """Key of a DerivedRow."""
+    return (
+        _family(b"d", base_model)
+        + _NUMBER.pack(base_number)
+        + _family(b"", model_name)
+        + _NUMBER.pack(number)
+    )
+
+
+def derived_after(base_model: str, base_number: int, model_name: str, number: int) -> Span:
+    """All versions derived from one that come after a version, by model and number; after "" come all."""
+    family = _family(b"d", base_model) + _NUMBER.pack(base_number)
+    start = derived(base_model, base_number, model_name, number + 1) if model_name else family
+    return start, prefix_end(family)
+
+
+def derived_in(base_model: str, key: bytes) -> tuple[str, int]:
+    """Return model and number in the key of a DerivedRow."""
+    at = len(_family(b"d", base_model)) + _NUMBER_BYTES
+    return key[at : -_NUMBER_BYTES - 1].decode(), number_in(key)
 
 
 # Refs

@@ -161,6 +161,7 @@ def _version_of(view: View, data: bytes, record: Record, *, metrics: Mapping[str
         file_count=record.file_count,
         chunk_count=record.chunk_count,
         merge_document=record.merge_document,
+        base=record.base,
         metrics=metrics,
         refs=refs_at(view, record.model, record.number),
         deleted_at_ms=0 if deletion is None else deletion.row.at_ms,
@@ -225,6 +226,22 @@ def list_ancestry(
                 seen.add(parent)
                 heappush(pending, -parent)
     return found
+
+
+def list_derived(view: View, model: str, number: int, *, after: tuple[str, int], limit: int) -> list[Version]:
+    """Return versions that were derived from one, by model and number, with refs, without metrics.
+
+    Args:
+        view: where to read.
+        model: of the base.
+        number: of the base; whether or not it was deleted.
+        after: only those that come after this model and number; ("", 0) = from the first.
+        limit: at most this many, and at most PAGE_MAX.
+    """
+    span = keys.derived_after(model, number, after[0], min(after[1], NUMBER_MAX))
+    rows = islice(view.scan(*span), _page(limit))
+    found = [lookup.record_bytes(view, *keys.derived_in(model, key)) for key, _ in rows]
+    return [_version_of(view, data, lookup.read_record(data), metrics=None) for data in found]
 
 
 def list_models(view: View, after: str, limit: int) -> list[ModelSummary]:

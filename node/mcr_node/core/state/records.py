@@ -258,6 +258,11 @@ class PointerRow(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class DerivedRow(Row):
+    """A version was derived from another; the key says which from which."""
+
+
+@dataclass(frozen=True, slots=True)
 class StandingRow(Row):
     """How a channel or branch stands to a version it was at.
 

@@ -12,6 +12,7 @@ from typing import Any
 import blake3
 
 from mcr import canonical
+from mcr.bases import BaseVersion
 from mcr.canonical import CanonicalError, CanonicalValue
 from mcr.errors import CorruptStoreError, RequestReusedError
 from mcr.model import LogIndex, RequestId
@@ -71,6 +72,8 @@ def fingerprint(command: Command) -> bytes:
                 value = "last-good"
             case NumberTarget(number):
                 value = number
+            case BaseVersion():
+                value = [value.model, value.number, value.id]
             case _:
                 # Parameters, metrics, rules.
                 try:

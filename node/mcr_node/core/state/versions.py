@@ -9,6 +9,7 @@ Laws:
 from collections.abc import Iterator, Mapping
 from typing import assert_never
 
+from mcr.bases import BaseVersion
 from mcr.errors import HeadMovedError, InvalidArgumentError, ReferenceNotFoundError
 from mcr.model import ParameterValue, RefKind, VersionKind
 from mcr.record import Record, encode_record, version_id
@@ -23,7 +24,7 @@ from mcr_node.core.state.commands import (
 )
 from mcr_node.core.state.keys import RefName
 from mcr_node.core.state.outcomes import VersionResult
-from mcr_node.core.state.records import IdRow, ModelRow, RefRow, StandingRow, read
+from mcr_node.core.state.records import DerivedRow, IdRow, ModelRow, RefRow, StandingRow, read
 from mcr_node.core.state.step import Step
 from mcr_node.core.state.view import View
 
@@ -41,11 +42,12 @@ def commit(step: Step, command: CommitVersion) -> VersionResult:
 
     Raises:
         HeadMovedError: the branch is not where the caller expected it.
-        ModelNotFoundError, ReferenceNotFoundError: the given parent does not exist.
+        ModelNotFoundError, ReferenceNotFoundError: the given parent or base does not exist.
         InvalidArgumentError: too many metrics.
         SealOutdatedError: garbage was marked since its chunks were looked for.
         MembersChangedError: somebody is leaving since then.
         QuotaExceededError: it does not fit into a quota.
+        VersionDeletedError: what it was derived from was deleted.
     """
     overlay, model = step.overlay, command.model
     branch = RefName(model, RefKind.BRANCH, command.branch)
@@ -58,6 +60,8 @@ def commit(step: Step, command: CommitVersion) -> VersionResult:
     if parent is None:
         start = head or read(overlay, keys.ref(RefName(model, RefKind.BRANCH, DEFAULT_BRANCH)), RefRow)
         parent = 0 if start is None else start.number
+    if command.base is not None:
+        _check_base(overlay, command.base)
     model_row = read(overlay, keys.model(model), ModelRow)
     record = Record(
         model=model,
@@ -75,12 +79,27 @@ def commit(step: Step, command: CommitVersion) -> VersionResult:
         bytes_total=command.bytes_total,
         file_count=command.file_count,
         chunk_count=command.chunk_count,
+        base=command.base,
     )
     result = add(step, record, model_row, verb="commit", reason="")
     collecting.drop_lease(step, command.lease)
     if command.metrics:
         metrics.keep(step, model, result.number, command.metrics, channel="")
     return result
+
+
+def _check_base(view: View, base: BaseVersion) -> None:
+    """Check that there is the version that another one names as its base.
+
+    Raises:
+        ModelNotFoundError, ReferenceNotFoundError: there is none.
+        VersionDeletedError: it was deleted. What names it already goes on to do so.
+    """
+    if version_id(lookup.record_bytes(view, base.model, base.number)).hex() != base.id:
+        raise ReferenceNotFoundError(
+            base.model, f"v{base.number}", "the version of that number has another id"
+        )
+    deletions.check_there(view, base.model, base.number)
 
 
 def check_head(branch: RefName, expected: int, head: RefRow | None) -> None:
@@ -112,6 +131,9 @@ def add(
     assert overlay.get(keys.version(model, record.number)) is None, "a version number is given once"
     overlay.put(keys.version(model, record.number), data)
     overlay.put(keys.version_id(model, identity), IdRow(number=record.number).pack())
+    if record.base is not None:
+        base = record.base
+        overlay.put(keys.derived(base.model, base.number, model, record.number), DerivedRow().pack())
     created_at_ms = step.at_ms if model_row is None else model_row.created_at_ms
     row = ModelRow(version_count=record.number, created_at_ms=created_at_ms, updated_at_ms=step.at_ms)
     overlay.put(keys.model(model), row.pack())
@@ -200,6 +222,7 @@ def restore(
         bytes_total=target.bytes_total,
         file_count=target.file_count,
         chunk_count=target.chunk_count,
+        base=target.base,
     )
     return add(step, record, model_row, verb="rollback", reason=reason, evidence=evidence)
 

@@ -24,6 +24,7 @@ from mcr.model import (
     Version,
     VersionKind,
 )
+from mcr.reading import Lineage
 from mcr.tensors.statistics import TensorChange, added, reshaped, unchanged
 
 AT_MS = 1_795_428_000_123  # 2026-11-23T10:00:00.123Z
@@ -85,13 +86,18 @@ def test_a_log_row_names_what_points_there() -> None:
 
 
 def test_a_version_in_full() -> None:
-    text = forms.version_text(VERSION, storage="1240 chunks", tensor_count=103)
+    base = replace(VERSION, model="llm/base", number=3, deleted_at_ms=AT_MS)
+    derived = tuple(replace(VERSION, model="a/tuned", number=number) for number in (1, 7))
+    lineage = Lineage(VERSION, base, derived, has_more=True)
+    text = forms.version_text(VERSION, storage="1240 chunks", tensor_count=103, lineage=lineage)
     assert text == (
         "vision/resnet50@v12\n"
         f"id       {VERSION.id}\n"
         "created  2026-11-23 10:00:00Z by local:alice\n"
         "branch   main\n"
         "parents  v11\n"
+        "base     llm/base@v3 [in the trash]\n"
+        "derived  a/tuned@v1, a/tuned@v7, …\n"
         "refs     branch:main, channel:production, tag:best\n"
         "content  4 files, 1.2 GB, 103 tensors\n"
         "storage  1240 chunks\n"
@@ -123,7 +129,9 @@ def test_a_bare_version_leaves_out_what_it_lacks() -> None:
         VERSION, parents=(), refs=(), parameters={}, metrics=None, files=None, description=" ",
         kind=VersionKind.ROLLBACK, target_number=3,
     )  # fmt: skip
-    text = forms.version_text(bare, storage="x", tensor_count=0)
+    text = forms.version_text(
+        bare, storage="x", tensor_count=0, lineage=Lineage(bare, None, (), has_more=False)
+    )
     assert [line.split()[0] for line in text.splitlines()[1:]] == [
         "id", "created", "branch", "restores", "content", "storage",
     ]  # fmt: skip
@@ -147,6 +155,7 @@ def test_a_version_in_json() -> None:
         "parents": ["v11"],
         "parent_ids": ["ab" * 32],
         "target": None,
+        "base": None,
         "manifest": "01" * 32,
         "bytes_total": 1_234_567_902,
         "file_count": 4,

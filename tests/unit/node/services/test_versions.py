@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
-from mcr._wire import error_from_wire
+from mcr._wire import error_from_wire, version_of
+from mcr.bases import BaseVersion
 from mcr.errors import (
     FailedError,
     InvalidArgumentError,
@@ -195,3 +197,29 @@ def test_a_commit_is_answered_with_what_a_look_at_it_shows_and_so_is_its_retry()
             assert again.version == answer.version
 
     asyncio.run(told())
+
+
+def test_lineage_is_answered_in_pages_and_shows_a_base_that_was_deleted() -> None:
+    async def story(over: Callable[[MemoryLog], VersionsService]) -> None:
+        leader, other = await pair()
+        first = await leader.propose(commit(1))
+        foundation = (await over(other).get_version(pb.GetVersionRequest(reference="a/b@v1"))).version
+        base = BaseVersion("a/b", 1, version_of(foundation.record).id)
+        for number in range(2, 5):
+            await leader.propose(replace(commit(number), model="a/tuned", base=base))
+        request = pb.GetLineageRequest(reference="a/b@v1", limit=2)
+
+        page = await over(leader).get_lineage(request)
+        request.after_model, request.after_number = "a/tuned", 2
+        rest = await over(leader).get_lineage(request)
+        request = pb.GetLineageRequest(reference="a/tuned@v1", limit=2)
+        tuned = await over(other).get_lineage(request)
+
+        assert first.index < page.log_index
+        assert [version_of(each.record).number for each in page.derived] == [1, 2]
+        assert [version_of(each.record).number for each in rest.derived] == [3]
+        assert (page.more, rest.more, page.HasField("base")) == (True, False, False)
+        assert tuned.base.record == foundation.record
+        assert not tuned.derived
+
+    tell(story)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mcr.bases import BaseVersion
 from mcr.model import (
     DESCRIPTION_CHARACTERS_MAX,
     METRICS_MAX,
@@ -127,6 +128,9 @@ def test_every_command_is_refused_with_a_bad_name() -> None:
         {"description": "x" * (DESCRIPTION_CHARACTERS_MAX + 1)},
         {"description": "\ud800"},
         {"manifest": ChunkId(b"short")},
+        {"base": BaseVersion("a/b", 0, "ab" * 32)},
+        {"base": BaseVersion("a/b", 1, "ab" * 31)},
+        {"base": BaseVersion("a/b", 1, "AB" * 32)},
         {"bytes_total": -1},
         {"file_count": -1},
         {"chunk_count": 2**64},

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from google.protobuf.message import Message
 
+from mcr.bases import BaseVersion
 from mcr.errors import CorruptStoreError, InvalidArgumentError, InvalidParameterError, StoreFormatError
 from mcr.model import (
     DESCRIPTION_CHARACTERS_MAX,
@@ -97,6 +98,23 @@ def golden_commands() -> dict[str, Command]:
             chunk_count=0,
             metrics={"norm": float("inf")},
             allow_non_finite=True,
+        ),
+        "commit_with_base": CommitVersion(
+            request_id=ID,
+            principal=who,
+            at_ms=AT_MS,
+            model=model,
+            branch="main",
+            expected_head=None,
+            parent=None,
+            description="",
+            parameters={},
+            manifest=manifest,
+            bytes_total=0,
+            file_count=0,
+            chunk_count=0,
+            metrics={},
+            base=BaseVersion("llm/base", 3, "ab" * 32),
         ),
         "rollback_branch": RollbackBranch(
             request_id=ID,
