@@ -31,7 +31,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from benchmarks.measuring import MIB, Run, Spread, disk_bytes, make_cold, make_warm, remove, run, table
+from benchmarks.measuring import (
+    MIB,
+    Run,
+    Spread,
+    compile_programs,
+    disk_bytes,
+    make_cold,
+    make_warm,
+    remove,
+    run,
+    table,
+)
 from benchmarks.peers import NotInstalledError, System, peers
 
 MODEL = "bench/llama"
@@ -291,6 +302,7 @@ def main() -> None:
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--json", type=Path, help="write every single figure there")
     options = parser.parse_args()
+    compile_programs()
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="mcr-bench-") as name:
         folder = Path(name)
         encodings = [word for word in options.encodings.split(",") if word]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import networks
+from benchmarks.measuring import compile_programs
 from benchmarks.placed_nodes import PlacedCluster, finish
 from benchmarks.served_node import MIB, write_model
 
@@ -65,6 +66,7 @@ def main() -> int:
     parser.add_argument("--size-mib", type=int, default=1024)
     parser.add_argument("--bytes-per-s", type=float, default=10e6, help="of each link, each way")
     given = parser.parse_args()
+    compile_programs()
     size = given.size_mib * MIB
     print(
         f"{given.size_mib} MiB, links of {given.bytes_per_s / 1e6:g} MB/s; "

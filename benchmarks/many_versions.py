@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.measuring import MIB, Run, Spread, disk_bytes, run, table
+from benchmarks.measuring import MIB, Run, Spread, compile_programs, disk_bytes, run, table
 
 MODEL = "bench/long"
 COMMAND = str(Path(sys.executable).with_name("mcr"))
@@ -139,6 +139,7 @@ def main() -> None:
     if options.fill is not None:
         fill(Path(options.fill[0]), int(options.fill[1]))
         return
+    compile_programs()
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="mcr-bench-") as name:
         folder = Path(name)
         few, many = f"{options.few} versions", f"{options.many} versions"

@@ -4,6 +4,8 @@ This module, and every script that starts measured commands, stays small and imp
 the memory of the process that forks into the child's `ru_maxrss`, so a large parent is billed to the child.
 """
 
+import compileall
+import importlib.util
 import os
 import shutil
 import statistics
@@ -43,6 +45,19 @@ class Run:
 
 class CommandFailedError(Exception):
     """A measured command did not exit with 0; its figures would mean nothing."""
+
+
+def compile_programs() -> None:
+    """Compile what the measured commands import, as pip does when it installs.
+
+    A checkout compiles modules when they are first imported; where bytecode may not be written
+    (PYTHONDONTWRITEBYTECODE), or a file has changed since, each command would do it anew.
+    """
+    for name in ("mcr", "mcr_node"):
+        found = importlib.util.find_spec(name)
+        assert found is not None, name
+        for folder in found.submodule_search_locations or ():
+            compileall.compile_dir(folder, quiet=2)
 
 
 def run(

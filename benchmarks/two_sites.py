@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 from benchmarks import networks
+from benchmarks.measuring import compile_programs
 from benchmarks.networks import Host
 from benchmarks.placed_nodes import PlacedCluster, finish
 from benchmarks.served_node import MIB, write_model
@@ -141,6 +142,7 @@ def main() -> int:
     if given.probe:
         probe(given.probe)
         return 0
+    compile_programs()
     print(
         f"{given.size_mib} MiB, sites {ROUND_TRIP_MS:g} ms apart, {given.bytes_per_s / 1e6:g} MB/s; "
         f"load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
