@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from mcr import _embedded, _wire
 from mcr.addresses import Address, looks_like_addresses, parse_addresses
 from mcr.auto_commit.calls import AutoCommitCalls
-from mcr.bases import BaseVersion
 from mcr.blocking import decided, run_blocking
 from mcr.connection import Connection
 from mcr.durability import check_possible, parse_durability
@@ -43,7 +42,7 @@ from mcr.model import (
 from mcr.policies import ChannelGuards, PolicyCalls, channel_ref
 from mcr.quotas import QuotaCalls
 from mcr.reading import PAGE_MAX, fields_of
-from mcr.references import DEFAULT_BRANCH, check_model, parse_reference
+from mcr.references import DEFAULT_BRANCH, check_model
 from mcr.reporting import write_header
 from mcr.retention import RetentionCalls
 from mcr.scanning import scan
@@ -276,13 +275,6 @@ class AsyncModel(
             request.parent = await self._number(parent)
         if base is not None:
             request.base.CopyFrom(await self._base(base))
-
-    async def _base(self, base: str) -> pb.BaseVersion:
-        reference = parse_reference(base) if "@" in base or "/" in base else self._reference(base)
-        request = pb.GetVersionRequest(reference=str(reference))
-        answer = await self._connection.versions.get_version(request)
-        found = _wire.version_from_wire(answer.version, with_metrics=False)
-        return _wire.base_to_wire(BaseVersion(found.model, found.number, found.id))
 
     async def _ask_durability(self, request: pb.CommitVersionRequest, durability: str | int | None) -> None:
         """Ask for copies, and refuse here, before anything is uploaded, what there are no nodes for."""

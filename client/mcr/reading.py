@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcr import _wire, _wire_finding
+from mcr.bases import BaseVersion
 from mcr.connection import Connection
 from mcr.errors import InvalidArgumentError, NotFoundError, PathNotFoundError
 from mcr.files import AsyncFile
@@ -381,6 +382,14 @@ class ModelReader:
             pb.GetVersionRequest(reference=str(self._reference(ref)))
         )
         return _wire.version_from_wire(answer.version, with_metrics=True)
+
+    async def _base(self, base: str) -> pb.BaseVersion:
+        """Find what a version is derived from: a reference into this model, or with a name into any."""
+        reference = parse_reference(base) if "@" in base or "/" in base else self._reference(base)
+        request = pb.GetVersionRequest(reference=str(reference))
+        answer = await self._connection.versions.get_version(request)
+        found = _wire.version_from_wire(answer.version, with_metrics=False)
+        return _wire.base_to_wire(BaseVersion(found.model, found.number, found.id))
 
     async def _number(self, ref: str) -> int:
         reference = self._reference(ref)

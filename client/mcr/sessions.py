@@ -57,6 +57,7 @@ class _Wanted:
     expect: str | None
     params: Parameters
     parent: str | None
+    base: str | None
     lifetime_s: float
 
 
@@ -72,6 +73,7 @@ class SessionCalls(ReportCalls):
         expect: str | None = None,
         params: Parameters | None = None,
         parent: str | None = None,
+        base: str | None = None,
         lifetime_s: float = LIFETIME_S,
         expected: Sequence[str] = (),
         seal: bool = True,
@@ -90,13 +92,14 @@ class SessionCalls(ReportCalls):
             expect: version the branch must be at, when the session begins and when it is sealed.
             params: its parameters.
             parent: reference of its parent.
+            base: reference of what it was derived from, as for `AsyncModel.commit`.
             lifetime_s: a minute to 30 days; it expires when no part comes for so long.
             expected: names of all parts; it is not sealed with others. Empty = whatever is there.
             seal: seal it at the end of the block.
             wait_s: how long to wait there for parts of `expected` that are missing.
             durability: copies to wait for when it is sealed, see `AsyncModel.commit`.
         """
-        wanted = _Wanted(branch, message, expect, params or {}, parent, lifetime_s)
+        wanted = _Wanted(branch, message, expect, params or {}, parent, base, lifetime_s)
         ending = _Ending(tuple(expected), wait_s, durability) if seal else None
         made_up = name is None
         return AsyncSession(
@@ -185,6 +188,8 @@ class AsyncSession:
             request.expected_head = 0 if wanted.expect == "none" else await number(wanted.expect)
         if wanted.parent is not None:
             request.parent = await number(wanted.parent)
+        if wanted.base is not None:
+            request.base.CopyFrom(await self._model._base(wanted.base))  # noqa: SLF001 (as above)
         answer = await decided(self._connection.sessions.begin_session(request))
         return session_from_wire(answer.session)
 

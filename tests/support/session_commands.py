@@ -4,6 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from mcr.bases import BaseVersion
 from mcr.model import ChunkId, Parameters
 from mcr_node.core.state import collecting, session_rows, sessions
 from mcr_node.core.state.records import read
@@ -30,6 +31,7 @@ def begin(
     parent: int | None = None,
     parameters: Parameters | None = None,
     lifetime_ms: int = LIFETIME_MS,
+    base: BaseVersion | None = None,
 ) -> BeginSession:
     return BeginSession(
         request_id=world.request_id(),
@@ -43,6 +45,7 @@ def begin(
         description="from many",
         parameters=parameters or {},
         lifetime_ms=lifetime_ms,
+        base=base,
     )
 
 

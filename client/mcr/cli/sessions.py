@@ -9,7 +9,7 @@ from mcr.cli import settings
 from mcr.cli.commits import NO_BRANCH, read_document
 from mcr.cli.common import common_of
 from mcr.cli.forms import commit_object, count, moment, size, table, timestamp
-from mcr.cli.options import BRANCH, WITHIN, Group, ModelName, command, with_session, within
+from mcr.cli.options import BRANCH, REFERENCE, WITHIN, Group, ModelName, command, with_session, within
 from mcr.cli.output import JsonObject
 from mcr.cli.session import Session, session
 from mcr.cli.times import parse_span
@@ -34,6 +34,7 @@ class _BeginOptions(TypedDict):
     pairs: tuple[str, ...]
     params: Path | None
     parent: str | None
+    base: str | None
     expires: str
     request_id: str | None
 
@@ -96,6 +97,9 @@ def _model() -> str:
     "--parent", metavar="REF", type=WITHIN, help="Version it descends from.  [default: head of the branch]"
 )
 @click.option(
+    "--base", metavar="MODEL@REF", type=REFERENCE, help="Version that it was derived from, of any model."
+)
+@click.option(
     "--expires",
     default=LIFETIME_DEFAULT,
     show_default=True,
@@ -125,6 +129,7 @@ def begin(session: Session, name: str | None, **given: Unpack[_BeginOptions]) ->
             expect=expect if expect in (None, NO_BRANCH) else within(model, expect or ""),
             params=parameters,
             parent=None if parent is None else within(model, parent),
+            base=given["base"],
             lifetime_s=span.total_seconds(),
         )
         status = handle.begin(request_id=given["request_id"])

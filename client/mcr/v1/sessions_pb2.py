@@ -25,47 +25,47 @@ _sym_db = _symbol_database.Default()
 from mcr.v1 import versions_pb2 as mcr_dot_v1_dot_versions__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15mcr/v1/sessions.proto\x12\x06mcr.v1\x1a\x15mcr/v1/versions.proto\"\x9f\x02\n\x07Session\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.mcr.v1.SessionState\x12\x0e\n\x06\x62ranch\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x0f\n\x07\x63reator\x18\x06 \x01(\t\x12\x13\n\x0b\x62\x65gun_at_ms\x18\x07 \x01(\x03\x12\x15\n\rexpires_at_ms\x18\x08 \x01(\x03\x12\x13\n\x0b\x65nded_at_ms\x18\t \x01(\x03\x12\x12\n\npart_count\x18\n \x01(\x04\x12\x12\n\nfile_count\x18\x0b \x01(\x04\x12\x13\n\x0b\x62ytes_total\x18\x0c \x01(\x04\x12\x0e\n\x06number\x18\r \x01(\x04\x12\x0e\n\x06reason\x18\x0e \x01(\t\"\x84\x01\n\x04Part\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tis_folder\x18\x02 \x01(\x08\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\x12\x13\n\x0b\x62ytes_total\x18\x04 \x01(\x04\x12\x12\n\nfile_count\x18\x05 \x01(\x04\x12\x11\n\tprincipal\x18\x06 \x01(\t\x12\r\n\x05\x61t_ms\x18\x07 \x01(\x03\"\xf6\x01\n\x13\x42\x65ginSessionRequest\x12#\n\x06header\x18\x01 \x01(\x0b\x32\x13.mcr.v1.WriteHeader\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07session\x18\x03 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x04 \x01(\t\x12\x1a\n\rexpected_head\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x06parent\x18\x06 \x01(\x04H\x01\x88\x01\x01\x12\x13\n\x0b\x64\x65scription\x18\x07 \x01(\t\x12\x12\n\nparameters\x18\x08 \x01(\x0c\x12\x13\n\x0blifetime_ms\x18\t \x01(\x03\x42\x10\n\x0e_expected_headB\t\n\x07_parent\"[\n\x14\x42\x65ginSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.mcr.v1.Session\x12\x11\n\tlog_index\x18\x02 \x01(\x04\x12\x0e\n\x06joined\x18\x03 \x01(\x08\"u\n\x0ePutPartRequest\x12#\n\x06header\x18\x01 \x01(\x0b\x32\x13.mcr.v1.WriteHeader\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07session\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x10\n\x08manifest\x18\x05 \x01(\x0c\"e\n\x0fPutPartResponse\x12\x1a\n\x04part\x18\x01 \x01(\x0b\x32\x0c.mcr.v1.Part\x12\x11\n\tlog_index\x18\x02 \x01(\x04\x12\x0f\n\x07\x61lready\x18\x03 \x01(\x08\x12\x12\n\npart_count\x18\x04 \x01(\x04\"\x93\x01\n\x12SealSessionRequest\x12#\n\x06header\x18\x01 \x01(\x0b\x32\x13.mcr.v1.WriteHeader\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07session\x18\x03 \x01(\t\x12\x10\n\x08\x65xpected\x18\x04 \x03(\t\x12&\n\ndurability\x18\x05 \x01(\x0b\x32\x12.mcr.v1.Durability\"[\n\x13SealSessionResponse\x12 \n\x07version\x18\x01 \x01(\x0b\x32\x0f.mcr.v1.Version\x12\x11\n\tlog_index\x18\x02 \x01(\x04\x12\x0f\n\x07\x61lready\x18\x03 \x01(\x08\"j\n\x13\x41\x62ortSessionRequest\x12#\n\x06header\x18\x01 \x01(\x0b\x32\x13.mcr.v1.WriteHeader\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07session\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\")\n\x14\x41\x62ortSessionResponse\x12\x11\n\tlog_index\x18\x01 \x01(\x04\"V\n\x11GetSessionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12!\n\x04read\x18\x03 \x01(\x0b\x32\x13.mcr.v1.ReadOptions\"I\n\x12GetSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.mcr.v1.Session\x12\x11\n\tlog_index\x18\x02 \x01(\x04\"t\n\x13ListSessionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\x12\r\n\x05\x65nded\x18\x04 \x01(\x08\x12!\n\x04read\x18\x05 \x01(\x0b\x32\x13.mcr.v1.ReadOptions\"`\n\x14ListSessionsResponse\x12!\n\x08sessions\x18\x01 \x03(\x0b\x32\x0f.mcr.v1.Session\x12\x11\n\tlog_index\x18\x02 \x01(\x04\x12\x12\n\nnext_after\x18\x03 \x01(\t\"s\n\x10ListPartsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\r\x12!\n\x04read\x18\x05 \x01(\x0b\x32\x13.mcr.v1.ReadOptions\"W\n\x11ListPartsResponse\x12\x1b\n\x05parts\x18\x01 \x03(\x0b\x32\x0c.mcr.v1.Part\x12\x11\n\tlog_index\x18\x02 \x01(\x04\x12\x12\n\nnext_after\x18\x03 \x01(\t*\x95\x01\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SESSION_STATE_OPEN\x10\x01\x12\x18\n\x14SESSION_STATE_SEALED\x10\x02\x12\x19\n\x15SESSION_STATE_ABORTED\x10\x03\x12\x19\n\x15SESSION_STATE_EXPIRED\x10\x04\x32\xfd\x03\n\x0fSessionsService\x12I\n\x0c\x42\x65ginSession\x12\x1b.mcr.v1.BeginSessionRequest\x1a\x1c.mcr.v1.BeginSessionResponse\x12:\n\x07PutPart\x12\x16.mcr.v1.PutPartRequest\x1a\x17.mcr.v1.PutPartResponse\x12\x46\n\x0bSealSession\x12\x1a.mcr.v1.SealSessionRequest\x1a\x1b.mcr.v1.SealSessionResponse\x12I\n\x0c\x41\x62ortSession\x12\x1b.mcr.v1.AbortSessionRequest\x1a\x1c.mcr.v1.AbortSessionResponse\x12\x43\n\nGetSession\x12\x19.mcr.v1.GetSessionRequest\x1a\x1a.mcr.v1.GetSessionResponse\x12I\n\x0cListSessions\x12\x1b.mcr.v1.ListSessionsRequest\x1a\x1c.mcr.v1.ListSessionsResponse\x12@\n\tListParts\x12\x18.mcr.v1.ListPartsRequest\x1a\x19.mcr.v1.ListPartsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15mcr/v1/sessions.proto\x12\x06mcr.v1\x1a\x15mcr/v1/versions.proto\"\x9f\x02\n\x07Session\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.mcr.v1.SessionState\x12\x0e\n\x06\x62ranch\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x0f\n\x07\x63reator\x18\x06 \x01(\t\x12\x13\n\x0b\x62\x65gun_at_ms\x18\x07 \x01(\x03\x12\x15\n\rexpires_at_ms\x18\x08 \x01(\x03\x12\x13\n\x0b\x65nded_at_ms\x18\t \x01(\x03\x12\x12\n\npart_count\x18\n \x01(\x04\x12\x12\n\nfile_count\x18\x0b \x01(\x04\x12\x13\n\x0b\x62ytes_total\x18\x0c \x01(\x04\x12\x0e\n\x06number\x18\r \x01(\x04\x12\x0e\n\x06reason\x18\x0e \x01(\t\"\x84\x01\n\x04Part\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tis_folder\x18\x02 \x01(\x08\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\x12\x13\n\x0b\x62ytes_total\x18\x04 \x01(\x04\x12\x12\n\nfile_count\x18\x05 \x01(\x04\x12\x11\n\tprincipal\x18\x06 \x01(\t\x12\r\n\x05\x61t_ms\x18\x07 \x01(\x03\"\x99\x02\n\x13\x42\x65ginSessionRequest\x12#\n\x06header\x18\x01 \x01(\x0b\x32\x13.mcr.v1.WriteHeader\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07session\x18\x03 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x04 \x01(\t\x12\x1a\n\rexpected_head\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x06parent\x18\x06 \x01(\x04H\x01\x88\x01\x01\x12\x13\n\x0b\x64\x65scription\x18\x07 \x01(\t\x12\x12\n\nparameters\x18\x08 \x01(\x0c\x12\x13\n\x0blifetime_ms\x18\t \x01(\x03\x12!\n\x04\x62\x61se\x18\n \x01(\x0b\x32\x13.mcr.v1.BaseVersionB\x10\n\x0e_expected_headB\t\n\x07_parent\"[\n\x14\x42\x65ginSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.mcr.v1.Session\x12\x11\n\tlog_index\x18\x02 \x01(\x04\x12\x0e\n\x06joined\x18\x03 \x01(\x08\"u\n\x0ePutPartRequest\x12#\n\x06header\x18\x01 \x01(\x0b\x32\x13.mcr.v1.WriteHeader\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07session\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x10\n\x08manifest\x18\x05 \x01(\x0c\"e\n\x0fPutPartResponse\x12\x1a\n\x04part\x18\x01 \x01(\x0b\x32\x0c.mcr.v1.Part\x12\x11\n\tlog_index\x18\x02 \x01(\x04\x12\x0f\n\x07\x61lready\x18\x03 \x01(\x08\x12\x12\n\npart_count\x18\x04 \x01(\x04\"\x93\x01\n\x12SealSessionRequest\x12#\n\x06header\x18\x01 \x01(\x0b\x32\x13.mcr.v1.WriteHeader\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07session\x18\x03 \x01(\t\x12\x10\n\x08\x65xpected\x18\x04 \x03(\t\x12&\n\ndurability\x18\x05 \x01(\x0b\x32\x12.mcr.v1.Durability\"[\n\x13SealSessionResponse\x12 \n\x07version\x18\x01 \x01(\x0b\x32\x0f.mcr.v1.Version\x12\x11\n\tlog_index\x18\x02 \x01(\x04\x12\x0f\n\x07\x61lready\x18\x03 \x01(\x08\"j\n\x13\x41\x62ortSessionRequest\x12#\n\x06header\x18\x01 \x01(\x0b\x32\x13.mcr.v1.WriteHeader\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07session\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\")\n\x14\x41\x62ortSessionResponse\x12\x11\n\tlog_index\x18\x01 \x01(\x04\"V\n\x11GetSessionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12!\n\x04read\x18\x03 \x01(\x0b\x32\x13.mcr.v1.ReadOptions\"I\n\x12GetSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.mcr.v1.Session\x12\x11\n\tlog_index\x18\x02 \x01(\x04\"t\n\x13ListSessionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\x12\r\n\x05\x65nded\x18\x04 \x01(\x08\x12!\n\x04read\x18\x05 \x01(\x0b\x32\x13.mcr.v1.ReadOptions\"`\n\x14ListSessionsResponse\x12!\n\x08sessions\x18\x01 \x03(\x0b\x32\x0f.mcr.v1.Session\x12\x11\n\tlog_index\x18\x02 \x01(\x04\x12\x12\n\nnext_after\x18\x03 \x01(\t\"s\n\x10ListPartsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\r\x12!\n\x04read\x18\x05 \x01(\x0b\x32\x13.mcr.v1.ReadOptions\"W\n\x11ListPartsResponse\x12\x1b\n\x05parts\x18\x01 \x03(\x0b\x32\x0c.mcr.v1.Part\x12\x11\n\tlog_index\x18\x02 \x01(\x04\x12\x12\n\nnext_after\x18\x03 \x01(\t*\x95\x01\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SESSION_STATE_OPEN\x10\x01\x12\x18\n\x14SESSION_STATE_SEALED\x10\x02\x12\x19\n\x15SESSION_STATE_ABORTED\x10\x03\x12\x19\n\x15SESSION_STATE_EXPIRED\x10\x04\x32\xfd\x03\n\x0fSessionsService\x12I\n\x0c\x42\x65ginSession\x12\x1b.mcr.v1.BeginSessionRequest\x1a\x1c.mcr.v1.BeginSessionResponse\x12:\n\x07PutPart\x12\x16.mcr.v1.PutPartRequest\x1a\x17.mcr.v1.PutPartResponse\x12\x46\n\x0bSealSession\x12\x1a.mcr.v1.SealSessionRequest\x1a\x1b.mcr.v1.SealSessionResponse\x12I\n\x0c\x41\x62ortSession\x12\x1b.mcr.v1.AbortSessionRequest\x1a\x1c.mcr.v1.AbortSessionResponse\x12\x43\n\nGetSession\x12\x19.mcr.v1.GetSessionRequest\x1a\x1a.mcr.v1.GetSessionResponse\x12I\n\x0cListSessions\x12\x1b.mcr.v1.ListSessionsRequest\x1a\x1c.mcr.v1.ListSessionsResponse\x12@\n\tListParts\x12\x18.mcr.v1.ListPartsRequest\x1a\x19.mcr.v1.ListPartsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mcr.v1.sessions_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SESSIONSTATE']._serialized_start=2025
-  _globals['_SESSIONSTATE']._serialized_end=2174
+  _globals['_SESSIONSTATE']._serialized_start=2060
+  _globals['_SESSIONSTATE']._serialized_end=2209
   _globals['_SESSION']._serialized_start=57
   _globals['_SESSION']._serialized_end=344
   _globals['_PART']._serialized_start=347
   _globals['_PART']._serialized_end=479
   _globals['_BEGINSESSIONREQUEST']._serialized_start=482
-  _globals['_BEGINSESSIONREQUEST']._serialized_end=728
-  _globals['_BEGINSESSIONRESPONSE']._serialized_start=730
-  _globals['_BEGINSESSIONRESPONSE']._serialized_end=821
-  _globals['_PUTPARTREQUEST']._serialized_start=823
-  _globals['_PUTPARTREQUEST']._serialized_end=940
-  _globals['_PUTPARTRESPONSE']._serialized_start=942
-  _globals['_PUTPARTRESPONSE']._serialized_end=1043
-  _globals['_SEALSESSIONREQUEST']._serialized_start=1046
-  _globals['_SEALSESSIONREQUEST']._serialized_end=1193
-  _globals['_SEALSESSIONRESPONSE']._serialized_start=1195
-  _globals['_SEALSESSIONRESPONSE']._serialized_end=1286
-  _globals['_ABORTSESSIONREQUEST']._serialized_start=1288
-  _globals['_ABORTSESSIONREQUEST']._serialized_end=1394
-  _globals['_ABORTSESSIONRESPONSE']._serialized_start=1396
-  _globals['_ABORTSESSIONRESPONSE']._serialized_end=1437
-  _globals['_GETSESSIONREQUEST']._serialized_start=1439
-  _globals['_GETSESSIONREQUEST']._serialized_end=1525
-  _globals['_GETSESSIONRESPONSE']._serialized_start=1527
-  _globals['_GETSESSIONRESPONSE']._serialized_end=1600
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1602
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1718
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1720
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1816
-  _globals['_LISTPARTSREQUEST']._serialized_start=1818
-  _globals['_LISTPARTSREQUEST']._serialized_end=1933
-  _globals['_LISTPARTSRESPONSE']._serialized_start=1935
-  _globals['_LISTPARTSRESPONSE']._serialized_end=2022
-  _globals['_SESSIONSSERVICE']._serialized_start=2177
-  _globals['_SESSIONSSERVICE']._serialized_end=2686
+  _globals['_BEGINSESSIONREQUEST']._serialized_end=763
+  _globals['_BEGINSESSIONRESPONSE']._serialized_start=765
+  _globals['_BEGINSESSIONRESPONSE']._serialized_end=856
+  _globals['_PUTPARTREQUEST']._serialized_start=858
+  _globals['_PUTPARTREQUEST']._serialized_end=975
+  _globals['_PUTPARTRESPONSE']._serialized_start=977
+  _globals['_PUTPARTRESPONSE']._serialized_end=1078
+  _globals['_SEALSESSIONREQUEST']._serialized_start=1081
+  _globals['_SEALSESSIONREQUEST']._serialized_end=1228
+  _globals['_SEALSESSIONRESPONSE']._serialized_start=1230
+  _globals['_SEALSESSIONRESPONSE']._serialized_end=1321
+  _globals['_ABORTSESSIONREQUEST']._serialized_start=1323
+  _globals['_ABORTSESSIONREQUEST']._serialized_end=1429
+  _globals['_ABORTSESSIONRESPONSE']._serialized_start=1431
+  _globals['_ABORTSESSIONRESPONSE']._serialized_end=1472
+  _globals['_GETSESSIONREQUEST']._serialized_start=1474
+  _globals['_GETSESSIONREQUEST']._serialized_end=1560
+  _globals['_GETSESSIONRESPONSE']._serialized_start=1562
+  _globals['_GETSESSIONRESPONSE']._serialized_end=1635
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1637
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1753
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1755
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1851
+  _globals['_LISTPARTSREQUEST']._serialized_start=1853
+  _globals['_LISTPARTSREQUEST']._serialized_end=1968
+  _globals['_LISTPARTSRESPONSE']._serialized_start=1970
+  _globals['_LISTPARTSRESPONSE']._serialized_end=2057
+  _globals['_SESSIONSSERVICE']._serialized_start=2212
+  _globals['_SESSIONSSERVICE']._serialized_end=2721
 # @@protoc_insertion_point(module_scope)

@@ -179,6 +179,7 @@ class BeginSessionRequest(google.protobuf.message.Message):
     DESCRIPTION_FIELD_NUMBER: builtins.int
     PARAMETERS_FIELD_NUMBER: builtins.int
     LIFETIME_MS_FIELD_NUMBER: builtins.int
+    BASE_FIELD_NUMBER: builtins.int
     model: builtins.str
     """`namespace/name`; made by its first version."""
     session: builtins.str
@@ -199,6 +200,10 @@ class BeginSessionRequest(google.protobuf.message.Message):
     def header(self) -> mcr.v1.versions_pb2.WriteHeader:
         """See WriteHeader."""
 
+    @property
+    def base(self) -> mcr.v1.versions_pb2.BaseVersion:
+        """What the version was derived from. Absent = nothing is named."""
+
     def __init__(
         self,
         *,
@@ -211,9 +216,10 @@ class BeginSessionRequest(google.protobuf.message.Message):
         description: builtins.str = ...,
         parameters: builtins.bytes = ...,
         lifetime_ms: builtins.int = ...,
+        base: mcr.v1.versions_pb2.BaseVersion | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_expected_head", b"_expected_head", "_parent", b"_parent", "expected_head", b"expected_head", "header", b"header", "parent", b"parent"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_expected_head", b"_expected_head", "_parent", b"_parent", "branch", b"branch", "description", b"description", "expected_head", b"expected_head", "header", b"header", "lifetime_ms", b"lifetime_ms", "model", b"model", "parameters", b"parameters", "parent", b"parent", "session", b"session"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_expected_head", b"_expected_head", "_parent", b"_parent", "base", b"base", "expected_head", b"expected_head", "header", b"header", "parent", b"parent"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_expected_head", b"_expected_head", "_parent", b"_parent", "base", b"base", "branch", b"branch", "description", b"description", "expected_head", b"expected_head", "header", b"header", "lifetime_ms", b"lifetime_ms", "model", b"model", "parameters", b"parameters", "parent", b"parent", "session", b"session"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_expected_head", b"_expected_head"]) -> typing.Literal["expected_head"] | None: ...
     @typing.overload

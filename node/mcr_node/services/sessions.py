@@ -76,6 +76,7 @@ class SessionsService(LogCalls):
                 description=request.description,
                 parameters=_wire.mapping_from_wire(request.parameters),
                 lifetime_ms=request.lifetime_ms,
+                base=_wire.base_from_wire(request.base) if request.HasField("base") else None,
             )
         )
         found = await self._read(partial(_session, request.model, request.session))

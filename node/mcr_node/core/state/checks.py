@@ -5,12 +5,10 @@ and stays within the limits that keep one command within one log entry.
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from mcr import canonical
-from mcr.bases import BaseVersion
 from mcr.canonical import DEPTH_MAX, CanonicalError
 from mcr.errors import InvalidArgumentError, InvalidMetricError, InvalidParameterError
 from mcr.model import (
@@ -71,14 +69,13 @@ from mcr_node.core.state.session_commands import (
 from mcr_node.core.state.texts import (
     AT_MS_MAX,
     REASON_CHARACTERS_MAX,
+    check_base,
     check_number,
     check_principal,
     check_text,
     metric_name_fault,
     shown,
 )
-
-_VERSION_ID = re.compile("[0-9a-f]{64}")
 
 
 def check(command: Command) -> None:
@@ -192,16 +189,9 @@ def _check_commit(command: CommitVersion) -> None:
     if command.gc_round is not None:
         check_number("gc_round", command.gc_round, 0)
     if command.base is not None:
-        _check_base(command.base)
+        check_base(command.base)
     trash_checks.check_lease(command.lease, 0)
     _check_metrics(command.metrics, allow_non_finite=command.allow_non_finite)
-
-
-def _check_base(base: BaseVersion) -> None:
-    check_model(base.model)
-    check_number("base", base.number, 1)
-    if not _VERSION_ID.fullmatch(base.id):
-        raise InvalidArgumentError("base", "its id is not 64 lower-case hexadecimal characters")
 
 
 def _check_report(command: ReportMetrics) -> None:

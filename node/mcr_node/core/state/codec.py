@@ -10,7 +10,6 @@ from typing import assert_never
 from google.protobuf.message import DecodeError
 
 from mcr import canonical
-from mcr.bases import BaseVersion
 from mcr.canonical import CanonicalError
 from mcr.errors import CorruptStoreError, StoreFormatError
 from mcr.model import ChunkId, LogIndex, ParameterValue, RequestId
@@ -23,6 +22,7 @@ from mcr_node.core.state import (
     trash_codec,
     watching_codec,
 )
+from mcr_node.core.state.base_codec import base_from_wire, base_to_wire
 from mcr_node.core.state.commands import (
     Acknowledge,
     ApproveMove,
@@ -188,10 +188,7 @@ def _commit_to_wire(command: CommitVersion) -> pb.CommitVersion:
     if command.parent is not None:
         message.parent = command.parent
     if command.base is not None:
-        base = command.base
-        message.base.CopyFrom(
-            pb.BaseVersion(model=base.model, number=base.number, version_id=bytes.fromhex(base.id))
-        )
+        message.base.CopyFrom(base_to_wire(command.base))
     return message
 
 
@@ -294,7 +291,6 @@ def _check_known(message: pb.Command) -> None:
 
 def _commit_from_wire(message: pb.Command) -> CommitVersion:
     commit = message.commit_version
-    base = commit.base
     return CommitVersion(
         request_id=RequestId(message.request_id),
         principal=message.principal,
@@ -314,7 +310,7 @@ def _commit_from_wire(message: pb.Command) -> CommitVersion:
         layout_epoch=commit.layout_epoch if commit.HasField("layout_epoch") else None,
         gc_round=commit.gc_round if commit.HasField("gc_round") else None,
         lease=commit.lease,
-        base=BaseVersion(base.model, base.number, base.version_id.hex()) if commit.HasField("base") else None,
+        base=base_from_wire(commit.base) if commit.HasField("base") else None,
     )
 
 

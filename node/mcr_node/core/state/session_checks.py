@@ -13,7 +13,7 @@ from mcr_node.core.state.session_commands import (
     SealSession,
     SessionCommand,
 )
-from mcr_node.core.state.texts import REASON_CHARACTERS_MAX, check_number, check_text
+from mcr_node.core.state.texts import REASON_CHARACTERS_MAX, check_base, check_number, check_text
 
 # A writer that is slower than a minute from one part to the next is no reason to lose all others' work.
 LIFETIME_MS_MIN = 60 * 1000
@@ -36,6 +36,8 @@ def check(command: SessionCommand) -> None:
                 check_number("expected_head", command.expected_head, 0)
             if command.parent is not None:
                 check_number("parent", command.parent, 1)
+            if command.base is not None:
+                check_base(command.base)
             check_text("description", command.description, DESCRIPTION_CHARACTERS_MAX)
             check_number("lifetime_ms", command.lifetime_ms, LIFETIME_MS_MIN, LIFETIME_MS_MAX)
         case PutPart():

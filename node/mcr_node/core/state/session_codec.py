@@ -5,6 +5,7 @@ from typing import assert_never
 
 from mcr import canonical
 from mcr.model import ChunkId, ParameterValue, RequestId
+from mcr_node.core.state.base_codec import base_from_wire, base_to_wire
 from mcr_node.core.state.session_commands import (
     AbortSession,
     BeginSession,
@@ -30,6 +31,7 @@ def to_wire(command: SessionCommand, message: command_pb2.Command) -> None:
                     description=command.description,
                     parameters=canonical.encode(command.parameters),
                     lifetime_ms=command.lifetime_ms,
+                    base=None if command.base is None else base_to_wire(command.base),
                 )
             )
         case PutPart():
@@ -86,6 +88,7 @@ def from_wire(
             description=begin.description,
             parameters=mapping_from_wire(begin.parameters),
             lifetime_ms=begin.lifetime_ms,
+            base=base_from_wire(begin.base) if begin.HasField("base") else None,
         )
     if message.HasField("put_part"):
         put = message.put_part

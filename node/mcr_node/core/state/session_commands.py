@@ -1,5 +1,6 @@
 """The commands of upload sessions: one version from many writers."""
 
+from mcr.bases import BaseVersion
 from mcr.model import ChunkId, Parameters
 from mcr.values import dataclass
 from mcr_node.core.state.envelope import Envelope
@@ -11,7 +12,7 @@ class BeginSession(Envelope):
 
     Attributes:
         session: its name; whoever knows it may put parts.
-        branch, expected_head, parent, description, parameters: of the version to be, as for a commit.
+        branch, expected_head, parent, description, parameters, base: of the version to be, as for a commit.
         lifetime_ms: after that long in log time without a new part it expires.
     """
 
@@ -23,6 +24,7 @@ class BeginSession(Envelope):
     description: str
     parameters: Parameters
     lifetime_ms: int
+    base: BaseVersion | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

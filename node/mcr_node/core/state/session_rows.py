@@ -8,6 +8,7 @@
     S x time serial                    WhereRow          open session, by when to look whether it expired
     S e time serial                    WhereRow          ended session, by when it ended
     S g serial                         WhereRow          ended session whose parts are still to be removed
+    S b serial                         SessionBaseRow    session whose version is derived from another one
     T serial path                      PartRow           part of a session
 
 A session's serial is the log index of its beginning. The path of a part that is a folder ends with `/`, so
@@ -66,6 +67,15 @@ class SessionRow(Row):
     principal: str
     begun_at_ms: int
     lifetime_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionBaseRow(Row):
+    """What the version of a session is derived from; apart, because few have it."""
+
+    model: str
+    number: int
+    version_id: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +147,11 @@ def session_in(model: str, key: bytes) -> str:
 def progress(serial: int) -> bytes:
     """Key of a ProgressRow."""
     return b"Sp" + _NUMBER.pack(serial)
+
+
+def base(serial: int) -> bytes:
+    """Key of a SessionBaseRow."""
+    return b"Sb" + _NUMBER.pack(serial)
 
 
 def look_at(at_ms: int, serial: int) -> bytes:

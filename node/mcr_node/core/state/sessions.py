@@ -19,6 +19,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import assert_never
 
+from mcr.bases import BaseVersion
 from mcr.errors import (
     CorruptStoreError,
     OutOfSpaceError,
@@ -43,6 +44,7 @@ from mcr_node.core.state.session_commands import (
 from mcr_node.core.state.session_rows import (
     PartRow,
     ProgressRow,
+    SessionBaseRow,
     SessionRow,
     SessionsRow,
     State,
@@ -96,7 +98,7 @@ def _begin(step: Step, command: BeginSession) -> SessionResult:
     if before is not None:
         progress = progress_of(overlay, before)
         state = state_at(progress, step.at_ms)
-        if state == "sealed" or (state == "open" and not _is_begun_alike(before, command)):
+        if state == "sealed" or (state == "open" and not _is_begun_alike(overlay, before, command)):
             raise SessionEndedError(model, name, said(progress, step.at_ms))
         if state == "open":
             return SessionResult(name, before.serial, progress.generation, already=True)
@@ -110,6 +112,9 @@ def _begin(step: Step, command: BeginSession) -> SessionResult:
         versions.check_head(branch, command.expected_head, read(overlay, keys.ref(branch), RefRow))
     if command.parent is not None:
         lookup.record_bytes(overlay, model, command.parent)
+    if command.base is not None:
+        versions.check_base(overlay, command.base)
+        overlay.put(session_rows.base(step.index), _base_row(command.base).pack())
     row = SessionRow(
         serial=step.index,
         branch=command.branch,
@@ -131,7 +136,17 @@ def _begin(step: Step, command: BeginSession) -> SessionResult:
     return SessionResult(name, row.serial, 0)
 
 
-def _is_begun_alike(row: SessionRow, command: BeginSession) -> bool:
+def _base_row(base: BaseVersion) -> SessionBaseRow:
+    return SessionBaseRow(base.model, base.number, bytes.fromhex(base.id))
+
+
+def base_of(view: View, serial: int) -> BaseVersion | None:
+    """Return what the version of a session is derived from; None = nothing is named."""
+    row = read(view, session_rows.base(serial), SessionBaseRow)
+    return None if row is None else BaseVersion(row.model, row.number, row.version_id.hex())
+
+
+def _is_begun_alike(view: View, row: SessionRow, command: BeginSession) -> bool:
     """Say whether a session is what somebody else would begin: all writers may, the first one does."""
     wanted = (
         command.branch,
@@ -140,6 +155,7 @@ def _is_begun_alike(row: SessionRow, command: BeginSession) -> bool:
         command.description,
         command.parameters,
         command.lifetime_ms,
+        command.base,
     )
     return wanted == (
         row.branch,
@@ -148,6 +164,7 @@ def _is_begun_alike(row: SessionRow, command: BeginSession) -> bool:
         row.description,
         row.parameters,
         row.lifetime_ms,
+        base_of(view, row.serial),
     )
 
 
@@ -235,7 +252,10 @@ def _seal(step: Step, command: SealSession) -> VersionResult:
             metrics={},
             gc_round=command.gc_round,
             layout_epoch=command.layout_epoch,
+            base=base_of(step.overlay, row.serial),
         ),
+        # It was there when the session began. Its id still vouches for it, whatever was deleted meanwhile.
+        check_base_is_there=False,
     )
     sealed = replace(progress, number=result.number, version_id=result.id)
     _end(step, model, name, row, sealed, "sealed")
@@ -311,6 +331,8 @@ def _forget(step: Step, counts: SessionsRow) -> SessionsRow:
             break
         overlay.delete(key)
         overlay.delete(session_rows.progress(where.serial))
+        if overlay.get(session_rows.base(where.serial)) is not None:
+            overlay.delete(session_rows.base(where.serial))
         row = read(overlay, session_rows.session(where.model, where.session), SessionRow)
         if row is not None and row.serial == where.serial:
             overlay.delete(session_rows.session(where.model, where.session))

@@ -1,7 +1,11 @@
 """Limits and checks of single values, for whatever carries them."""
 
+import re
+
+from mcr.bases import BaseVersion
 from mcr.errors import InvalidArgumentError
 from mcr.model import NAME_CHARACTERS_MAX
+from mcr.references import check_model
 from mcr_node.core.state.keys import NUMBER_MAX
 
 PRINCIPAL_CHARACTERS_MAX = 256
@@ -11,6 +15,7 @@ REASON_CHARACTERS_MAX = 4096
 METRIC_NAME_CHARACTERS_MAX = NAME_CHARACTERS_MAX
 # The last millisecond of the year 9999, which is as far as dates can be shown.
 AT_MS_MAX = 253_402_300_799_999
+_VERSION_ID = re.compile("[0-9a-f]{64}")
 
 
 def is_unicode(text: str) -> bool:
@@ -73,3 +78,15 @@ def metric_name_fault(name: str) -> str:
     if not is_unicode(name) or not name.isprintable():
         return "the name has a character that cannot be shown"
     return ""
+
+
+def check_base(base: BaseVersion) -> None:
+    """Check what a version is said to be derived from, as far as that needs no state.
+
+    Raises:
+        InvalidArgumentError, InvalidNameError: it cannot be a version.
+    """
+    check_model(base.model)
+    check_number("base", base.number, 1)
+    if not _VERSION_ID.fullmatch(base.id):
+        raise InvalidArgumentError("base", "its id is not 64 lower-case hexadecimal characters")

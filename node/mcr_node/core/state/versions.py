@@ -34,7 +34,7 @@ LAST_GOOD_STEPS_MAX = 256
 DELETED_STEPS_MAX = 64
 
 
-def commit(step: Step, command: CommitVersion) -> VersionResult:
+def commit(step: Step, command: CommitVersion, *, check_base_is_there: bool = True) -> VersionResult:
     """Make the next version and move its branch to it.
 
     A branch that does not exist is made. Its first version hangs on the given parent, else on the head of
@@ -60,8 +60,8 @@ def commit(step: Step, command: CommitVersion) -> VersionResult:
     if parent is None:
         start = head or read(overlay, keys.ref(RefName(model, RefKind.BRANCH, DEFAULT_BRANCH)), RefRow)
         parent = 0 if start is None else start.number
-    if command.base is not None:
-        _check_base(overlay, command.base)
+    if command.base is not None and check_base_is_there:
+        check_base(overlay, command.base)
     model_row = read(overlay, keys.model(model), ModelRow)
     record = Record(
         model=model,
@@ -88,7 +88,7 @@ def commit(step: Step, command: CommitVersion) -> VersionResult:
     return result
 
 
-def _check_base(view: View, base: BaseVersion) -> None:
+def check_base(view: View, base: BaseVersion) -> None:
     """Check that there is the version that another one names as its base.
 
     Raises:

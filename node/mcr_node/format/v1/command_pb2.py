@@ -22,63 +22,62 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from mcr_node.format.v1 import base_pb2 as mcr__node_dot_format_dot_v1_dot_base__pb2
 from mcr_node.format.v1 import retention_pb2 as mcr__node_dot_format_dot_v1_dot_retention__pb2
 from mcr_node.format.v1 import trash_pb2 as mcr__node_dot_format_dot_v1_dot_trash__pb2
 from mcr_node.format.v1 import session_commands_pb2 as mcr__node_dot_format_dot_v1_dot_session__commands__pb2
 from mcr_node.format.v1 import merge_commands_pb2 as mcr__node_dot_format_dot_v1_dot_merge__commands__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mcr_node/format/v1/command.proto\x12\x12mcr_node.format.v1\x1a\"mcr_node/format/v1/retention.proto\x1a\x1emcr_node/format/v1/trash.proto\x1a)mcr_node/format/v1/session_commands.proto\x1a\'mcr_node/format/v1/merge_commands.proto\"\xa7\x12\n\x07\x43ommand\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\r\n\x05\x61t_ms\x18\x04 \x01(\x03\x12;\n\x0e\x63ommit_version\x18\n \x01(\x0b\x32!.mcr_node.format.v1.CommitVersionH\x00\x12=\n\x0frollback_branch\x18\x0b \x01(\x0b\x32\".mcr_node.format.v1.RollbackBranchH\x00\x12\x39\n\rcreate_branch\x18\x0c \x01(\x0b\x32 .mcr_node.format.v1.CreateBranchH\x00\x12\x39\n\rdelete_branch\x18\r \x01(\x0b\x32 .mcr_node.format.v1.DeleteBranchH\x00\x12\x33\n\ncreate_tag\x18\x0e \x01(\x0b\x32\x1d.mcr_node.format.v1.CreateTagH\x00\x12\x37\n\x0cmove_channel\x18\x0f \x01(\x0b\x32\x1f.mcr_node.format.v1.MoveChannelH\x00\x12?\n\x10rollback_channel\x18\x10 \x01(\x0b\x32#.mcr_node.format.v1.RollbackChannelH\x00\x12=\n\x0fprotect_channel\x18\x11 \x01(\x0b\x32\".mcr_node.format.v1.ProtectChannelH\x00\x12;\n\x0ereport_metrics\x18\x12 \x01(\x0b\x32!.mcr_node.format.v1.ReportMetricsH\x00\x12\x37\n\x0c\x63heck_digest\x18\x13 \x01(\x0b\x32\x1f.mcr_node.format.v1.CheckDigestH\x00\x12\x36\n\x0b\x61\x63knowledge\x18\x32 \x01(\x0b\x32\x1f.mcr_node.format.v1.AcknowledgeH\x00\x12\x31\n\tset_quota\x18\x1e \x01(\x0b\x32\x1c.mcr_node.format.v1.SetQuotaH\x00\x12\x35\n\x0b\x63ount_quota\x18\x1f \x01(\x0b\x32\x1e.mcr_node.format.v1.CountQuotaH\x00\x12\x39\n\rfence_commits\x18  \x01(\x0b\x32 .mcr_node.format.v1.FenceCommitsH\x00\x12=\n\x0f\x64\x65lete_versions\x18\x14 \x01(\x0b\x32\".mcr_node.format.v1.DeleteVersionsH\x00\x12\x35\n\x0b\x64\x65lete_name\x18\x15 \x01(\x0b\x32\x1e.mcr_node.format.v1.DeleteNameH\x00\x12\x37\n\x0c\x64\x65lete_model\x18\x16 \x01(\x0b\x32\x1f.mcr_node.format.v1.DeleteModelH\x00\x12?\n\x10restore_versions\x18\x17 \x01(\x0b\x32#.mcr_node.format.v1.RestoreVersionsH\x00\x12\x35\n\x0b\x65mpty_trash\x18\x18 \x01(\x0b\x32\x1e.mcr_node.format.v1.EmptyTrashH\x00\x12\x35\n\x0bpin_version\x18\x19 \x01(\x0b\x32\x1e.mcr_node.format.v1.PinVersionH\x00\x12\x39\n\runpin_version\x18\x1a \x01(\x0b\x32 .mcr_node.format.v1.UnpinVersionH\x00\x12\x37\n\x0cmark_garbage\x18\x1b \x01(\x0b\x32\x1f.mcr_node.format.v1.MarkGarbageH\x00\x12\x35\n\x0bhold_upload\x18\x1c \x01(\x0b\x32\x1e.mcr_node.format.v1.HoldUploadH\x00\x12;\n\x0erelease_upload\x18\x1d \x01(\x0b\x32!.mcr_node.format.v1.ReleaseUploadH\x00\x12\x39\n\rbegin_session\x18( \x01(\x0b\x32 .mcr_node.format.v1.BeginSessionH\x00\x12/\n\x08put_part\x18) \x01(\x0b\x32\x1b.mcr_node.format.v1.PutPartH\x00\x12\x37\n\x0cseal_session\x18* \x01(\x0b\x32\x1f.mcr_node.format.v1.SealSessionH\x00\x12\x39\n\rabort_session\x18+ \x01(\x0b\x32 .mcr_node.format.v1.AbortSessionH\x00\x12\x33\n\nset_policy\x18\x33 \x01(\x0b\x32\x1d.mcr_node.format.v1.SetPolicyH\x00\x12\x39\n\rdelete_policy\x18\x34 \x01(\x0b\x32 .mcr_node.format.v1.DeletePolicyH\x00\x12;\n\x0e\x66reeze_channel\x18\x35 \x01(\x0b\x32!.mcr_node.format.v1.FreezeChannelH\x00\x12\x37\n\x0c\x61pprove_move\x18\x36 \x01(\x0b\x32\x1f.mcr_node.format.v1.ApproveMoveH\x00\x12,\n\x06settle\x18\x37 \x01(\x0b\x32\x1a.mcr_node.format.v1.SettleH\x00\x12\x39\n\rset_retention\x18< \x01(\x0b\x32 .mcr_node.format.v1.SetRetentionH\x00\x12=\n\x0fretire_versions\x18= \x01(\x0b\x32\".mcr_node.format.v1.RetireVersionsH\x00\x12\x37\n\x0c\x63ommit_merge\x18\x46 \x01(\x0b\x32\x1f.mcr_node.format.v1.CommitMergeH\x00\x12\x33\n\nopen_merge\x18G \x01(\x0b\x32\x1d.mcr_node.format.v1.OpenMergeH\x00\x12\x41\n\x11resolve_conflicts\x18H \x01(\x0b\x32$.mcr_node.format.v1.ResolveConflictsH\x00\x12\x33\n\ndrop_merge\x18I \x01(\x0b\x32\x1d.mcr_node.format.v1.DropMergeH\x00\x42\t\n\x07\x63ontent\"%\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"M\n\x06Target\x12\x12\n\x08previous\x18\x01 \x01(\x08H\x00\x12\x13\n\tlast_good\x18\x02 \x01(\x08H\x00\x12\x10\n\x06number\x18\x03 \x01(\x04H\x00\x42\x08\n\x06target\"\xca\x03\n\rCommitVersion\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x02 \x01(\t\x12\x1a\n\rexpected_head\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x06parent\x18\x04 \x01(\x04H\x01\x88\x01\x01\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x12\n\nparameters\x18\x06 \x01(\x0c\x12\x10\n\x08manifest\x18\x07 \x01(\x0c\x12\x13\n\x0b\x62ytes_total\x18\x08 \x01(\x04\x12\x12\n\nfile_count\x18\t \x01(\x04\x12\x13\n\x0b\x63hunk_count\x18\n \x01(\x04\x12+\n\x07metrics\x18\x0b \x03(\x0b\x32\x1a.mcr_node.format.v1.Metric\x12\x18\n\x10\x61llow_non_finite\x18\x0c \x01(\x08\x12\x15\n\x08gc_round\x18\r \x01(\x04H\x02\x88\x01\x01\x12\r\n\x05lease\x18\x0e \x01(\x0c\x12\x19\n\x0clayout_epoch\x18\x1e \x01(\x04H\x03\x88\x01\x01\x12-\n\x04\x62\x61se\x18\x1f \x01(\x0b\x32\x1f.mcr_node.format.v1.BaseVersionB\x10\n\x0e_expected_headB\t\n\x07_parentB\x0b\n\t_gc_roundB\x0f\n\r_layout_epoch\"@\n\x0b\x42\x61seVersion\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x12\n\nversion_id\x18\x03 \x01(\x0c\"\x80\x01\n\x0eRollbackBranch\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x02 \x01(\t\x12*\n\x06target\x18\x03 \x01(\x0b\x32\x1a.mcr_node.format.v1.Target\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\";\n\x0c\x43reateBranch\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\";\n\x0c\x44\x65leteBranch\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"8\n\tCreateTag\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\"\x9a\x01\n\x0bMoveChannel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12 \n\x13\x65xpected_generation\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x11\n\tavailable\x18\x06 \x03(\tB\x16\n\x14_expected_generation\"m\n\x0fRollbackChannel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12*\n\x06target\x18\x03 \x01(\x0b\x32\x1a.mcr_node.format.v1.Target\x12\x0e\n\x06reason\x18\x04 \x01(\t\"D\n\x0eProtectChannel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x12\n\nprotection\x18\x03 \x01(\x0c\"\x9a\x01\n\rReportMetrics\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12+\n\x07metrics\x18\x03 \x03(\x0b\x32\x1a.mcr_node.format.v1.Metric\x12\x0f\n\x07\x63hannel\x18\x04 \x01(\t\x12\x18\n\x10\x61llow_non_finite\x18\x05 \x01(\x08\x12\x12\n\ngeneration\x18\x06 \x01(\x04\",\n\x0b\x43heckDigest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\"\x80\x01\n\x0b\x41\x63knowledge\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x10\n\x08\x63onsumer\x18\x05 \x01(\t\x12\x0c\n\x04rank\x18\x06 \x01(\x04\x12\r\n\x05state\x18\x07 \x01(\t\"7\n\tSetPolicy\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05rules\x18\x03 \x01(\x0c\"+\n\x0c\x44\x65letePolicy\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"N\n\rFreezeChannel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\r\n\x05level\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"c\n\x0b\x41pproveMove\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x0f\n\x07request\x18\x03 \x01(\x04\x12\x11\n\tavailable\x18\x04 \x03(\t\x12\x10\n\x08withdraw\x18\x05 \x01(\x08\";\n\x06Settle\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06policy\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\"?\n\x08SetQuota\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x16\n\tbytes_max\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x0c\n\n_bytes_max\"\x1b\n\nCountQuota\x12\r\n\x05scope\x18\x01 \x01(\t\"\x1d\n\x0c\x46\x65nceCommits\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mcr_node/format/v1/command.proto\x12\x12mcr_node.format.v1\x1a\x1dmcr_node/format/v1/base.proto\x1a\"mcr_node/format/v1/retention.proto\x1a\x1emcr_node/format/v1/trash.proto\x1a)mcr_node/format/v1/session_commands.proto\x1a\'mcr_node/format/v1/merge_commands.proto\"\xa7\x12\n\x07\x43ommand\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\r\n\x05\x61t_ms\x18\x04 \x01(\x03\x12;\n\x0e\x63ommit_version\x18\n \x01(\x0b\x32!.mcr_node.format.v1.CommitVersionH\x00\x12=\n\x0frollback_branch\x18\x0b \x01(\x0b\x32\".mcr_node.format.v1.RollbackBranchH\x00\x12\x39\n\rcreate_branch\x18\x0c \x01(\x0b\x32 .mcr_node.format.v1.CreateBranchH\x00\x12\x39\n\rdelete_branch\x18\r \x01(\x0b\x32 .mcr_node.format.v1.DeleteBranchH\x00\x12\x33\n\ncreate_tag\x18\x0e \x01(\x0b\x32\x1d.mcr_node.format.v1.CreateTagH\x00\x12\x37\n\x0cmove_channel\x18\x0f \x01(\x0b\x32\x1f.mcr_node.format.v1.MoveChannelH\x00\x12?\n\x10rollback_channel\x18\x10 \x01(\x0b\x32#.mcr_node.format.v1.RollbackChannelH\x00\x12=\n\x0fprotect_channel\x18\x11 \x01(\x0b\x32\".mcr_node.format.v1.ProtectChannelH\x00\x12;\n\x0ereport_metrics\x18\x12 \x01(\x0b\x32!.mcr_node.format.v1.ReportMetricsH\x00\x12\x37\n\x0c\x63heck_digest\x18\x13 \x01(\x0b\x32\x1f.mcr_node.format.v1.CheckDigestH\x00\x12\x36\n\x0b\x61\x63knowledge\x18\x32 \x01(\x0b\x32\x1f.mcr_node.format.v1.AcknowledgeH\x00\x12\x31\n\tset_quota\x18\x1e \x01(\x0b\x32\x1c.mcr_node.format.v1.SetQuotaH\x00\x12\x35\n\x0b\x63ount_quota\x18\x1f \x01(\x0b\x32\x1e.mcr_node.format.v1.CountQuotaH\x00\x12\x39\n\rfence_commits\x18  \x01(\x0b\x32 .mcr_node.format.v1.FenceCommitsH\x00\x12=\n\x0f\x64\x65lete_versions\x18\x14 \x01(\x0b\x32\".mcr_node.format.v1.DeleteVersionsH\x00\x12\x35\n\x0b\x64\x65lete_name\x18\x15 \x01(\x0b\x32\x1e.mcr_node.format.v1.DeleteNameH\x00\x12\x37\n\x0c\x64\x65lete_model\x18\x16 \x01(\x0b\x32\x1f.mcr_node.format.v1.DeleteModelH\x00\x12?\n\x10restore_versions\x18\x17 \x01(\x0b\x32#.mcr_node.format.v1.RestoreVersionsH\x00\x12\x35\n\x0b\x65mpty_trash\x18\x18 \x01(\x0b\x32\x1e.mcr_node.format.v1.EmptyTrashH\x00\x12\x35\n\x0bpin_version\x18\x19 \x01(\x0b\x32\x1e.mcr_node.format.v1.PinVersionH\x00\x12\x39\n\runpin_version\x18\x1a \x01(\x0b\x32 .mcr_node.format.v1.UnpinVersionH\x00\x12\x37\n\x0cmark_garbage\x18\x1b \x01(\x0b\x32\x1f.mcr_node.format.v1.MarkGarbageH\x00\x12\x35\n\x0bhold_upload\x18\x1c \x01(\x0b\x32\x1e.mcr_node.format.v1.HoldUploadH\x00\x12;\n\x0erelease_upload\x18\x1d \x01(\x0b\x32!.mcr_node.format.v1.ReleaseUploadH\x00\x12\x39\n\rbegin_session\x18( \x01(\x0b\x32 .mcr_node.format.v1.BeginSessionH\x00\x12/\n\x08put_part\x18) \x01(\x0b\x32\x1b.mcr_node.format.v1.PutPartH\x00\x12\x37\n\x0cseal_session\x18* \x01(\x0b\x32\x1f.mcr_node.format.v1.SealSessionH\x00\x12\x39\n\rabort_session\x18+ \x01(\x0b\x32 .mcr_node.format.v1.AbortSessionH\x00\x12\x33\n\nset_policy\x18\x33 \x01(\x0b\x32\x1d.mcr_node.format.v1.SetPolicyH\x00\x12\x39\n\rdelete_policy\x18\x34 \x01(\x0b\x32 .mcr_node.format.v1.DeletePolicyH\x00\x12;\n\x0e\x66reeze_channel\x18\x35 \x01(\x0b\x32!.mcr_node.format.v1.FreezeChannelH\x00\x12\x37\n\x0c\x61pprove_move\x18\x36 \x01(\x0b\x32\x1f.mcr_node.format.v1.ApproveMoveH\x00\x12,\n\x06settle\x18\x37 \x01(\x0b\x32\x1a.mcr_node.format.v1.SettleH\x00\x12\x39\n\rset_retention\x18< \x01(\x0b\x32 .mcr_node.format.v1.SetRetentionH\x00\x12=\n\x0fretire_versions\x18= \x01(\x0b\x32\".mcr_node.format.v1.RetireVersionsH\x00\x12\x37\n\x0c\x63ommit_merge\x18\x46 \x01(\x0b\x32\x1f.mcr_node.format.v1.CommitMergeH\x00\x12\x33\n\nopen_merge\x18G \x01(\x0b\x32\x1d.mcr_node.format.v1.OpenMergeH\x00\x12\x41\n\x11resolve_conflicts\x18H \x01(\x0b\x32$.mcr_node.format.v1.ResolveConflictsH\x00\x12\x33\n\ndrop_merge\x18I \x01(\x0b\x32\x1d.mcr_node.format.v1.DropMergeH\x00\x42\t\n\x07\x63ontent\"%\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"M\n\x06Target\x12\x12\n\x08previous\x18\x01 \x01(\x08H\x00\x12\x13\n\tlast_good\x18\x02 \x01(\x08H\x00\x12\x10\n\x06number\x18\x03 \x01(\x04H\x00\x42\x08\n\x06target\"\xca\x03\n\rCommitVersion\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x02 \x01(\t\x12\x1a\n\rexpected_head\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x06parent\x18\x04 \x01(\x04H\x01\x88\x01\x01\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x12\n\nparameters\x18\x06 \x01(\x0c\x12\x10\n\x08manifest\x18\x07 \x01(\x0c\x12\x13\n\x0b\x62ytes_total\x18\x08 \x01(\x04\x12\x12\n\nfile_count\x18\t \x01(\x04\x12\x13\n\x0b\x63hunk_count\x18\n \x01(\x04\x12+\n\x07metrics\x18\x0b \x03(\x0b\x32\x1a.mcr_node.format.v1.Metric\x12\x18\n\x10\x61llow_non_finite\x18\x0c \x01(\x08\x12\x15\n\x08gc_round\x18\r \x01(\x04H\x02\x88\x01\x01\x12\r\n\x05lease\x18\x0e \x01(\x0c\x12\x19\n\x0clayout_epoch\x18\x1e \x01(\x04H\x03\x88\x01\x01\x12-\n\x04\x62\x61se\x18\x1f \x01(\x0b\x32\x1f.mcr_node.format.v1.BaseVersionB\x10\n\x0e_expected_headB\t\n\x07_parentB\x0b\n\t_gc_roundB\x0f\n\r_layout_epoch\"\x80\x01\n\x0eRollbackBranch\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x02 \x01(\t\x12*\n\x06target\x18\x03 \x01(\x0b\x32\x1a.mcr_node.format.v1.Target\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\";\n\x0c\x43reateBranch\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\";\n\x0c\x44\x65leteBranch\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"8\n\tCreateTag\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\"\x9a\x01\n\x0bMoveChannel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12 \n\x13\x65xpected_generation\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x11\n\tavailable\x18\x06 \x03(\tB\x16\n\x14_expected_generation\"m\n\x0fRollbackChannel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12*\n\x06target\x18\x03 \x01(\x0b\x32\x1a.mcr_node.format.v1.Target\x12\x0e\n\x06reason\x18\x04 \x01(\t\"D\n\x0eProtectChannel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x12\n\nprotection\x18\x03 \x01(\x0c\"\x9a\x01\n\rReportMetrics\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12+\n\x07metrics\x18\x03 \x03(\x0b\x32\x1a.mcr_node.format.v1.Metric\x12\x0f\n\x07\x63hannel\x18\x04 \x01(\t\x12\x18\n\x10\x61llow_non_finite\x18\x05 \x01(\x08\x12\x12\n\ngeneration\x18\x06 \x01(\x04\",\n\x0b\x43heckDigest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\"\x80\x01\n\x0b\x41\x63knowledge\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x10\n\x08\x63onsumer\x18\x05 \x01(\t\x12\x0c\n\x04rank\x18\x06 \x01(\x04\x12\r\n\x05state\x18\x07 \x01(\t\"7\n\tSetPolicy\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05rules\x18\x03 \x01(\x0c\"+\n\x0c\x44\x65letePolicy\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"N\n\rFreezeChannel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\r\n\x05level\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"c\n\x0b\x41pproveMove\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x0f\n\x07request\x18\x03 \x01(\x04\x12\x11\n\tavailable\x18\x04 \x03(\t\x12\x10\n\x08withdraw\x18\x05 \x01(\x08\";\n\x06Settle\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06policy\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\"?\n\x08SetQuota\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x16\n\tbytes_max\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x0c\n\n_bytes_max\"\x1b\n\nCountQuota\x12\r\n\x05scope\x18\x01 \x01(\t\"\x1d\n\x0c\x46\x65nceCommits\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mcr_node.format.v1.command_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COMMAND']._serialized_start=209
-  _globals['_COMMAND']._serialized_end=2552
-  _globals['_METRIC']._serialized_start=2554
-  _globals['_METRIC']._serialized_end=2591
-  _globals['_TARGET']._serialized_start=2593
-  _globals['_TARGET']._serialized_end=2670
-  _globals['_COMMITVERSION']._serialized_start=2673
-  _globals['_COMMITVERSION']._serialized_end=3131
-  _globals['_BASEVERSION']._serialized_start=3133
-  _globals['_BASEVERSION']._serialized_end=3197
-  _globals['_ROLLBACKBRANCH']._serialized_start=3200
-  _globals['_ROLLBACKBRANCH']._serialized_end=3328
-  _globals['_CREATEBRANCH']._serialized_start=3330
-  _globals['_CREATEBRANCH']._serialized_end=3389
-  _globals['_DELETEBRANCH']._serialized_start=3391
-  _globals['_DELETEBRANCH']._serialized_end=3450
-  _globals['_CREATETAG']._serialized_start=3452
-  _globals['_CREATETAG']._serialized_end=3508
-  _globals['_MOVECHANNEL']._serialized_start=3511
-  _globals['_MOVECHANNEL']._serialized_end=3665
-  _globals['_ROLLBACKCHANNEL']._serialized_start=3667
-  _globals['_ROLLBACKCHANNEL']._serialized_end=3776
-  _globals['_PROTECTCHANNEL']._serialized_start=3778
-  _globals['_PROTECTCHANNEL']._serialized_end=3846
-  _globals['_REPORTMETRICS']._serialized_start=3849
-  _globals['_REPORTMETRICS']._serialized_end=4003
-  _globals['_CHECKDIGEST']._serialized_start=4005
-  _globals['_CHECKDIGEST']._serialized_end=4049
-  _globals['_ACKNOWLEDGE']._serialized_start=4052
-  _globals['_ACKNOWLEDGE']._serialized_end=4180
-  _globals['_SETPOLICY']._serialized_start=4182
-  _globals['_SETPOLICY']._serialized_end=4237
-  _globals['_DELETEPOLICY']._serialized_start=4239
-  _globals['_DELETEPOLICY']._serialized_end=4282
-  _globals['_FREEZECHANNEL']._serialized_start=4284
-  _globals['_FREEZECHANNEL']._serialized_end=4362
-  _globals['_APPROVEMOVE']._serialized_start=4364
-  _globals['_APPROVEMOVE']._serialized_end=4463
-  _globals['_SETTLE']._serialized_start=4465
-  _globals['_SETTLE']._serialized_end=4524
-  _globals['_SETQUOTA']._serialized_start=4526
-  _globals['_SETQUOTA']._serialized_end=4589
-  _globals['_COUNTQUOTA']._serialized_start=4591
-  _globals['_COUNTQUOTA']._serialized_end=4618
-  _globals['_FENCECOMMITS']._serialized_start=4620
-  _globals['_FENCECOMMITS']._serialized_end=4649
+  _globals['_COMMAND']._serialized_start=240
+  _globals['_COMMAND']._serialized_end=2583
+  _globals['_METRIC']._serialized_start=2585
+  _globals['_METRIC']._serialized_end=2622
+  _globals['_TARGET']._serialized_start=2624
+  _globals['_TARGET']._serialized_end=2701
+  _globals['_COMMITVERSION']._serialized_start=2704
+  _globals['_COMMITVERSION']._serialized_end=3162
+  _globals['_ROLLBACKBRANCH']._serialized_start=3165
+  _globals['_ROLLBACKBRANCH']._serialized_end=3293
+  _globals['_CREATEBRANCH']._serialized_start=3295
+  _globals['_CREATEBRANCH']._serialized_end=3354
+  _globals['_DELETEBRANCH']._serialized_start=3356
+  _globals['_DELETEBRANCH']._serialized_end=3415
+  _globals['_CREATETAG']._serialized_start=3417
+  _globals['_CREATETAG']._serialized_end=3473
+  _globals['_MOVECHANNEL']._serialized_start=3476
+  _globals['_MOVECHANNEL']._serialized_end=3630
+  _globals['_ROLLBACKCHANNEL']._serialized_start=3632
+  _globals['_ROLLBACKCHANNEL']._serialized_end=3741
+  _globals['_PROTECTCHANNEL']._serialized_start=3743
+  _globals['_PROTECTCHANNEL']._serialized_end=3811
+  _globals['_REPORTMETRICS']._serialized_start=3814
+  _globals['_REPORTMETRICS']._serialized_end=3968
+  _globals['_CHECKDIGEST']._serialized_start=3970
+  _globals['_CHECKDIGEST']._serialized_end=4014
+  _globals['_ACKNOWLEDGE']._serialized_start=4017
+  _globals['_ACKNOWLEDGE']._serialized_end=4145
+  _globals['_SETPOLICY']._serialized_start=4147
+  _globals['_SETPOLICY']._serialized_end=4202
+  _globals['_DELETEPOLICY']._serialized_start=4204
+  _globals['_DELETEPOLICY']._serialized_end=4247
+  _globals['_FREEZECHANNEL']._serialized_start=4249
+  _globals['_FREEZECHANNEL']._serialized_end=4327
+  _globals['_APPROVEMOVE']._serialized_start=4329
+  _globals['_APPROVEMOVE']._serialized_end=4428
+  _globals['_SETTLE']._serialized_start=4430
+  _globals['_SETTLE']._serialized_end=4489
+  _globals['_SETQUOTA']._serialized_start=4491
+  _globals['_SETQUOTA']._serialized_end=4554
+  _globals['_COUNTQUOTA']._serialized_start=4556
+  _globals['_COUNTQUOTA']._serialized_end=4583
+  _globals['_FENCECOMMITS']._serialized_start=4585
+  _globals['_FENCECOMMITS']._serialized_end=4614
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
+import mcr_node.format.v1.base_pb2
 import mcr_node.format.v1.merge_commands_pb2
 import mcr_node.format.v1.retention_pb2
 import mcr_node.format.v1.session_commands_pb2
@@ -396,7 +397,7 @@ class CommitVersion(google.protobuf.message.Message):
         """Metrics reported together with the version, by name, each name once; up to 1000."""
 
     @property
-    def base(self) -> global___BaseVersion:
+    def base(self) -> mcr_node.format.v1.base_pb2.BaseVersion:
         """What the version was derived from, of this or another model. Absent = nothing is named."""
 
     def __init__(
@@ -417,7 +418,7 @@ class CommitVersion(google.protobuf.message.Message):
         gc_round: builtins.int | None = ...,
         lease: builtins.bytes = ...,
         layout_epoch: builtins.int | None = ...,
-        base: global___BaseVersion | None = ...,
+        base: mcr_node.format.v1.base_pb2.BaseVersion | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_expected_head", b"_expected_head", "_gc_round", b"_gc_round", "_layout_epoch", b"_layout_epoch", "_parent", b"_parent", "base", b"base", "expected_head", b"expected_head", "gc_round", b"gc_round", "layout_epoch", b"layout_epoch", "parent", b"parent"]) -> builtins.bool: ...
     def ClearField(self, field_name: typing.Literal["_expected_head", b"_expected_head", "_gc_round", b"_gc_round", "_layout_epoch", b"_layout_epoch", "_parent", b"_parent", "allow_non_finite", b"allow_non_finite", "base", b"base", "branch", b"branch", "bytes_total", b"bytes_total", "chunk_count", b"chunk_count", "description", b"description", "expected_head", b"expected_head", "file_count", b"file_count", "gc_round", b"gc_round", "layout_epoch", b"layout_epoch", "lease", b"lease", "manifest", b"manifest", "metrics", b"metrics", "model", b"model", "parameters", b"parameters", "parent", b"parent"]) -> None: ...
@@ -431,32 +432,6 @@ class CommitVersion(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_parent", b"_parent"]) -> typing.Literal["parent"] | None: ...
 
 global___CommitVersion = CommitVersion
-
-@typing.final
-class BaseVersion(google.protobuf.message.Message):
-    """A version that another one was derived from."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    MODEL_FIELD_NUMBER: builtins.int
-    NUMBER_FIELD_NUMBER: builtins.int
-    VERSION_ID_FIELD_NUMBER: builtins.int
-    model: builtins.str
-    """Model."""
-    number: builtins.int
-    """Number, from 1."""
-    version_id: builtins.bytes
-    """Id, 32 bytes: refused unless the version has it."""
-    def __init__(
-        self,
-        *,
-        model: builtins.str = ...,
-        number: builtins.int = ...,
-        version_id: builtins.bytes = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "number", b"number", "version_id", b"version_id"]) -> None: ...
-
-global___BaseVersion = BaseVersion
 
 @typing.final
 class RollbackBranch(google.protobuf.message.Message):

@@ -6,6 +6,7 @@ isort:skip_file
 import builtins
 import google.protobuf.descriptor
 import google.protobuf.message
+import mcr_node.format.v1.base_pb2
 import typing
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
@@ -27,6 +28,7 @@ class BeginSession(google.protobuf.message.Message):
     DESCRIPTION_FIELD_NUMBER: builtins.int
     PARAMETERS_FIELD_NUMBER: builtins.int
     LIFETIME_MS_FIELD_NUMBER: builtins.int
+    BASE_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Model; made by its first version, so it need not exist."""
     session: builtins.str
@@ -45,6 +47,10 @@ class BeginSession(google.protobuf.message.Message):
     """Parameters in canonical bytes (a mapping), 1 byte to 1 MiB."""
     lifetime_ms: builtins.int
     """It expires after so long without a new part, in log time; a minute to 30 days."""
+    @property
+    def base(self) -> mcr_node.format.v1.base_pb2.BaseVersion:
+        """What the version was derived from. Absent = nothing is named."""
+
     def __init__(
         self,
         *,
@@ -56,9 +62,10 @@ class BeginSession(google.protobuf.message.Message):
         description: builtins.str = ...,
         parameters: builtins.bytes = ...,
         lifetime_ms: builtins.int = ...,
+        base: mcr_node.format.v1.base_pb2.BaseVersion | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_expected_head", b"_expected_head", "_parent", b"_parent", "expected_head", b"expected_head", "parent", b"parent"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_expected_head", b"_expected_head", "_parent", b"_parent", "branch", b"branch", "description", b"description", "expected_head", b"expected_head", "lifetime_ms", b"lifetime_ms", "model", b"model", "parameters", b"parameters", "parent", b"parent", "session", b"session"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_expected_head", b"_expected_head", "_parent", b"_parent", "base", b"base", "expected_head", b"expected_head", "parent", b"parent"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_expected_head", b"_expected_head", "_parent", b"_parent", "base", b"base", "branch", b"branch", "description", b"description", "expected_head", b"expected_head", "lifetime_ms", b"lifetime_ms", "model", b"model", "parameters", b"parameters", "parent", b"parent", "session", b"session"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_expected_head", b"_expected_head"]) -> typing.Literal["expected_head"] | None: ...
     @typing.overload

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from mcr.bases import BaseVersion
 from mcr.model import Version
 from mcr.record import decode_record, encode_record, version_id
-from mcr_node.core.state import queries
+from mcr_node.core.state import queries, sessions
 from mcr_node.core.state.commands import NumberTarget
-from mcr_node.core.state.outcomes import Accepted, VersionResult
+from mcr_node.core.state.outcomes import Accepted, SessionResult, VersionResult
+from tests.support.session_commands import abort, begin, check_sessions, put, seal
 from tests.support.state_trash import delete, delete_model, empty
 from tests.support.state_world import StateWorld
 
@@ -130,6 +131,42 @@ def test_a_rollback_names_the_base_of_what_it_restores() -> None:
 
     assert queries.get_version(world.view, TUNED, back).base == base
     assert [each.number for each in derived(world, FOUNDATION, 1)] == [1, back]
+
+
+def test_a_session_names_the_base_with_which_it_was_begun_also_when_that_goes_meanwhile() -> None:
+    world = StateWorld()
+    commit(world, FOUNDATION)
+    commit(world, FOUNDATION)
+    base = base_of(FOUNDATION, 1, world)
+    world.model = TUNED
+    assert world.reject(begin(world, base=replace(base, id="00" * 32)))[0] == "reference_not_found"
+    world.accept(begin(world, base=base), SessionResult)
+    assert world.accept(begin(world, base=base), SessionResult).already
+    assert world.reject(begin(world))[0] == "session_ended"
+    world.accept(put(world, "rank0"), SessionResult)
+    world.model = FOUNDATION
+    assert isinstance(world.apply(delete(world, 1)), Accepted)
+    world.model = TUNED
+
+    sealed = world.accept(seal(world, 1), VersionResult)
+
+    assert queries.get_version(world.view, TUNED, sealed.number).base == base
+    assert [each.number for each in derived(world, FOUNDATION, 1)] == [1]
+    check_sessions(world.view)
+
+
+def test_what_a_session_was_derived_from_is_forgotten_with_it() -> None:
+    world = StateWorld()
+    commit(world, FOUNDATION)
+    base = base_of(FOUNDATION, 1, world)
+    serial = world.accept(begin(world, base=base), SessionResult).serial
+    world.accept(abort(world), SessionResult)
+    assert sessions.base_of(world.view, serial) == base
+
+    world.at_ms += sessions.ENDED_MS_MAX + 1_000
+    world.accept(begin(world, "other"), SessionResult)
+
+    assert sessions.base_of(world.view, serial) is None
 
 
 def test_a_retry_with_another_base_is_another_request() -> None:

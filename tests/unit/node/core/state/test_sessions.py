@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mcr.bases import BaseVersion
 from mcr.model import ChunkId, LogIndex, RequestId
 from mcr_node.core.state import codec, queries, session_checks, session_rows, sessions, space_keys
 from mcr_node.core.state.apply import apply
@@ -271,6 +272,7 @@ def golden_commands() -> dict[str, Command]:
     commands: dict[str, Command] = {
         "begin": begin(world, expected_head=3, parent=2, parameters={"lr": 0.5}),
         "begin_least": begin(world),
+        "begin_with_base": begin(world, base=BaseVersion("llm/base", 3, "ab" * 32)),
         "put": put(world, "ranks/größe-0"),
         "put_folder": put(world, "ranks", is_folder=True),
         "seal": seal(world, 2),
