@@ -82,6 +82,14 @@ DEFECTS: tuple[TextDefect, ...] = (
         "part_is_not_sealed",
         "sessions:SessionsService.put_part",
         "content = await self._chunks.seal(manifest)",
+        # It is sealed once more when it is entered.
+        "content = await self._chunks.check_held(manifest); "
+        "seal_and_enter = lambda chunks, manifest, enter: enter(content)",
+    ),
+    _service(
+        "manifest_of_a_session_is_not_sealed",
+        "sessions:SessionsService._seal",
+        "content = await self._held(manifest, durability)",
         "content = await self._chunks.check_held(manifest)",
     ),
     _service(
@@ -111,7 +119,7 @@ DEFECTS: tuple[TextDefect, ...] = (
     # ---- what is stored and given ----
     _service(
         "received_bytes_are_believed",
-        "chunks:LocalChunks.put_received",
+        "chunks:LocalChunks.verify",
         "verified(chunk.id, chunk.data, element_bytes=chunk.element_bytes)",
         "Chunk(chunk.id, chunk.data)",
     ),
@@ -141,7 +149,7 @@ DEFECTS: tuple[TextDefect, ...] = (
     ),
     _service(
         "received_frame_is_kept_in_part",
-        "chunks:LocalChunks.put_received",
+        "chunks:LocalChunks.store",
         "self._store.put(chunks)",
         "self._store.put(chunks[:1])",
     ),

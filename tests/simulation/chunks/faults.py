@@ -10,16 +10,24 @@ from dataclasses import replace
 from functools import partial
 
 from mcr.errors import McrError
+from mcr.model import ChunkId
 from mcr_node.core.members import Member, Membership, Told
 from tests.simulation.chunks.log import SimShared
 from tests.simulation.chunks.node import Host
 from tests.simulation.chunks.oracle import Oracle
-from tests.simulation.chunks.peers import Links
+from tests.simulation.chunks.peers import HEARD, KINDS, MOMENTS, PROPOSE, Links, Trap
 from tests.simulation.cluster.world import MS, SECOND, World
 
 HOSTS_MAX = 9
 STAYING_MIN = 3
 DRAIN_S_MAX = 60.0
+SLOW_PER_MILLE = 300
+# How long a node is off, at most.
+OFF_US_MAX = (50 * MS, 500 * MS, 4 * SECOND)
+# Who dies of a trap is back soon, while whoever asked goes on.
+TRAPPED_US_MAX = (50 * MS, 50 * MS, 500 * MS)
+# How soon one dies after what it said was heard.
+HEARD_US_MAX = 30 * MS
 
 
 class Faults:
@@ -41,9 +49,15 @@ class Faults:
         self._add_host = add_host
         self.is_stopped = False
         self._arranging = asyncio.Lock()
+        # Off until all is calm and was looked at: who is left must have all copies.
+        self._away: Host | None = None
+        # In some worlds much of what is proposed takes long to be decided, so others happen in between.
+        shared.slow_per_mille = world.pick([0, 0, SLOW_PER_MILLE])
+        shared.on_held_back = self._held_back
         self._tasks: list[asyncio.Task[None]] = []
         kinds: list[tuple[Callable[[], Awaitable[None]], int]] = [
-            (self._crash, 1500 * MS),
+            (self._crash, 3 * SECOND),
+            (self._set_trap, 1 * SECOND),
             (self._power_failure, 6 * SECOND),
             (self._partition, 2 * SECOND),
             (self._weather, 2 * SECOND),
@@ -51,11 +65,18 @@ class Faults:
             (self._replace, 4 * SECOND),
             (self._drain, 3 * SECOND),
             (self._fill, 3 * SECOND),
+            (self._vanish, 2 * SECOND),
         ]
         for act, period_us in kinds:
             if world.happens(650):
                 self._tasks.append(asyncio.create_task(self._repeat(act, period_us * world.pick([1, 1, 2]))))
         self._tasks.append(asyncio.create_task(self._elect()))
+
+    def check(self) -> None:
+        """Raise what broke in here, if anything did."""
+        for task in self._tasks:
+            if task.done():
+                task.result()
 
     async def stop(self) -> None:
         """End all faults: links, nodes and disks come back."""
@@ -65,17 +86,20 @@ class Faults:
             await asyncio.wait([task])
             task.result()
         self._links.heal()
+        self._links.trap = None
+        self._shared.slow_per_mille = 0
         self._links.loss_per_mille = self._links.flips_per_mille = 0
         self._links.delay_us_max = 5 * MS
         for node_id in list(self._shared.cut_off):
             self._mend(node_id)
         for host in self._present():
             host.disk.is_full = False
-            if not host.life.is_alive:
-                host.start()
+        self._start_all()
 
     async def end(self) -> None:
-        """Also elect no more."""
+        """Also elect no more; and whoever was away comes back."""
+        self._away = None
+        self._start_all()
         self._tasks[-1].cancel()
         await asyncio.wait([self._tasks[-1]])
 
@@ -95,6 +119,11 @@ class Faults:
         """Return those whose disks are there."""
         return [host for host in self._hosts.values() if not host.is_gone]
 
+    def _start_all(self) -> None:
+        for host in self._present():
+            if not host.life.is_alive and host is not self._away:
+                host.start()
+
     def _alive(self) -> list[Host]:
         return [host for host in self._present() if host.life.is_alive]
 
@@ -105,7 +134,7 @@ class Faults:
         self._oracle.check(f"{host.name} lost power")
 
         def restart() -> None:
-            if not host.life.is_alive and not host.is_gone:
+            if not host.life.is_alive and not host.is_gone and host is not self._away:
                 host.start()
 
         delay_us = self._world.between(20 * MS, us_max)
@@ -114,12 +143,47 @@ class Faults:
     async def _crash(self) -> None:
         if alive := self._alive():
             self._world.count("crash")
-            self._down(self._world.pick(alive), self._world.pick([50 * MS, 500 * MS, 4 * SECOND]))
+            self._down(self._world.pick(alive), self._world.pick(OFF_US_MAX))
+
+    async def _set_trap(self) -> None:
+        """Let the next one who is asked for something die of it, at one of the moments of the call."""
+        world = self._world
+        kind, moment = world.pick((*KINDS, PROPOSE)), world.pick(MOMENTS)
+
+        def die(host: Host) -> None:
+            if host.life.is_alive and not self.is_stopped:
+                world.count(f"crash {moment}: {kind}")
+                self._down(host, world.pick(TRAPPED_US_MAX))
+
+        def spring(host: Host) -> None:
+            delay_us = world.draw(HEARD_US_MAX) if moment == HEARD else 0
+            if delay_us:
+                asyncio.get_running_loop().call_later(delay_us / 1_000_000, die, host)
+            else:
+                die(host)
+
+        self._links.trap = Trap(kind, moment, spring)
+
+    def _held_back(self) -> None:
+        """Let some node die while a decision takes long, if that is the trap."""
+        trap, alive = self._links.trap, self._alive()
+        if trap is not None and trap.kind == PROPOSE and alive:
+            self._links.trap = None
+            trap.spring(self._world.pick(alive))
 
     async def _power_failure(self) -> None:
         self._world.count("power failure of all")
         for host in self._alive():
             self._down(host, 2 * SECOND)
+
+    async def _vanish(self) -> None:
+        """Let a node go for long, and nobody removes it: who is left must see to it alone."""
+        candidates = [host for host in self._alive() if self._is_spare(host)]
+        if self._away is None and len(self._present()) > STAYING_MIN and candidates:
+            self._world.count("away for long")
+            self._away = self._world.pick(candidates)
+            self._away.crash()
+            self._oracle.check(f"{self._away.name} went away")
 
     async def _fill(self) -> None:
         if alive := self._alive():
@@ -143,10 +207,21 @@ class Faults:
             self._oracle.rotten(chunk_id)
             host.disk.rot(chunk_id)
 
-    def _others_have(self, host: Host, chunk_id: object) -> bool:
+    def _others_have(self, host: Host, chunk_id: ChunkId) -> bool:
+        """Say whether another disk has a good copy, of a node that neither goes nor is away for long."""
+        going = {member.node_id for member in self._shared.membership.leaving}
         return any(
-            other is not host and other.disk.has_good(chunk_id)  # type: ignore[arg-type]
+            other is not host and other is not self._away and other.node_id not in going
             for other in self._present()
+            if other.disk.has_good(chunk_id)
+        )
+
+    def _is_spare(self, host: Host) -> bool:
+        """Say whether others decide without a node, and have whole all it has that is needed."""
+        voters = self._shared.membership.conf.voters
+        left = [one for one in self._present() if one.node_id in voters and one not in (host, self._away)]
+        return 2 * len(left) > len(voters) and all(
+            self._others_have(host, one) for one in self._oracle.needed() if host.disk.has(one)
         )
 
     # ---- links ----
@@ -203,9 +278,7 @@ class Faults:
             await asyncio.sleep(0.2)
             if self.is_stopped:
                 # So that what was begun can be ended.
-                for host in self._present():
-                    if not host.life.is_alive:
-                        host.start()
+                self._start_all()
                 for node_id in list(self._shared.cut_off):
                     self._mend(node_id)
 
@@ -213,16 +286,13 @@ class Faults:
         """Throw a disk away, for good; another node takes its place."""
         async with self._arranging:
             world = self._world
-            candidates = [
-                host
-                for host in self._present()
-                if all(self._others_have(host, one) for one in self._oracle.needed() if host.disk.has(one))
-            ]
+            candidates = [host for host in self._present() if self._is_spare(host)]
             if len(self._hosts) >= HOSTS_MAX or len(self._present()) <= STAYING_MIN or not candidates:
                 return
             host = world.pick(candidates)
             world.count("disk thrown away")
             host.crash()
+            self._away = None if host is self._away else self._away
             self._oracle.thrown_away(host.disk)
             host.disk.destroy()
             self._oracle.check(f"{host.name} lost its disk")

@@ -21,6 +21,8 @@ from tests.support.memory_log import MemoryLog, SharedLog, _Record
 Applied = Callable[[Entry, Outcome, View], None]
 LAG_US_MAX = 30 * MS
 SLOW_LAG_US_MAX = 2_000 * MS
+PROPOSE_US_MAX = 10 * MS
+SLOW_PROPOSE_US_MAX = 4_000 * MS
 
 
 class SimShared(SharedLog):
@@ -32,6 +34,9 @@ class SimShared(SharedLog):
         # Told of each outcome once, when the first node applies it.
         self.on_applied: Applied = lambda entry, outcome, view: None
         self.told = 0
+        # How many proposals take long, per mille; and who is told of each.
+        self.slow_per_mille = 0
+        self.on_held_back: Callable[[], None] = lambda: None
         # Of each node the last change of the members that it applied.
         self.kept: dict[int, int] = {}
         super().__init__(founder)
@@ -109,5 +114,9 @@ class SimLog(MemoryLog):
 
     async def propose(self, command: Command) -> Outcome:
         self.check()
-        await asyncio.sleep(self.shared.world.draw(10 * MS) / 1_000_000)
+        world = self.shared.world
+        is_slow = world.happens(self.shared.slow_per_mille)
+        if is_slow:
+            self.shared.on_held_back()
+        await asyncio.sleep(world.draw(SLOW_PROPOSE_US_MAX if is_slow else PROPOSE_US_MAX) / 1_000_000)
         return await super().propose(command)

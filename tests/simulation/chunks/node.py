@@ -31,8 +31,9 @@ from tests.simulation.cluster.world import MS, World
 
 SILENCE_S = 2.0
 SCRUB_PERIOD_S = 4.0
-GC_INTERVAL_S = 1.5
 DISK_US_MAX = 8 * MS
+# When its workers begin, after the start.
+BEGIN_US_MAX = (20 * MS, 1000 * MS)
 
 
 class Host:
@@ -46,6 +47,7 @@ class Host:
         links: Links,
         shared: SimShared,
         hosts: dict[str, "Host"],
+        gc_interval_s: float,
     ) -> None:
         self.member = member
         self.node_id, self.name, self.address = member.node_id, member.name, member.address
@@ -57,6 +59,7 @@ class Host:
         self._links = links
         self._shared = shared
         self._hosts = hosts
+        self._gc_interval_s = gc_interval_s
         self._clock = VirtualClock(loop, world.between(-200, 200))
         self.life = Life(member.name)
         self.life.is_alive = False
@@ -101,7 +104,7 @@ class Host:
             self._clock,
             is_new=not self.disk.durable,
         )
-        settings = Settings(interval_s=GC_INTERVAL_S)
+        settings = Settings(interval_s=self._gc_interval_s)
         surplus = Surplus(self.log, self.chunks, peers)
         self.collector = Collector(self.log, store, self.chunks, promises, self.garbage, settings, surplus)
         tasks: tuple[Task, ...] = (repair, self.scrub, self.draining, rebalance, self.collector)
@@ -112,7 +115,7 @@ class Host:
         life.spawn(self._work())
 
     async def _work(self) -> None:
-        await asyncio.sleep(self.world.draw(1000 * MS) / 1_000_000)
+        await asyncio.sleep(self.world.draw(self.world.pick(BEGIN_US_MAX)) / 1_000_000)
         async with asyncio.TaskGroup() as group:
             for worker in self.workers:
                 group.create_task(worker.work_for_ever(partial(self._bug, self.life)))

@@ -6,6 +6,7 @@ crosses it as frames, and is verified where it arrives, by the code that does so
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -30,6 +31,26 @@ Response = TypeVar("Response", bound=Message)
 CALL_S = 10.0
 PING_S = 2.0
 SILENT_S = 0.25
+# Calls between nodes, and moments of each, at which one may be made to die.
+KINDS = ("missing", "promise", "put", "sync", "get", "vouch")
+# Not a call: while a decision of the log takes long.
+PROPOSE = "propose"
+MOMENTS = ASKED, DONE, HEARD = ("when asked", "when it has done", "after it was heard")
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """Death between two steps of a protocol, a few milliseconds apart: hardly ever met by chance.
+
+    Attributes:
+        kind: of the call, one of KINDS; or PROPOSE.
+        moment: one of MOMENTS: when it is asked, when it has done it, soon after its answer was heard.
+        spring: kills it, now or soon.
+    """
+
+    kind: str
+    moment: str
+    spring: Callable[["Host"], None]
 
 
 class Links:
@@ -41,6 +62,8 @@ class Links:
         # Of messages, per mille: those that are lost, and those whose bytes change.
         self.loss_per_mille = 0
         self.flips_per_mille = 0
+        # Kills a node at a moment of a call; each acts once.
+        self.trap: Trap | None = None
         self._cut: dict[tuple[int, int], bool] = {}
 
     def cut(self, a: int, b: int) -> None:
@@ -51,6 +74,15 @@ class Links:
 
     def is_cut(self, a: int, b: int) -> bool:
         return (a, b) in self._cut
+
+    def springs(self, kind: str, moment: str, host: "Host") -> bool:
+        """Let a node die at this moment of a call, if that is what somebody waits for; say whether it did."""
+        trap = self.trap
+        if trap is None or (trap.kind, trap.moment) != (kind, moment) or not host.life.is_alive:
+            return False
+        self.trap = None
+        trap.spring(host)
+        return True
 
     async def travel(self) -> None:
         await asyncio.sleep(self._world.between(50, self.delay_us_max) / 1_000_000)
@@ -69,7 +101,12 @@ class Links:
 
 
 async def call(
-    links: Links, me: int, host: "Host", work: Callable[["Host"], Awaitable[Result]], call_s: float = CALL_S
+    links: Links,
+    me: int,
+    host: "Host",
+    work: Callable[["Host"], Awaitable[Result]],
+    call_s: float = CALL_S,
+    kind: str = "",
 ) -> Result:
     """Let a node do something for another one, or for a client (0).
 
@@ -79,6 +116,7 @@ async def call(
     """
     await links.travel()
     life = host.life
+    links.springs(kind, ASKED, host)
     if links.is_cut(me, host.node_id) or links.is_lost() or not life.is_alive:
         if life.is_alive or links.is_cut(me, host.node_id):
             await asyncio.sleep(min(call_s, PING_S))
@@ -88,11 +126,14 @@ async def call(
     if not done:
         task.cancel()
         raise UnavailableError(host.address, "it takes too long")
+    if links.springs(kind, DONE, host):
+        raise UnavailableError(host.address, "it died")
     await links.travel()
     if task.cancelled() or links.is_cut(me, host.node_id) or links.is_lost():
         if not task.cancelled():
             task.exception()
         raise UnavailableError(host.address, "no answer came")
+    links.springs(kind, HEARD, host)
     try:
         return task.result()
     except NodeDied as error:
@@ -114,7 +155,11 @@ class SimPeers:
         self._silent_until_s: dict[str, float] = {}
 
     async def _call(
-        self, address: str, work: Callable[["Host"], Awaitable[Result]], call_s: float = CALL_S
+        self,
+        address: str,
+        work: Callable[["Host"], Awaitable[Result]],
+        call_s: float = CALL_S,
+        kind: str = "",
     ) -> Result:
         self._life.check()
         loop = asyncio.get_running_loop()
@@ -124,7 +169,7 @@ class SimPeers:
         if host is None:
             raise UnavailableError(address, "nobody is there")
         try:
-            return await call(self._links, self._node_id, host, work, call_s)
+            return await call(self._links, self._node_id, host, work, call_s, kind)
         except UnavailableError:
             self._silent_until_s[address] = loop.time() + SILENT_S
             raise
@@ -148,7 +193,7 @@ class SimPeers:
         found: list[bytes] = []
         while len(found) < len(ids):
             left = ids[len(found) :]
-            frame = await self._call(address, partial(frame_of, ids=left))
+            frame = await self._call(address, partial(frame_of, ids=left), kind="get")
             for received, wanted in zip(_frames.decode(self._links.carried(frame)), left, strict=False):
                 if received.id != wanted:
                     raise CorruptChunkError(received.id.hex(), "it sent what was not asked for")
@@ -156,21 +201,21 @@ class SimPeers:
         return found
 
     async def missing(self, address: str, ids: Sequence[ChunkId]) -> set[ChunkId]:
-        return await self._call(address, lambda host: host.chunks.missing(ids))
+        return await self._call(address, lambda host: host.chunks.missing(ids), kind="missing")
 
     async def promise(self, address: str, ids: Sequence[ChunkId]) -> Promise:
-        return await self._call(address, lambda host: host.chunks.promise(ids))
+        return await self._call(address, lambda host: host.chunks.promise(ids), kind="promise")
 
     async def vouch(self, address: str, ids: Sequence[ChunkId]) -> Promise:
-        return await self._call(address, lambda host: host.chunks.vouch(ids))
+        return await self._call(address, lambda host: host.chunks.vouch(ids), kind="vouch")
 
     async def put(self, address: str, chunks: Sequence[Chunk]) -> None:
         for group in _frames.group(chunks):
             frame = self._links.carried(_frames.encode(group))
-            await self._call(address, partial(put_frame, frame))
+            await self._call(address, partial(put_frame, frame), kind="put")
 
     async def sync(self, address: str) -> None:
-        await self._call(address, lambda host: host.chunks.sync())
+        await self._call(address, lambda host: host.chunks.sync(), kind="sync")
 
     # ---- Exchange ----
 

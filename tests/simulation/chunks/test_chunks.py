@@ -10,7 +10,7 @@ import pytest
 from tests.mutation.patching import TextDefect
 from tests.simulation.chunks.defects import DEFECTS
 
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 # Other worlds each time; a failure prints its seed, and how to run it again.
@@ -34,6 +34,7 @@ def run(*arguments: str, hash_seed: str = "0", module: str = "run") -> subproces
     )
 
 
+@slow
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_every_law_holds_whatever_fails(chunk: int) -> None:
     first = int.from_bytes(os.urandom(4)) * SEEDS_PER_CHUNK
@@ -43,6 +44,7 @@ def test_every_law_holds_whatever_fails(chunk: int) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@slow
 @pytest.mark.parametrize("seed", FAILED_ONCE)
 def test_every_law_holds_in_a_world_that_failed_once(seed: int) -> None:
     done = run("--first", str(seed), "--seeds", "1")
@@ -50,6 +52,7 @@ def test_every_law_holds_in_a_world_that_failed_once(seed: int) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@slow
 def test_a_seed_is_one_trace_in_every_process() -> None:
     first = run("--hashes", "--first", "7", "--seeds", "2")
 
@@ -67,6 +70,7 @@ def test_a_defect_finds_its_place_and_leaves_no_trace(defect: TextDefect) -> Non
     assert defect.function().__code__ is good
 
 
+@slow
 @pytest.mark.parametrize("name", ["seal_syncs_no_other_disk", "store_gives_what_went_bad"])
 def test_the_worlds_find_a_defect(name: str) -> None:
     done = run("--only", name, "--seeds", "20", module="defects")
