@@ -15,13 +15,14 @@ from mcr_node.core.members import Member, Membership, Told
 from tests.simulation.chunks.log import SimShared
 from tests.simulation.chunks.node import Host
 from tests.simulation.chunks.oracle import Oracle
-from tests.simulation.chunks.peers import HEARD, KINDS, MOMENTS, PROPOSE, Links, Trap
+from tests.simulation.chunks.peers import HEARD, KINDS, MOMENTS, Links, Trap
 from tests.simulation.cluster.world import MS, SECOND, World
 
 HOSTS_MAX = 9
 STAYING_MIN = 3
 DRAIN_S_MAX = 60.0
 SLOW_PER_MILLE = 300
+DIES_MEANWHILE_PER_MILLE = 500
 # How long a node is off, at most.
 OFF_US_MAX = (50 * MS, 500 * MS, 4 * SECOND)
 # Who dies of a trap is back soon, while whoever asked goes on.
@@ -52,7 +53,7 @@ class Faults:
         # Off until all is calm and was looked at: who is left must have all copies.
         self._away: Host | None = None
         # In some worlds much of what is proposed takes long to be decided, so others happen in between.
-        shared.slow_per_mille = world.pick([0, 0, SLOW_PER_MILLE])
+        shared.slow_per_mille = world.pick([0, SLOW_PER_MILLE])
         shared.on_held_back = self._held_back
         self._tasks: list[asyncio.Task[None]] = []
         kinds: list[tuple[Callable[[], Awaitable[None]], int]] = [
@@ -148,12 +149,10 @@ class Faults:
     async def _set_trap(self) -> None:
         """Let the next one who is asked for something die of it, at one of the moments of the call."""
         world = self._world
-        kind, moment = world.pick((*KINDS, PROPOSE)), world.pick(MOMENTS)
+        kind, moment = world.pick(KINDS), world.pick(MOMENTS)
 
         def die(host: Host) -> None:
-            if host.life.is_alive and not self.is_stopped:
-                world.count(f"crash {moment}: {kind}")
-                self._down(host, world.pick(TRAPPED_US_MAX))
+            self._die(host, f"{moment}: {kind}")
 
         def spring(host: Host) -> None:
             delay_us = world.draw(HEARD_US_MAX) if moment == HEARD else 0
@@ -164,12 +163,18 @@ class Faults:
 
         self._links.trap = Trap(kind, moment, spring)
 
-    def _held_back(self) -> None:
-        """Let some node die while a decision takes long, if that is the trap."""
-        trap, alive = self._links.trap, self._alive()
-        if trap is not None and trap.kind == PROPOSE and alive:
-            self._links.trap = None
-            trap.spring(self._world.pick(alive))
+    def _die(self, host: Host, why: str) -> None:
+        if host.life.is_alive and not self.is_stopped:
+            self._world.count(f"crash {why}")
+            self._down(host, self._world.pick(TRAPPED_US_MAX))
+
+    def _held_back(self, node_id: int) -> None:
+        """Let another node die, or all others, while one waits long for a decision of the log."""
+        world = self._world
+        others = [host for host in self._alive() if host.node_id != node_id]
+        if others and world.happens(DIES_MEANWHILE_PER_MILLE):
+            for host in others if world.happens(500) else [world.pick(others)]:
+                self._die(host, "while a decision takes long")
 
     async def _power_failure(self) -> None:
         self._world.count("power failure of all")

@@ -36,7 +36,7 @@ class SimShared(SharedLog):
         self.told = 0
         # How many proposals take long, per mille; and who is told of each.
         self.slow_per_mille = 0
-        self.on_held_back: Callable[[], None] = lambda: None
+        self.on_held_back: Callable[[int], None] = lambda node_id: None
         # Of each node the last change of the members that it applied.
         self.kept: dict[int, int] = {}
         super().__init__(founder)
@@ -117,6 +117,6 @@ class SimLog(MemoryLog):
         world = self.shared.world
         is_slow = world.happens(self.shared.slow_per_mille)
         if is_slow:
-            self.shared.on_held_back()
+            self.shared.on_held_back(self.node_id)
         await asyncio.sleep(world.draw(SLOW_PROPOSE_US_MAX if is_slow else PROPOSE_US_MAX) / 1_000_000)
         return await super().propose(command)

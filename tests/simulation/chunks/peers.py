@@ -33,8 +33,6 @@ PING_S = 2.0
 SILENT_S = 0.25
 # Calls between nodes, and moments of each, at which one may be made to die.
 KINDS = ("missing", "promise", "put", "sync", "get", "vouch")
-# Not a call: while a decision of the log takes long.
-PROPOSE = "propose"
 MOMENTS = ASKED, DONE, HEARD = ("when asked", "when it has done", "after it was heard")
 
 
@@ -43,7 +41,7 @@ class Trap:
     """Death between two steps of a protocol, a few milliseconds apart: hardly ever met by chance.
 
     Attributes:
-        kind: of the call, one of KINDS; or PROPOSE.
+        kind: of the call, one of KINDS.
         moment: one of MOMENTS: when it is asked, when it has done it, soon after its answer was heard.
         spring: kills it, now or soon.
     """

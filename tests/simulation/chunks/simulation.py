@@ -23,7 +23,7 @@ from tests.simulation.cluster.laws import LawBroken, law
 from tests.simulation.cluster.world import SECOND, World
 
 # Virtual seconds under faults of each round, and rounds.
-SECONDS = 6
+SECONDS = 8
 ROUNDS = 2
 SETTLE_S_MAX = 120.0
 # A world that goes on for so long waits for something that never comes.
