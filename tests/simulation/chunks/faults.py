@@ -41,6 +41,8 @@ class Faults:
         shared: SimShared,
         oracle: Oracle,
         add_host: Callable[[str], Host],
+        *,
+        bytes_rot: bool,
     ) -> None:
         self._world = world
         self._links = links
@@ -62,12 +64,13 @@ class Faults:
             (self._power_failure, 6 * SECOND),
             (self._partition, 2 * SECOND),
             (self._weather, 2 * SECOND),
-            (self._rot, 500 * MS),
             (self._replace, 4 * SECOND),
             (self._drain, 3 * SECOND),
             (self._fill, 3 * SECOND),
             (self._vanish, 2 * SECOND),
         ]
+        if bytes_rot:
+            self._tasks.append(asyncio.create_task(self._repeat(self._rot, 500 * MS)))
         for act, period_us in kinds:
             if world.happens(650):
                 self._tasks.append(asyncio.create_task(self._repeat(act, period_us * world.pick([1, 1, 2]))))
@@ -193,10 +196,13 @@ class Faults:
     async def _fill(self) -> None:
         if alive := self._alive():
             self._world.count("disk full")
-            host = self._world.pick(alive)
-            host.disk.is_full = True
+            # Those of one cluster are alike, so they fill up together.
+            full = alive if self._world.happens(400) else [self._world.pick(alive)]
+            for host in full:
+                host.disk.is_full = True
             await asyncio.sleep(self._world.between(1, 2000) / 1000)
-            host.disk.is_full = False
+            for host in full:
+                host.disk.is_full = False
 
     async def _rot(self) -> None:
         """Damage a copy of a chunk that has another good one."""
