@@ -3,7 +3,8 @@
 The standard one compiles six methods for each class when its module is loaded, used or not: for three hundred
 classes a third of the time in which a command starts. Here nothing is compiled but `__init__`, when the first
 instance is made; the rest are closures. What others can ask is the same: `fields`, `replace`, `asdict`,
-comparison, hash, repr, `match`, copying, pickling, `FrozenInstanceError`.
+comparison, hash, repr, `match`, copying, pickling, `FrozenInstanceError`. Only `__dataclass_params__`
+does not say that they are frozen, so a class below one is made here, too.
 """
 
 import dataclasses
@@ -20,7 +21,8 @@ else:
 
         def make(of: type) -> type:
             fast = options.items() >= _FAST and options.keys() <= _KNOWN
-            if not fast or any(dataclasses.is_dataclass(base) for base in of.__mro__[1:]):
+            below = [base for base in of.__mro__[1:] if dataclasses.is_dataclass(base)]
+            if not fast or any(base not in _VALUES for base in below):
                 return dataclasses.dataclass(of, **options)
             return _value(of, kw_only=options.get("kw_only", False))
 
@@ -30,6 +32,8 @@ else:
 _FAST = {("frozen", True), ("slots", True)}
 _KNOWN = {"frozen", "slots", "kw_only"}
 _MISSING: Any = dataclasses.MISSING
+# Those made here, which live as long as their modules.
+_VALUES: set[type] = set()
 
 
 def _value(cls: type, *, kw_only: bool) -> type:
@@ -37,8 +41,8 @@ def _value(cls: type, *, kw_only: bool) -> type:
     if cls.__doc__ is None:
         # Or the standard one writes a signature into it, which takes longer than all the rest.
         cls.__doc__ = f"{cls.__name__}: a value."
+    # Not said to be frozen, or two more methods were compiled, and the same for each class below it.
     made: Any = dataclasses.dataclass(init=False, repr=False, eq=False, slots=True, kw_only=kw_only)(cls)
-    made.__dataclass_params__.frozen = True
     compared = _getter(tuple(each.name for each in dataclasses.fields(made) if each.compare))
     for name, method in (
         ("__init__", _first_init(made)),
@@ -51,6 +55,7 @@ def _value(cls: type, *, kw_only: bool) -> type:
             setattr(made, name, method)
     made.__setattr__, made.__delattr__ = _refuse_set, _refuse_delete
     made.__getstate__, made.__setstate__ = _getstate, _setstate
+    _VALUES.add(made)
     return made  # type: ignore[no-any-return]
 
 
@@ -111,7 +116,7 @@ def _init(cls: Any) -> Any:  # noqa: ANN401 (a function of the class's own signa
     body: list[str] = []
     for each in dataclasses.fields(cls):
         name = each.name
-        scope[f"_set_{name}"] = cls.__dict__[name].__set__
+        scope[f"_set_{name}"] = getattr(cls, name).__set__
         text, value = name, name
         if each.default_factory is not _MISSING:
             scope[f"_make_{name}"] = each.default_factory

@@ -54,7 +54,7 @@ class Single:
     only: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Below(Single):
     more: int = 0
 
@@ -138,10 +138,41 @@ def test_matches_by_position_and_keeps_what_a_class_says_itself() -> None:
     assert hash(Loud(1)) == 7
 
 
-def test_a_class_below_one_is_made_by_the_standard_library() -> None:
-    @dataclass(frozen=True, slots=True)
-    class More(Single):
-        more: int = 1
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enveloped(Named):
+    deep: list[int] = field(default_factory=list)
+    name: str
 
-    assert More(1) == More(1, 1)
-    assert repr(More(1)).endswith("More(only=1, more=1)")
+
+@dataclass(frozen=True, slots=True)
+class Lower(Single):
+    more: int = 1
+
+    def __post_init__(self) -> None:
+        if self.more > 9:
+            raise ValueError("more")
+
+
+def test_a_value_may_stand_below_another() -> None:
+    assert Lower(1) == Lower(1, 1) != Lower(2, 1)
+    assert Lower(1) != Single(1)
+    assert Single(1) != Lower(1)
+    assert hash(Lower(1)) == hash(Lower(1, 1))
+    assert repr(Lower(1)) == "Lower(only=1, more=1)"
+    one = Enveloped(wide=1, name="a")
+    assert [each.name for each in dataclasses.fields(one)] == ["wide", "high", "deep", "name"]
+    assert one == dataclasses.replace(Enveloped(wide=2, name="a"), wide=1)
+    assert one.deep is not Enveloped(wide=1, name="a").deep
+    assert isinstance(one, Named)
+    assert not hasattr(one, "__dict__")
+    assert "only" not in Lower.__slots__
+    for value in (one, Lower(3)):
+        assert pickle.loads(pickle.dumps(value)) == value == copy.deepcopy(value)
+        with pytest.raises(FrozenInstanceError):
+            value.wide = 2  # type: ignore[union-attr,misc]
+    with pytest.raises(ValueError, match="high"):
+        Enveloped(wide=1, high=-1, name="a")
+    with pytest.raises(ValueError, match="more"):
+        Lower(1, 10)
+    with pytest.raises(TypeError):
+        Enveloped(wide=1)  # type: ignore[call-arg]
