@@ -40,19 +40,26 @@ $(VENV)/.dev: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/.test $(VENV)/.demo
 
+# As pip does for what it installs; where Python may not write bytecode, each process would do it anew.
+COMPILE = @$(BIN)/python -m compileall -q client node
+
 demo: $(VENV)/.demo  ## the main job, on three nodes in a temporary folder
+	$(COMPILE)
 	@$(BIN)/python docs/examples/demo.py
 
 test: $(VENV)/.test  ## the whole test suite
+	$(COMPILE)
 	$(BIN)/python -m pytest -n $(WORKERS) -q
 
 stories: $(VENV)/.test  ## long stories with real nodes: drains, layouts, full disks, fleets, merges; some minutes
+	$(COMPILE)
 	$(BIN)/python -m pytest -n $(WORKERS) -q -m slow
 
 conformance: $(VENV)/.test  ## the Raft core against the scenario files in DIR
 	$(BIN)/python -m tests.conformance.raft.run $(DIR)
 
 coverage: $(VENV)/.test  ## the test suite with line coverage of client/ and node/
+	$(COMPILE)
 	$(BIN)/python -m pytest -n $(WORKERS) -q --cov --cov-report=term-missing:skip-covered
 
 simulate: $(VENV)/.test  ## the replicated log in SEEDS worlds where everything fails, by seed
@@ -77,9 +84,11 @@ power-loss: $(VENV)/.test  ## cut the power of real nodes CYCLES times under loa
 	$(BIN)/python -m tests.chaos.power_loss --cycles $(CYCLES) --seed $(FIRST)
 
 chaos: $(VENV)/.test  ## real nodes killed, paused, cut off and damaged for MINUTES, under load; all histories checked
+	$(COMPILE)
 	$(BIN)/python -m tests.chaos.run --minutes $(MINUTES) --nodes $(NODES) --seed $(SEED)
 
 members: $(VENV)/.test  ## nodes killed, added and drained for MINUTES under commits; all copies counted on the disks
+	$(COMPILE)
 	MEMBERS_MINUTES=$(MINUTES) MEMBERS_SEED=$(FIRST) $(BIN)/python -m pytest -q -s -m slow tests/end_to_end/test_members_under_commits.py
 
 chaos-broken: $(VENV)/.test  ## that `make chaos` finds nodes which are broken on purpose
