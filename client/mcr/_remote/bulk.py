@@ -27,8 +27,9 @@ CONNECT_S = 1.0
 GREET_S = 2.0
 # Nothing moved for so long: the node is stopped or cut off. As long as gRPC's keepalive takes to notice.
 STALL_S = 10.0
-# Where the bulk plane failed, it is tried again only after so long.
-DISTRUST_S = 10.0
+# Where the bulk plane failed, it is tried again only after so long; twice as long each time it fails again
+# before it has served, as where a firewall is in the way.
+DISTRUST_S_MIN, DISTRUST_S_MAX = 10.0, 300.0
 # An idle connection is kept for less than a node keeps one.
 IDLE_S = 20.0
 # A put of less goes by gRPC, whose connection is there anyway.
@@ -44,6 +45,7 @@ class _Line:
         self._host = parse_address("address", way.address).host.strip("[]")
         self._greeting = _bulk.greeting(way.bulk_key)
         self._socket: socket.socket | None = None
+        self._is_greeted = False
         self._sending = threading.Lock()
         self._answering = threading.Lock()
         # Used on the event loop only.
@@ -70,6 +72,20 @@ class _Line:
             self.abort()
             raise
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the node has answered on it, and nothing has gone wrong since."""
+        return self._is_greeted and not self.is_broken
+
+    def connect(self) -> None:
+        """Connect, unless it is.
+
+        Raises:
+            BulkError: nobody answers there, or somebody else.
+        """
+        with self._sending:
+            self._connected()
+
     def _connected(self) -> socket.socket:
         if self._socket is None:
             try:
@@ -78,6 +94,7 @@ class _Line:
                 raise BulkError(error.strerror or str(error)) from error
             self._socket = connection
             self._greet(connection)
+            self._is_greeted = True
         return self._socket
 
     def _greet(self, connection: socket.socket) -> None:
@@ -139,16 +156,48 @@ class BulkLines:
 
     def __init__(self) -> None:
         self._lines: dict[str, list[_Line]] = {}
-        self._distrusted_until_s: dict[str, float] = {}
+        self._dialling: dict[str, _Line] = {}
+        # Until when a node is not tried again this way, and for how long it was not.
+        self._distrusted: dict[str, tuple[float, float]] = {}
         self._executor = ThreadPoolExecutor(PUTS_MAX, thread_name_prefix="mcr-bulk")
+        self._is_closed = False
 
     def serves(self, way: Way, length_bytes: int) -> bool:
-        """Say whether so many bytes should go to a node this way."""
-        return (
-            way.bulk_port != 0
-            and length_bytes >= BULK_BYTES_MIN
-            and self._distrusted_until_s.get(way.address, 0.0) <= _now_s()
-        )
+        """Say whether so many bytes should go to a node this way.
+
+        Not before a line to it stands. One is dialled beside, so that nobody waits for a port that is closed.
+        """
+        if not way.bulk_port or length_bytes < BULK_BYTES_MIN or self.is_distrusted(way.address):
+            return False
+        self._sort_out(way.address)
+        if any(line.is_connected for line in self._lines[way.address]):
+            return True
+        if way.address not in self._dialling:
+            line = self._dialling[way.address] = _Line(way)
+            dialled = asyncio.wrap_future(self._executor.submit(line.connect))
+            dialled.add_done_callback(partial(self._dialled, way.address, line))
+        return False
+
+    def _dialled(self, address: str, line: _Line, outcome: "asyncio.Future[None]") -> None:
+        del self._dialling[address]
+        if outcome.cancelled() or outcome.exception() is not None:
+            self._distrust(address)
+            line.close()
+        elif self._is_closed:
+            line.close()
+        else:
+            line.used_at_s = _now_s()
+            self._lines[address].append(line)
+
+    def is_distrusted(self, address: str) -> bool:
+        """Whether a node is not tried this way for now."""
+        until_s, _ = self._distrusted.get(address, (0.0, 0.0))
+        return until_s > _now_s()
+
+    def _distrust(self, address: str) -> None:
+        _, wait_s = self._distrusted.get(address, (0.0, DISTRUST_S_MIN / 2))
+        wait_s = min(2 * wait_s, DISTRUST_S_MAX)
+        self._distrusted[address] = _now_s() + wait_s, wait_s
 
     async def put(self, way: Way, chunks: Sequence[Chunk], forward: Forward | None) -> Stored:
         """Hand chunks to a node that `serves`.
@@ -159,9 +208,11 @@ class BulkLines:
         line = self._take(way)
         step = asyncio.wrap_future(self._executor.submit(partial(line.put, chunks, forward)))
         try:
-            return await asyncio.shield(step)
+            stored = await asyncio.shield(step)
+            self._distrusted.pop(way.address, None)
+            return stored
         except BulkError:
-            self._distrusted_until_s[way.address] = _now_s() + DISTRUST_S
+            self._distrust(way.address)
             raise
         except asyncio.CancelledError:
             # The thread uses buffers that are free again when this returns.
@@ -200,10 +251,15 @@ class BulkLines:
 
     def close(self) -> None:
         """End all connections and threads."""
+        self._is_closed = True
+        for line in self._dialling.values():
+            line.abort()
         for lines in self._lines.values():
             for line in lines:
                 line.abort()
         self._executor.shutdown()
+        for line in self._dialling.values():
+            line.close()
         for lines in self._lines.values():
             for line in lines:
                 line.close()

@@ -5,11 +5,13 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 
 import pytest
 
 from mcr import _bulk, _frames
 from mcr._bulk import BulkError, Forward, Head, Kind
+from mcr._remote import bulk as remote_bulk
 from mcr._remote.bulk import BulkLines
 from mcr._remote.nodes import Way
 from mcr.addresses import Address
@@ -172,14 +174,56 @@ def test_without_an_end_nothing_is_answered() -> None:
     tell(story)
 
 
+async def stands(bulk: Bulk) -> None:
+    """Wait until a line to the node stands."""
+    async with asyncio.timeout(20):
+        while not bulk.lines.serves(bulk.way, MIB):  # noqa: ASYNC110 - as a client looks at each put
+            await asyncio.sleep(0.001)
+
+
 def test_a_node_that_is_gone_is_told_from_one_that_is_silent_and_not_asked_again_at_once() -> None:
     async def story(bulk: Bulk) -> None:
+        await stands(bulk)
         await asyncio.to_thread(bulk.server.close)
-        assert bulk.lines.serves(bulk.way, MIB)
         with pytest.raises(BulkError) as found:
             await bulk.lines.put(bulk.way, CHUNKS, None)
         assert not found.value.is_silent
         assert not bulk.lines.serves(bulk.way, MIB)
+
+    tell(story)
+
+
+def test_no_put_waits_for_a_line_and_what_is_small_needs_none() -> None:
+    async def story(bulk: Bulk) -> None:
+        assert not bulk.lines.serves(bulk.way, MIB), "it does not stand yet"
+        await stands(bulk)
+        assert not bulk.lines.serves(bulk.way, 1000)
+        assert (await bulk.lines.put(bulk.way, CHUNKS, None)).chunks_new == len(CHUNKS)
+
+    tell(story)
+
+
+def test_a_port_that_says_nothing_is_tried_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_bulk, "GREET_S", 0.05)
+    monkeypatch.setattr(remote_bulk, "DISTRUST_S_MIN", 0.02)
+
+    async def story(bulk: Bulk) -> None:
+        with socket.create_server((HOST, 0)) as deaf:
+            bulk.way.bulk_port = deaf.getsockname()[1]
+            tries: list[float] = []
+            while len(tries) < 4:
+                assert not bulk.lines.serves(bulk.way, MIB)
+                connection, _ = await asyncio.to_thread(deaf.accept)
+                tries.append(asyncio.get_running_loop().time())
+                with connection:
+                    while not bulk.lines.is_distrusted(bulk.way.address):  # noqa: ASYNC110 - it says nothing
+                        await asyncio.sleep(0.001)
+                while bulk.lines.is_distrusted(bulk.way.address):  # noqa: ASYNC110 - it is a time to wait
+                    await asyncio.sleep(0.001)
+            waits = [later - earlier for earlier, later in pairwise(tries)]
+            assert waits[0] >= 0.02
+            assert waits[1] >= 0.04
+            assert waits[2] >= 0.08
 
     tell(story)
 
