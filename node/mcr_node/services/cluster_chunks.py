@@ -252,9 +252,13 @@ class ClusterChunks(LocalChunks):
     def _keep(self, chunks: Sequence[Chunk]) -> None:
         """Put chunks where they belong: in the store what is to be here, or was; the rest in the cache."""
         mine = [chunk for chunk in chunks if self._cache is None or self._is_mine(chunk.id)]
+        heals = any(self._lacks(chunk.id) for chunk in mine)
         with suppress(OutOfSpaceError):
             # A reader gets its bytes from a full node too.
             self._store.put(mine)
+            if heals:
+                # The copy that was set aside counted; without power nobody would know that this one lacks.
+                self._store.sync()
         if self._cache is not None and len(mine) < len(chunks):
             taken = {chunk.id for chunk in mine}
             self._cache.put([chunk for chunk in chunks if chunk.id not in taken])

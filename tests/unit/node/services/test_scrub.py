@@ -52,7 +52,12 @@ class Scene:
         self.holders = MemoryHolders("b:1")
         others = [Member(2, "b", "b:1")]
         self.chunks = ClusterChunks(
-            self.watched, executor, self.holders, lambda: Member(1, "a", "a:1"), lambda: others
+            self.watched,
+            executor,
+            self.holders,
+            lambda: Member(1, "a", "a:1"),
+            lambda: others,
+            lacks=self.watched.lacks,
         )
         self.time, self.kept = Time(), Kept()
         self.scrub = self.opened()
@@ -99,6 +104,20 @@ def test_damage_met_by_a_read_is_healed_and_counted_too() -> None:
         assert await scene.chunks.get([scene.held[7].id]) == [scene.held[7].data]
         counts = scene.scrub.counts()
         assert (counts["chunks_damaged"], counts["chunks_healed"]) == (1, 1)
+
+    tell(story)
+
+
+def test_what_a_read_healed_is_there_after_a_loss_of_power() -> None:
+    async def story(scene: Scene) -> None:
+        damaged = scene.held[7]
+        scene.store.sync()
+        scene.store.damage(damaged.id)
+        del scene.store.durable[damaged.id]
+
+        await scene.chunks.get([damaged.id])
+
+        assert scene.store.durable[damaged.id] == damaged.data
 
     tell(story)
 
