@@ -14,10 +14,13 @@ class Promise:
     Attributes:
         missing: those of the ids asked for that it lacks; the others it keeps until the round ends.
         gc_round: the round of garbage collection in which that holds.
+        life: of its process; another one after a restart, when what was not synced may be lost. 0 = it is of
+            a release that does not say.
     """
 
     missing: set[ChunkId]
     gc_round: int
+    life: int = 0
 
 
 class IdSet(Protocol):

@@ -25,6 +25,8 @@ class MemoryHolders:
         put_order: chunks in the order in which they were put anywhere.
         asked: how many chunks were asked for.
         vouched: ids that an address was asked to vouch for.
+        restarts: addresses that lose power once, unnoticed, before they are synced.
+        lives: of their processes; 1 where it is not told.
         rounds: of garbage collection, in which an address promises; 0 where it is not told.
     """
 
@@ -39,6 +41,8 @@ class MemoryHolders:
         self.full: list[str] = []
         self.put_order: list[ChunkId] = []
         self.asked = 0
+        self.restarts: list[str] = []
+        self.lives: dict[str, int] = {}
         self.rounds: dict[str, int] = {}
         self.vouched: dict[str, list[ChunkId]] = {}
 
@@ -53,10 +57,17 @@ class MemoryHolders:
             self.silent.remove(address)
             self.fails_after.pop(address, None)
             if self.loses_unsynced:
-                durable = self.stores[address].durable
-                self.stores[address] = MemoryChunkStore()
-                self.stores[address].put([Chunk.of(data) for data in durable.values()])
+                self._restart(address)
         self._of(address)
+
+    def _restart(self, address: str) -> None:
+        durable = self.stores[address].durable
+        self.stores[address] = MemoryChunkStore()
+        self.stores[address].put([Chunk.of(data) for data in durable.values()])
+        self.lives[address] = self._life(address) + 1
+
+    def _life(self, address: str) -> int:
+        return self.lives.get(address, 1)
 
     async def get(self, address: str, ids: Sequence[ChunkId]) -> list[bytes]:
         return [self._of(address).get(each) for each in ids]
@@ -74,7 +85,8 @@ class MemoryHolders:
         return self._of(address).missing(ids)
 
     async def promise(self, address: str, ids: Sequence[ChunkId]) -> Promise:
-        return Promise(await self.missing(address, ids), self.rounds.get(address, 0))
+        missing = await self.missing(address, ids)
+        return Promise(missing, self.rounds.get(address, 0), self._life(address))
 
     async def vouch(self, address: str, ids: Sequence[ChunkId]) -> Promise:
         lacking = self._of(address).missing(ids)
@@ -99,6 +111,10 @@ class MemoryHolders:
         self.put_order += [chunk.id for chunk in chunks]
         self.sent[address] += [chunk.id for chunk in chunks]
 
-    async def sync(self, address: str) -> None:
+    async def sync(self, address: str) -> int:
+        if address in self.restarts:
+            self.restarts.remove(address)
+            self._restart(address)
         self._of(address).sync()
         self.syncs.append(address)
+        return self._life(address)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13mcr/v1/chunks.proto\x12\x06mcr.v1\"<\n\tChunkData\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x15\n\relement_bytes\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"X\n\x12\x46indMissingRequest\x12\x0b\n\x03ids\x18\x01 \x03(\x0c\x12\x10\n\x08\x61nywhere\x18\x02 \x01(\x08\x12\x14\n\x0conly_looking\x18\x03 \x01(\x08\x12\r\n\x05vouch\x18\x04 \x01(\x08\"E\n\x13\x46indMissingResponse\x12\x0b\n\x03ids\x18\x01 \x03(\x0c\x12\x10\n\x08gc_round\x18\x02 \x01(\x04\x12\x0f\n\x07vouched\x18\x03 \x01(\x08\"5\n\x10PutChunksRequest\x12!\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x11.mcr.v1.ChunkData\"P\n\x11PutChunksResponse\x12\x12\n\nchunks_new\x18\x01 \x01(\x04\x12\x11\n\tbytes_new\x18\x02 \x01(\x04\x12\x14\n\x0c\x62ytes_stored\x18\x03 \x01(\x04\"\x1f\n\x10GetChunksRequest\x12\x0b\n\x03ids\x18\x01 \x03(\x0c\"6\n\x11GetChunksResponse\x12!\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x11.mcr.v1.ChunkData\"\x13\n\x11SyncChunksRequest\"\x14\n\x12SyncChunksResponse2\xa4\x02\n\rChunksService\x12\x46\n\x0b\x46indMissing\x12\x1a.mcr.v1.FindMissingRequest\x1a\x1b.mcr.v1.FindMissingResponse\x12\x42\n\tPutChunks\x12\x18.mcr.v1.PutChunksRequest\x1a\x19.mcr.v1.PutChunksResponse(\x01\x12\x42\n\tGetChunks\x12\x18.mcr.v1.GetChunksRequest\x1a\x19.mcr.v1.GetChunksResponse0\x01\x12\x43\n\nSyncChunks\x12\x19.mcr.v1.SyncChunksRequest\x1a\x1a.mcr.v1.SyncChunksResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13mcr/v1/chunks.proto\x12\x06mcr.v1\"<\n\tChunkData\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x15\n\relement_bytes\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"X\n\x12\x46indMissingRequest\x12\x0b\n\x03ids\x18\x01 \x03(\x0c\x12\x10\n\x08\x61nywhere\x18\x02 \x01(\x08\x12\x14\n\x0conly_looking\x18\x03 \x01(\x08\x12\r\n\x05vouch\x18\x04 \x01(\x08\"S\n\x13\x46indMissingResponse\x12\x0b\n\x03ids\x18\x01 \x03(\x0c\x12\x10\n\x08gc_round\x18\x02 \x01(\x04\x12\x0f\n\x07vouched\x18\x03 \x01(\x08\x12\x0c\n\x04life\x18\x04 \x01(\x04\"5\n\x10PutChunksRequest\x12!\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x11.mcr.v1.ChunkData\"P\n\x11PutChunksResponse\x12\x12\n\nchunks_new\x18\x01 \x01(\x04\x12\x11\n\tbytes_new\x18\x02 \x01(\x04\x12\x14\n\x0c\x62ytes_stored\x18\x03 \x01(\x04\"\x1f\n\x10GetChunksRequest\x12\x0b\n\x03ids\x18\x01 \x03(\x0c\"6\n\x11GetChunksResponse\x12!\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x11.mcr.v1.ChunkData\"\x13\n\x11SyncChunksRequest\"\"\n\x12SyncChunksResponse\x12\x0c\n\x04life\x18\x01 \x01(\x04\x32\xa4\x02\n\rChunksService\x12\x46\n\x0b\x46indMissing\x12\x1a.mcr.v1.FindMissingRequest\x1a\x1b.mcr.v1.FindMissingResponse\x12\x42\n\tPutChunks\x12\x18.mcr.v1.PutChunksRequest\x1a\x19.mcr.v1.PutChunksResponse(\x01\x12\x42\n\tGetChunks\x12\x18.mcr.v1.GetChunksRequest\x1a\x19.mcr.v1.GetChunksResponse0\x01\x12\x43\n\nSyncChunks\x12\x19.mcr.v1.SyncChunksRequest\x1a\x1a.mcr.v1.SyncChunksResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,19 +36,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FINDMISSINGREQUEST']._serialized_start=93
   _globals['_FINDMISSINGREQUEST']._serialized_end=181
   _globals['_FINDMISSINGRESPONSE']._serialized_start=183
-  _globals['_FINDMISSINGRESPONSE']._serialized_end=252
-  _globals['_PUTCHUNKSREQUEST']._serialized_start=254
-  _globals['_PUTCHUNKSREQUEST']._serialized_end=307
-  _globals['_PUTCHUNKSRESPONSE']._serialized_start=309
-  _globals['_PUTCHUNKSRESPONSE']._serialized_end=389
-  _globals['_GETCHUNKSREQUEST']._serialized_start=391
-  _globals['_GETCHUNKSREQUEST']._serialized_end=422
-  _globals['_GETCHUNKSRESPONSE']._serialized_start=424
-  _globals['_GETCHUNKSRESPONSE']._serialized_end=478
-  _globals['_SYNCCHUNKSREQUEST']._serialized_start=480
-  _globals['_SYNCCHUNKSREQUEST']._serialized_end=499
-  _globals['_SYNCCHUNKSRESPONSE']._serialized_start=501
-  _globals['_SYNCCHUNKSRESPONSE']._serialized_end=521
-  _globals['_CHUNKSSERVICE']._serialized_start=524
-  _globals['_CHUNKSSERVICE']._serialized_end=816
+  _globals['_FINDMISSINGRESPONSE']._serialized_end=266
+  _globals['_PUTCHUNKSREQUEST']._serialized_start=268
+  _globals['_PUTCHUNKSREQUEST']._serialized_end=321
+  _globals['_PUTCHUNKSRESPONSE']._serialized_start=323
+  _globals['_PUTCHUNKSRESPONSE']._serialized_end=403
+  _globals['_GETCHUNKSREQUEST']._serialized_start=405
+  _globals['_GETCHUNKSREQUEST']._serialized_end=436
+  _globals['_GETCHUNKSRESPONSE']._serialized_start=438
+  _globals['_GETCHUNKSRESPONSE']._serialized_end=492
+  _globals['_SYNCCHUNKSREQUEST']._serialized_start=494
+  _globals['_SYNCCHUNKSREQUEST']._serialized_end=513
+  _globals['_SYNCCHUNKSRESPONSE']._serialized_start=515
+  _globals['_SYNCCHUNKSRESPONSE']._serialized_end=549
+  _globals['_CHUNKSSERVICE']._serialized_start=552
+  _globals['_CHUNKSSERVICE']._serialized_end=844
 # @@protoc_insertion_point(module_scope)

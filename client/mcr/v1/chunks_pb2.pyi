@@ -89,10 +89,13 @@ class FindMissingResponse(google.protobuf.message.Message):
     IDS_FIELD_NUMBER: builtins.int
     GC_ROUND_FIELD_NUMBER: builtins.int
     VOUCHED_FIELD_NUMBER: builtins.int
+    LIFE_FIELD_NUMBER: builtins.int
     gc_round: builtins.int
     """Round of garbage collection, from 0, in which the others are kept by this node."""
     vouched: builtins.bool
     """Whether they were read and are durable, as asked for by `vouch`; a release that does not know it says false."""
+    life: builtins.int
+    """Of the process that answers: another one after a restart, so what was not synced by then may be lost. 0 = unknown."""
     @property
     def ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
         """Those of the request that are not held, each once."""
@@ -103,8 +106,9 @@ class FindMissingResponse(google.protobuf.message.Message):
         ids: collections.abc.Iterable[builtins.bytes] | None = ...,
         gc_round: builtins.int = ...,
         vouched: builtins.bool = ...,
+        life: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["gc_round", b"gc_round", "ids", b"ids", "vouched", b"vouched"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["gc_round", b"gc_round", "ids", b"ids", "life", b"life", "vouched", b"vouched"]) -> None: ...
 
 global___FindMissingResponse = FindMissingResponse
 
@@ -212,8 +216,14 @@ class SyncChunksResponse(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    LIFE_FIELD_NUMBER: builtins.int
+    life: builtins.int
+    """See FindMissingResponse: what a process of the same life said it held is durable now."""
     def __init__(
         self,
+        *,
+        life: builtins.int = ...,
     ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["life", b"life"]) -> None: ...
 
 global___SyncChunksResponse = SyncChunksResponse

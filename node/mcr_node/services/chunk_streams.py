@@ -61,12 +61,14 @@ class ChunkEdge:
         if request.only_looking:
             return pb.FindMissingResponse(ids=sorted(await self._chunks.missing(ids)))
         promise = await self._chunks.promise(ids)
-        return pb.FindMissingResponse(ids=sorted(promise.missing), gc_round=promise.gc_round)
+        return pb.FindMissingResponse(
+            ids=sorted(promise.missing), gc_round=promise.gc_round, life=promise.life
+        )
 
     async def sync_chunks(self, request: pb.SyncChunksRequest) -> pb.SyncChunksResponse:
         """Make what was put durable."""
         await self._chunks.sync()
-        return pb.SyncChunksResponse()
+        return pb.SyncChunksResponse(life=self._chunks.life)
 
     async def _put_chunks(self, frames: AsyncIterator[bytes], context: Context) -> bytes | None:
         async with self._edge.call(context, "mcr.v1.ChunksService.PutChunks"):

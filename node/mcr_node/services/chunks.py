@@ -58,6 +58,11 @@ class LocalChunks:
         """What the chunk files of this node may take; None = whatever its disk has."""
         return self._capacity_bytes
 
+    @property
+    def life(self) -> int:
+        """See `ports_garbage.Promise`."""
+        return 0 if self._promises is None else self._promises.life
+
     async def put(self, chunks: Sequence[Chunk]) -> Stored:
         """See ChunkTransport."""
         receipt = await self._run(lambda: self._store.put(chunks))
@@ -114,7 +119,7 @@ class LocalChunks:
 
         lacking = promise.missing | await self._run(unreadable)
         await self.sync()
-        return Promise(lacking, promise.gc_round)
+        return Promise(lacking, promise.gc_round, promise.life)
 
     async def put_received(self, frame: bytes, *, forward: Forward | None = None) -> Stored:
         """Store the chunks of one frame that came over the network, each verified against its id first.

@@ -51,8 +51,8 @@ class Holders(Protocol):
     async def put(self, address: str, chunks: Sequence[Chunk]) -> None:
         """Store chunks there; durable after `sync`."""
 
-    async def sync(self, address: str) -> None:
-        """Make durable what was put."""
+    async def sync(self, address: str) -> int:
+        """Make durable what was put; return the life of the process that did, as `promise` names it."""
 
 
 class Here(Protocol):
@@ -113,6 +113,8 @@ class Sealing:
         self._durability = durability
         self._failed: dict[int, McrError] = {}
         self._counted: dict[int, Member] = {}
+        # Of whose process, by id, the first answer came.
+        self._lives: dict[int, int] = {}
         self._lanes = asyncio.Semaphore(MEMBERS_AT_ONCE)
         self._asked_again = False
         self._is_doubtful = False
@@ -131,6 +133,7 @@ class Sealing:
         """
         while True:
             self._counted.clear()
+            self._lives.clear()
             self._is_doubtful = False
             ids = walk()
             while batch := await self._here.aside(partial(_take, ids)):
@@ -169,6 +172,8 @@ class Sealing:
         before, self._failed = self._failed, {}
         await self._each(failed, lambda member: self._holders.wait_reachable(member.address))
         self._is_doubtful = len(self._failed) < len(before)
+        # All is looked at again anyway, and those who are back may have started again.
+        self._lives.clear()
         return self._is_doubtful
 
     async def _held(self, ids: Sequence[ChunkId]) -> dict[int, set[ChunkId]]:
@@ -176,7 +181,9 @@ class Sealing:
         promised = {self._me.node_id: await self._here.promise(ids)}
 
         async def ask(member: Member) -> None:
-            promised[member.node_id] = await self._holders.promise(member.address, ids)
+            promise = await self._holders.promise(member.address, ids)
+            self._check_life(member, promise.life)
+            promised[member.node_id] = promise
 
         await self._each(self._live(), ask)
         self._pass_over_late(promised)
@@ -271,10 +278,22 @@ class Sealing:
         own = asyncio.create_task(self._here.sync())
         try:
             others = [one for one in self._others if one.node_id in self._counted]
-            await self._each(others, lambda member: self._holders.sync(member.address))
+            await self._each(others, self._sync_at)
             await own
         finally:
             await settle([own])
+
+    async def _sync_at(self, member: Member) -> None:
+        self._check_life(member, await self._holders.sync(member.address))
+
+    def _check_life(self, member: Member, life: int) -> None:
+        """Notice a restart between two answers, of which no call tells: there was none just then.
+
+        Raises:
+            UnavailableError: there was one; what the member held and had not synced may be lost.
+        """
+        if self._lives.setdefault(member.node_id, life) != life:
+            raise UnavailableError(member.address, "it started again meanwhile")
 
     async def _each(
         self, members: Sequence[Member], work: Callable[[Member], Coroutine[Any, Any, None]]

@@ -16,6 +16,7 @@ The safety case of a sweep in round r, which forgets chunks that no version need
 Nothing here depends on clocks, or on what is on disk: the journal only saves uploads from being repeated.
 """
 
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
@@ -29,6 +30,7 @@ RECENT_MAX = 1 << 18
 # Promised in one round, 256 MiB of journal: a million chunks of 1 MiB, eight times over. In a round with more
 # nothing is swept.
 ROUND_MAX = 1 << 23
+LIFE_BITS = 62
 
 
 class TooManyPromisesError(Exception):
@@ -44,6 +46,8 @@ class Promises:
         self._journal = journal
         self._round_of = round_of
         self._lock = threading.Lock()
+        # Drawn anew by each process, so that whoever counts on a promise notices a restart.
+        self.life = 1 + secrets.randbits(LIFE_BITS)
         self._round = -1
         self._noted = 0
         # The last round of which not all that was promised is noted: no sweep of it, or before, may go on.
@@ -60,7 +64,7 @@ class Promises:
         """Say which of some chunks are held, and keep them until the round ends."""
         present = self.touch(ids)
         # Looked for after they were noted: what a sweep removed before that is missing.
-        return Promise(self._store.missing(ids), present)
+        return Promise(self._store.missing(ids), present, self.life)
 
     def touch(self, ids: Sequence[ChunkId]) -> int:
         """Note chunks that are brought or counted on; return the round."""

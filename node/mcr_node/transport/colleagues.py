@@ -177,12 +177,11 @@ class GrpcColleagues:
 
     async def missing(self, address: str, ids: Sequence[ChunkId]) -> set[ChunkId]:
         """See `Holders`."""
-        missing, _ = await self._find(address, ids, only_looking=True)
-        return missing
+        return (await self._find(address, ids, only_looking=True)).missing
 
     async def promise(self, address: str, ids: Sequence[ChunkId]) -> Promise:
         """See `Holders`."""
-        return Promise(*await self._find(address, ids, only_looking=False))
+        return await self._find(address, ids, only_looking=False)
 
     async def vouch(self, address: str, ids: Sequence[ChunkId]) -> Promise:
         """See `services.surplus.Vouching`."""
@@ -192,13 +191,12 @@ class GrpcColleagues:
             raise UnavailableError(address, "it is of a release that does not vouch for chunks")
         return Promise({ChunkId(each) for each in answer.ids}, answer.gc_round)
 
-    async def _find(
-        self, address: str, ids: Sequence[ChunkId], *, only_looking: bool
-    ) -> tuple[set[ChunkId], int]:
+    async def _find(self, address: str, ids: Sequence[ChunkId], *, only_looking: bool) -> Promise:
         """Ask which chunks are missing; in pages, as many as a message may name."""
         chunks = await self._at(address).reach()
         missing: set[ChunkId] = set()
         rounds: list[int] = []
+        lives: set[int] = set()
         for start in range(0, len(ids), IDS_MAX):
             request = chunk_messages.FindMissingRequest(
                 ids=ids[start : start + IDS_MAX], only_looking=only_looking
@@ -206,16 +204,19 @@ class GrpcColleagues:
             answer = await chunks.find_missing(request)
             missing.update(ChunkId(each) for each in answer.ids)
             rounds.append(answer.gc_round)
-        return missing, min(rounds, default=0)
+            lives.add(answer.life)
+        if len(lives) > 1:
+            raise UnavailableError(address, "it started again meanwhile")
+        return Promise(missing, min(rounds, default=0), *lives)
 
     async def put(self, address: str, chunks: Sequence[Chunk]) -> None:
         """See `Holders`."""
         # Whoever puts has asked what is missing, or has just been sent what nobody held.
         await (await self._at(address).reach()).send(chunks)
 
-    async def sync(self, address: str) -> None:
+    async def sync(self, address: str) -> int:
         """See `Holders`."""
-        await (await self._at(address).reach()).sync()
+        return await (await self._at(address).reach()).sync_in_life()
 
     async def have(self, address: str, ids: Sequence[ChunkId]) -> set[ChunkId]:
         """See `services.lanes.Exchange`."""

@@ -53,6 +53,12 @@ DEFECTS: tuple[TextDefect, ...] = (
         "if True:",
     ),
     _service(
+        "seal_does_not_notice_a_restart",
+        "copies:Sealing._check_life",
+        "if self._lives.setdefault(member.node_id, life) != life:",
+        "if False:",
+    ),
+    _service(
         "seal_sends_nothing",
         "copies:Sealing._send",
         "self._holders.put(member.address, chunks)",

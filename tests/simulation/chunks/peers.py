@@ -212,8 +212,8 @@ class SimPeers:
             frame = self._links.carried(_frames.encode(group))
             await self._call(address, partial(put_frame, frame), kind="put")
 
-    async def sync(self, address: str) -> None:
-        await self._call(address, lambda host: host.chunks.sync(), kind="sync")
+    async def sync(self, address: str) -> int:
+        return await self._call(address, _sync, kind="sync")
 
     # ---- Exchange ----
 
@@ -272,6 +272,11 @@ class SimPeers:
 async def put_frame(frame: bytes, host: "Host", *, forward: Forward | None = None) -> None:
     """Hand over one frame."""
     await host.chunks.put_received(frame, forward=forward)
+
+
+async def _sync(host: "Host") -> int:
+    await host.chunks.sync()
+    return host.chunks.life
 
 
 async def _ping(host: "Host") -> None:

@@ -205,6 +205,21 @@ def test_what_a_member_lost_before_it_came_back_is_sent_again(monkeypatch: pytes
     tell(story)
 
 
+def test_what_a_member_lost_in_a_restart_that_no_call_met_does_not_count() -> None:
+    """It said what it held, lost power, came back, and synced: in good order, each of it."""
+
+    async def story(scene: Scene) -> None:
+        scene.have(ME, [*scene.nodes, *CHUNKS])
+        scene.have("b:1", [*scene.nodes, *CHUNKS])
+        scene.holders.restarts = ["b:1"]
+
+        await scene.chunks.seal(scene.manifest)
+
+        assert all(len(scene.durable_at(one)) >= 2 for one in scene.ids)
+
+    tell(story)
+
+
 def test_a_site_that_is_silent_is_told_from_one_that_never_was() -> None:
     async def story(scene: Scene) -> None:
         scene.have(ME, [*scene.nodes, *CHUNKS])
