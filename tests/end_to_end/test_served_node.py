@@ -242,6 +242,17 @@ def test_bytes_that_are_not_what_they_say_are_never_stored(node: ServedNode) -> 
     assert list(answer.ids) == [honest.id]
 
 
+def test_a_promise_and_its_sync_name_one_life_of_the_process(node: ServedNode) -> None:
+    asked = chunks_pb2.FindMissingRequest(ids=[Chunk.of(b"weights").id]).SerializeToString()
+    channel: Any
+    with grpc.insecure_channel(node.listen) as channel:
+        promised = channel.unary_unary("/mcr.v1.ChunksService/FindMissing")(asked, timeout=20)
+        synced = channel.unary_unary("/mcr.v1.ChunksService/SyncChunks")(b"", timeout=20)
+    life = chunks_pb2.FindMissingResponse.FromString(promised).life
+    assert life
+    assert chunks_pb2.SyncChunksResponse.FromString(synced).life == life
+
+
 @pytest.mark.parametrize(
     ("path", "request_bytes", "stream", "status"),
     [
