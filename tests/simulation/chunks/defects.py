@@ -247,12 +247,6 @@ DEFECTS: tuple[TextDefect, ...] = (
         " and self._drained_epoch == membership.epoch",
         "",
     ),
-    _service(
-        "lost_bytes_are_not_fetched",
-        "cluster_chunks:ClusterChunks.bring",
-        "await self.put([Chunk(one, data) for one, data in found.items()])",
-        "return",
-    ),
 )
 ALL: dict[str, Callable[[], AbstractContextManager[object]]] = {each.name: each for each in DEFECTS}
 
