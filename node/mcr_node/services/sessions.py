@@ -53,6 +53,9 @@ Result = TypeVar("Result")
 # A part came, garbage was marked, or a holder is leaving: what was found is looked for again.
 _SEAL_AGAIN = (SessionChangedError.code, SealOutdatedError.code, MembersChangedError.code)
 
+# Chunks that a seal finds missing, one a try, and that a node turns out to have that did not answer in time.
+FETCHES_MAX = 64
+
 
 class SessionsService(LogCalls):
     """The service for one principal, as authenticated at the edge."""
@@ -201,11 +204,12 @@ class SessionsService(LogCalls):
             UnavailableError: it is, and it may come back.
             MissingChunkError: all nodes answer, and none has it.
         """
-        try:
-            return await self._chunks.seal(manifest, durability=durability)
-        except MissingChunkError as error:
-            await self._chunks.get([ChunkId(bytes.fromhex(error.chunk_id))])
-            return await self._chunks.seal(manifest, durability=durability)
+        for _ in range(FETCHES_MAX):
+            try:
+                return await self._chunks.seal(manifest, durability=durability)
+            except MissingChunkError as error:
+                await self._chunks.get([ChunkId(bytes.fromhex(error.chunk_id))])
+        return await self._chunks.seal(manifest, durability=durability)
 
     async def _sealed(
         self, model: str, number: int, index: LogIndex, *, already: bool

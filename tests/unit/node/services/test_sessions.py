@@ -1,7 +1,7 @@
 """The sessions service: what it checks of parts, and how it meets others that put or seal meanwhile."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -204,5 +204,33 @@ def test_memory_does_not_grow_with_the_manifest(monkeypatch: pytest.MonkeyPatch)
         world.chunks.put = watched  # type: ignore[method-assign, assignment]
         await world.seal()
         assert 0 < largest <= 2 + 8
+
+    tell(story)
+
+
+def test_chunks_that_others_turn_out_to_have_are_fetched_one_after_the_other() -> None:
+    async def story(world: World) -> None:
+        await world.begin()
+        await world.put("a")
+        late = [Chunk.of(b"late %d" % number) for number in range(3)]
+        kept_seal, kept_get = world.chunks.seal, world.chunks.get
+
+        async def seal_without(manifest: ChunkId, **given: object) -> Content:
+            for chunk in late:
+                if world.store.missing([chunk.id]):
+                    raise MissingChunkError(chunk.id.hex())
+            return await kept_seal(manifest)
+
+        async def get_from_others(ids: Sequence[ChunkId]) -> list[bytes]:
+            world.store.put([chunk for chunk in late if chunk.id in ids and chunk is not nowhere])
+            return await kept_get(ids)
+
+        world.chunks.seal = seal_without  # type: ignore[method-assign]
+        world.chunks.get = get_from_others  # type: ignore[method-assign]
+        nowhere: Chunk | None = late[2]
+        with pytest.raises(MissingChunkError, match=late[2].id.hex()):
+            await world.seal()
+        nowhere = None
+        assert (await world.seal()).version.record
 
     tell(story)
