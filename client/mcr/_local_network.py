@@ -9,17 +9,25 @@ answer, as on a network whose packets are lost. Once healed everything goes on, 
 """
 
 import asyncio
+import secrets
+import socket
 import threading
 from collections.abc import Coroutine, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from math import inf
+from pathlib import Path
 from typing import Any, TypeVar
 
 from mcr._dialling import NODE_HEADER, PROXY_VARIABLE
+from mcr.errors import FailedError
 
 Result = TypeVar("Result")
 
 _LOOPBACK = "127.0.0.1"
+# Where Linux says which ports it gives to whoever asks for any.
+_PORTS_GIVEN = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_PORT_FIRST, _PORT_LIMIT = 15_000, 32_768
+_PORT_TRIES_MAX = 1_000
 _PART_BYTES = 256 << 10
 _HEAD_BYTES_MAX = 16 << 10
 # Of the network's own thread; nothing it does takes long.
@@ -166,3 +174,24 @@ def _node_of(head: bytes) -> str:
         if name == NODE_HEADER:
             return value.strip()
     return ""
+
+
+def free_addresses(count: int) -> list[str]:
+    """Return addresses that were free a moment ago; a node that joins must name its port beforehand.
+
+    Below those that the system gives to whoever asks for any: one of them would soon be the near end of some
+    connection, and the node that was to listen there could not.
+    """
+    first_given = int(_PORTS_GIVEN.read_text().split()[0]) if _PORTS_GIVEN.exists() else _PORT_LIMIT
+    ports = range(_PORT_FIRST, first_given) if first_given > 2 * _PORT_FIRST else range(1)
+    found: list[str] = []
+    with ExitStack() as held:
+        # Held together, so that they differ.
+        for _ in range(_PORT_TRIES_MAX):
+            if len(found) == count:
+                return found
+            one = held.enter_context(socket.socket())
+            with suppress(OSError):
+                one.bind((_LOOPBACK, secrets.choice(ports)))
+                found.append(f"{_LOOPBACK}:{one.getsockname()[1]}")
+    raise FailedError("starting nodes", f"no free port in {_PORT_TRIES_MAX} tries")

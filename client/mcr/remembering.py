@@ -156,8 +156,13 @@ class FileMemory:
         import sqlite3
 
         database = sqlite3.connect(self._place, timeout=BUSY_S)
-        # Losing it costs a reading; waiting for the disk would cost each commit.
-        database.execute("PRAGMA synchronous=OFF")
+        try:
+            # Losing it costs a reading; waiting for the disk would cost each commit.
+            database.execute("PRAGMA synchronous=OFF")
+        except BaseException:
+            # It is damaged, or in use.
+            database.close()
+            raise
         return database
 
 

@@ -21,11 +21,9 @@ import os
 import random
 import select
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,7 +32,7 @@ from typing import Literal, Self, TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from mcr._local_network import LocalNetwork
+from mcr._local_network import LocalNetwork, free_addresses
 from mcr.client import Client, connect
 from mcr.errors import DeadlineError, FailedError, InvalidArgumentError, McrError
 from mcr.model import ClusterStatus
@@ -169,7 +167,7 @@ class LocalCluster:
             (self.folder / "node.toml").write_text(self._config)
             if self._has_partitions:
                 self._network = LocalNetwork()
-            for address in _free_addresses(self._count):
+            for address in free_addresses(self._count):
                 self._add(address)
             self.wait_ready()
         except BaseException:
@@ -213,7 +211,7 @@ class LocalCluster:
         """
         if len(self.nodes) == NODES_MAX:
             raise InvalidArgumentError("nodes", f"there are {NODES_MAX} already")
-        (address,) = _free_addresses(1)
+        (address,) = free_addresses(1)
         self._add(address)
         return len(self.nodes) - 1
 
@@ -450,16 +448,6 @@ def cluster_fixture(
             yield found
 
     return cluster
-
-
-def _free_addresses(count: int) -> list[str]:
-    """Return addresses that were free a moment ago; a node that joins must name its port beforehand."""
-    with ExitStack() as held:
-        # Held together, so that they differ.
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((_LOOPBACK, 0))
-        return [f"{_LOOPBACK}:{one.getsockname()[1]}" for one in sockets]
 
 
 def _look(node: LocalNode) -> ClusterStatus | None:

@@ -4,7 +4,8 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mcr.testing import LocalCluster, LocalNode, _free_addresses
+from mcr._local_network import free_addresses
+from mcr.testing import LocalCluster, LocalNode
 from mcr_node.transport.colleagues import CALL_S
 from tests.support.served import bytes_from, mcr_command
 from tests.support.waiting import until
@@ -46,7 +47,7 @@ def test_a_place_is_kept_for_one_node_and_a_replaced_one_leaves_nothing_behind(t
     with LocalCluster(2) as cluster:
         with cluster.connect() as client:
             client.model(MODEL).commit(write(tmp_path / "in", 1))
-        (address, elsewhere) = _free_addresses(2)
+        (address, elsewhere) = free_addresses(2)
 
         # A place is kept, by whoever asks as often as he likes; the node that is awaited is in nobody's way.
         for _ in range(2):

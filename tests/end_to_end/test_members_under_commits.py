@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from mcr._local_network import free_addresses
 from mcr.client import Client
 from mcr.errors import McrError
-from mcr.testing import LocalCluster, _free_addresses
+from mcr.testing import LocalCluster
 from mcr_node.runtime.clock import SystemClock
 from mcr_node.services.presence import NS_PER_S
 from tests.support.disks import copied, holders_on_disk, visible_manifests
@@ -112,7 +113,7 @@ class Run:
         self.cluster.wait_ready()
 
     def add(self) -> None:
-        (address,) = _free_addresses(1)
+        (address,) = free_addresses(1)
         self.cluster._add(address)
         self.members.append(len(self.cluster.nodes) - 1)
         self.instant()

@@ -14,6 +14,7 @@ from mcr.values import dataclass
 from mcr_node.core.members import Member
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.copies import IDS_AT_ONCE, Holders
+from mcr_node.services.lives import Lives
 from mcr_node.services.walking import Kept, in_batches
 
 # What asking about one chunk costs on the network, for the rate: its id, and a share of the messages.
@@ -133,13 +134,25 @@ class Census:
         myself: Member,
         alive: Sequence[Member],
         wanted: int,
+        lives: Lives,
     ) -> None:
-        """Count on this node and on `alive`, others; `wanted` copies are enough, on nodes that stay."""
+        """Prepare.
+
+        Args:
+            chunks: this node's.
+            holders: the others'.
+            myself: this node.
+            alive: the others whose copies count.
+            wanted: so many copies are enough, on nodes that stay.
+            lives: of those others.
+        """
         self._chunks = chunks
         self._holders = holders
         self._node_id = myself.node_id
         self._alive = alive
         self._wanted = wanted
+        self._lives = lives
+        self._has_begun = False
         self._leaving = [member.node_id for member in (myself, *alive) if member.leaving]
         self._sites = {member.node_id: member.site for member in (myself, *alive)}
 
@@ -222,11 +235,17 @@ class Census:
         asked = [one for one in needed_by if one not in known.enough and one not in known.short]
         if not asked:
             return Counted(0, tuple(lost), 0)
-        # What this node fetched to walk the manifest counts once it is durable.
-        await self._chunks.sync()
+        if not self._has_begun:
+            # From here on nobody may start again unnoticed.
+            await self._sync(self._alive)
+            self._has_begun = True
         here, *there = await asyncio.gather(
             self._chunks.missing(asked),
             *(self._holders.missing(member.address, asked) for member in self._alive),
+        )
+        # What is held may not be durable yet: as is what this node fetched just now to walk the manifest.
+        await self._sync(
+            [one for one, missing in zip(self._alive, there, strict=True) if len(missing) < len(asked)]
         )
         nodes = (self._node_id, *(member.node_id for member in self._alive))
         found: list[Copies] = []
@@ -245,6 +264,18 @@ class Census:
                 known.lacks(found[-1])
         cost_bytes = len(asked) * ASK_BYTES * max(1, len(self._alive))
         return Counted(len(asked), (*lost, *found), cost_bytes)
+
+    async def _sync(self, members: Sequence[Member]) -> None:
+        """Make durable what this node and others said they hold.
+
+        Raises:
+            McrError: one of them stopped answering, or started again since the first time.
+        """
+
+        async def sync(member: Member) -> None:
+            self._lives.check(member, await self._holders.sync(member.address))
+
+        await asyncio.gather(self._chunks.sync(), *map(sync, members))
 
     def _is_spread(self, holders: Sequence[int], having: Sequence[int]) -> bool:
         """Say whether those who stay are of as many sites as there were, or can be."""

@@ -18,6 +18,7 @@ from mcr.model import Chunk, ChunkId
 from mcr_node.core.members import Member
 from mcr_node.core.placement.ring import added, is_met_by
 from mcr_node.ports_garbage import Promise
+from mcr_node.services.lives import Lives
 
 Result = TypeVar("Result")
 # Copies of each chunk before a version becomes visible; all nodes where there are fewer.
@@ -113,8 +114,7 @@ class Sealing:
         self._durability = durability
         self._failed: dict[int, McrError] = {}
         self._counted: dict[int, Member] = {}
-        # Of whose process, by id, the first answer came.
-        self._lives: dict[int, int] = {}
+        self._lives = Lives()
         self._lanes = asyncio.Semaphore(MEMBERS_AT_ONCE)
         self._asked_again = False
         self._is_doubtful = False
@@ -133,7 +133,7 @@ class Sealing:
         """
         while True:
             self._counted.clear()
-            self._lives.clear()
+            self._lives = Lives()
             self._is_doubtful = False
             ids = walk()
             while batch := await self._here.aside(partial(_take, ids)):
@@ -173,7 +173,7 @@ class Sealing:
         await self._each(failed, lambda member: self._holders.wait_reachable(member.address))
         self._is_doubtful = len(self._failed) < len(before)
         # All is looked at again anyway, and those who are back may have started again.
-        self._lives.clear()
+        self._lives = Lives()
         return self._is_doubtful
 
     async def _held(self, ids: Sequence[ChunkId]) -> dict[int, set[ChunkId]]:
@@ -182,7 +182,7 @@ class Sealing:
 
         async def ask(member: Member) -> None:
             promise = await self._holders.promise(member.address, ids)
-            self._check_life(member, promise.life)
+            self._lives.check(member, promise.life)
             promised[member.node_id] = promise
 
         await self._each(self._live(), ask)
@@ -284,16 +284,7 @@ class Sealing:
             await settle([own])
 
     async def _sync_at(self, member: Member) -> None:
-        self._check_life(member, await self._holders.sync(member.address))
-
-    def _check_life(self, member: Member, life: int) -> None:
-        """Notice a restart between two answers, of which no call tells: there was none just then.
-
-        Raises:
-            UnavailableError: there was one; what the member held and had not synced may be lost.
-        """
-        if self._lives.setdefault(member.node_id, life) != life:
-            raise UnavailableError(member.address, "it started again meanwhile")
+        self._lives.check(member, await self._holders.sync(member.address))
 
     async def _each(
         self, members: Sequence[Member], work: Callable[[Member], Coroutine[Any, Any, None]]

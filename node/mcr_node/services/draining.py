@@ -28,6 +28,7 @@ from mcr_node.services.census import Census, Known
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.colleagues import Colleagues
 from mcr_node.services.copies import COPIES, Holders
+from mcr_node.services.lives import Lives
 from mcr_node.services.pace import REPAIR_BYTES_PER_S
 from mcr_node.services.presence import Presence
 from mcr_node.services.repair import Repair
@@ -130,7 +131,7 @@ class Draining:
         # Whoever does not answer may hold what nobody else has.
         is_blind = any(member.node_id not in alive for member in membership.leaving)
         wanted = min(COPIES, len(membership.staying))
-        census = Census(self._chunks, self._others, self._myself(membership), present.alive, wanted)
+        census = Census(self._chunks, self._others, self._myself(membership), present.alive, wanted, Lives())
         known = Known()
         models = await all_models(log)
         done, total = 0, sum(models.values())
@@ -184,7 +185,7 @@ class Draining:
         is_silent = len(others) == len(present.alive)
         # A chunk that not even this member has, when it answers, is not lost by its removal.
         asked = others if is_silent else [*others, replace(member, leaving=True)]
-        census = Census(self._chunks, self._others, self._myself(self._log.membership), asked, 1)
+        census = Census(self._chunks, self._others, self._myself(self._log.membership), asked, 1, Lives())
         known = Known()
         example = ""
         for model in await all_models(self._log):

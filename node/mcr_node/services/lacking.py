@@ -9,6 +9,7 @@ from mcr.values import dataclass
 from mcr_node.core.members import Member
 from mcr_node.core.placement.ring import chosen
 from mcr_node.services.census import Copies, Known
+from mcr_node.services.lives import Lives
 from mcr_node.services.presence import Present
 
 Order = Callable[[Sequence[Member], ChunkId], Sequence[Member]]
@@ -60,6 +61,7 @@ class Round:
         wanted: copies that each chunk is to have.
         epoch: of the members.
         order: ranks them for a chunk.
+        lives: of those whose copies are counted on.
     """
 
     present: Present
@@ -67,6 +69,7 @@ class Round:
     wanted: int
     epoch: int
     order: Order
+    lives: Lives = field(default_factory=Lives, compare=False)
 
     @property
     def nodes(self) -> tuple[Member, ...]:

@@ -8,7 +8,7 @@ is left where it is, a copy near those who made it, until the next change or unt
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
 
-from mcr.errors import CorruptChunkError, FailedError, McrError, MissingChunkError
+from mcr.errors import CorruptChunkError, FailedError, McrError, MissingChunkError, UnavailableError
 from mcr.manifest import drain_async, walk_ids
 from mcr.model import Chunk, ChunkId, digest
 from mcr_node.core.members import Member
@@ -182,8 +182,10 @@ class Rebalance:
             if target.node_id == self._log.node_id:
                 await self._chunks.put_verified(chunks)
             else:
+                life = await self._others.sync(target.address)
                 await self._others.put(target.address, chunks)
-                await self._others.sync(target.address)
+                if await self._others.sync(target.address) != life:
+                    raise UnavailableError(target.address, "it started again meanwhile")
         except McrError as error:
             # Full, or gone silent: what it lacks stays where it is.
             self._refused[target.node_id] = error

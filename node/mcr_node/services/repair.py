@@ -218,7 +218,9 @@ class Repair:
         return Round(present, myself, self._wanted, membership.epoch, self._order)
 
     def _census(self, found: Round) -> Census:
-        return Census(self._chunks, self._holders, found.myself, found.present.alive, found.wanted)
+        return Census(
+            self._chunks, self._holders, found.myself, found.present.alive, found.wanted, found.lives
+        )
 
     async def _look_through(
         self, found: Round, models: dict[str, Lacking], *, again: bool
@@ -319,7 +321,7 @@ class Repair:
         while targets := found.targets(part[0], refused):
             for member in targets:
                 try:
-                    await self._write(member, chunks)
+                    await self._write(found, member, chunks)
                 except McrError as error:
                     # Full, or gone silent: another one takes it.
                     refused[member.node_id] = error
@@ -339,12 +341,12 @@ class Repair:
         # Verified at either end: here when it was read or received, there when it is received.
         return [Chunk(one, each) for one, each in zip(ids, data, strict=True)]
 
-    async def _write(self, member: Member, chunks: Sequence[Chunk]) -> None:
+    async def _write(self, found: Round, member: Member, chunks: Sequence[Chunk]) -> None:
         if member.node_id == self._log.node_id:
             await self._chunks.put_verified(chunks)
         else:
             await self._holders.put(member.address, chunks)
-            await self._holders.sync(member.address)
+            found.lives.check(member, await self._holders.sync(member.address))
 
     def _why_not_all(self, found: Round) -> str:
         if said := self.findings():

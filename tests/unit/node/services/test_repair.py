@@ -375,6 +375,54 @@ def test_a_dry_run_says_what_a_run_does_and_copies_nothing() -> None:
     tell(story)
 
 
+def test_a_copy_that_is_lost_before_it_is_synced_does_not_count() -> None:
+    async def story(scene: Scene) -> None:
+        chunks = await scene.commit(1, "a:1", files=3)
+        scene.others.restarts.append(B)
+        await scene.run()
+        assert all(len(scene.copies(chunk.id)) == 2 for chunk in chunks)
+
+    tell(story)
+
+
+def test_what_a_node_holds_and_has_not_synced_is_counted_when_it_has() -> None:
+    async def story(scene: Scene) -> None:
+        chunks = await scene.commit(1, "a:1", files=3)
+        scene.others.stores[C].put(chunks)
+        await scene.run()
+        assert all(scene.copies(chunk.id) == ["a:1", C] for chunk in chunks)
+        assert scene.others.put_order == []
+
+    tell(story)
+
+
+def test_what_a_node_loses_between_its_answer_and_its_sync_is_not_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    missing = Others.missing
+
+    uploaded: list[Chunk] = []
+
+    async def loses_power_after(self: Others, address: str, ids: Sequence[ChunkId]) -> set[ChunkId]:
+        if address == C:
+            self.stores[C].put(uploaded)
+            self.restarts.append(C)
+        return await missing(self, address, ids)
+
+    async def story(scene: Scene) -> None:
+        chunks = await scene.commit(1, "a:1", files=3)
+        uploaded.extend(chunks)
+        with monkeypatch.context() as patched:
+            patched.setattr(Others, "missing", loses_power_after)
+            with pytest.raises(UnavailableError, match="started again"):
+                await scene.run()
+        scene.others.restarts.clear()
+        await scene.run(asked=True)
+        assert [scene.copies(chunk.id) for chunk in chunks] == [["a:1", B]] * len(chunks)
+
+    tell(story)
+
+
 def test_a_node_that_is_full_is_passed_over() -> None:
     async def story(scene: Scene) -> None:
         chunks = await scene.commit(1, "a:1", files=20)
