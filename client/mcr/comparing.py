@@ -1,7 +1,7 @@
 """What differs between two versions: files, parameters, metrics and, read side by side, tensors.
 
-Tensors are compared as a pipeline: while blocks of one are put into sums on one core, the next blocks, of it
-or of the next tensor, are read, decoded and verified on another.
+Tensors are compared as a pipeline: while blocks of one are put into sums, the next blocks, of it or of the
+next tensor, are read, decoded and verified, those of either side on a thread of their own.
 """
 
 import asyncio
@@ -351,12 +351,17 @@ async def _pairs(get: Get, a: _Place, b: _Place) -> AsyncGenerator[_Pairs, None]
 
 
 async def _fetch(get: Get, ids: Sequence[tuple[ChunkId, ChunkId]]) -> _Pairs:
-    theirs = [id_b for id_a, id_b in ids if id_a != id_b]
-    data = await get([*(id_a for id_a, _ in ids), *theirs])
-    of_b = iter(data[len(ids) :])
+    sides = [[id_a for id_a, _ in ids], [id_b for id_a, id_b in ids if id_a != id_b]]
+    # Side by side: each call reads, decodes and verifies one chunk after the other, on one core.
+    reading = [asyncio.ensure_future(get(side)) for side in sides if side]
+    try:
+        of_a, *of_b = await asyncio.gather(*reading)
+    finally:
+        await settle(reading)
+    theirs = iter(of_b[0] if of_b else ())
     return [
-        (data_a, None if id_a == id_b else next(of_b))
-        for (id_a, id_b), data_a in zip(ids, data, strict=False)
+        (data_a, None if id_a == id_b else next(theirs))
+        for (id_a, id_b), data_a in zip(ids, of_a, strict=True)
     ]
 
 
