@@ -54,8 +54,8 @@ DEFECTS: tuple[TextDefect, ...] = (
     ),
     _service(
         "seal_does_not_notice_a_restart",
-        "copies:Sealing._check_life",
-        "if self._lives.setdefault(member.node_id, life) != life:",
+        "lives:Lives.check",
+        "if self._first.setdefault(member.node_id, life) != life:",
         "if False:",
     ),
     _service(
