@@ -275,6 +275,7 @@ class Node:
             encoding=self._identity.encoding,
             bytes_free=self._bytes_free,
             log_entry_count=self._stores.log_entry_count,
+            life=self.chunks.life,
             myself=self._myself,
             colleagues=self._others_edges,
             keep_all=self._keep_all,

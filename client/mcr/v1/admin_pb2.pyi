@@ -729,6 +729,7 @@ class PingResponse(google.protobuf.message.Message):
     APPLIED_INDEX_FIELD_NUMBER: builtins.int
     BULK_PORT_FIELD_NUMBER: builtins.int
     BULK_KEY_FIELD_NUMBER: builtins.int
+    LIFE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name of the node."""
     site: builtins.str
@@ -743,6 +744,8 @@ class PingResponse(google.protobuf.message.Message):
     """What a connection to that port begins with, 16 bytes chosen anew at each start of the node: whoever listens
     there may be somebody else by now, or the port of another machine behind the same name.
     """
+    life: builtins.int
+    """Of the process that answers, as in FindMissingResponse; 0 = unknown."""
     def __init__(
         self,
         *,
@@ -752,8 +755,9 @@ class PingResponse(google.protobuf.message.Message):
         applied_index: builtins.int = ...,
         bulk_port: builtins.int = ...,
         bulk_key: builtins.bytes = ...,
+        life: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["applied_index", b"applied_index", "bulk_key", b"bulk_key", "bulk_port", b"bulk_port", "name", b"name", "ready", b"ready", "site", b"site"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["applied_index", b"applied_index", "bulk_key", b"bulk_key", "bulk_port", b"bulk_port", "life", b"life", "name", b"name", "ready", b"ready", "site", b"site"]) -> None: ...
 
 global___PingResponse = PingResponse
 

@@ -41,6 +41,7 @@ class AdminService:
         encoding: str,
         bytes_free: Callable[[], int],
         log_entry_count: Callable[[], int],
+        life: int,
         myself: Myself,
         keep_all: Callable[[int], Awaitable[None]],
         check_dispensable: Callable[[Member], Awaitable[None]],
@@ -55,6 +56,7 @@ class AdminService:
         self._encoding = encoding
         self._bytes_free = bytes_free
         self._log_entry_count = log_entry_count
+        self._life = life
         self.myself = myself
         self._colleagues = colleagues
         self.membership = MembershipService(
@@ -97,6 +99,7 @@ class AdminService:
             applied_index=self._log.applied,
             bulk_port=self.bulk_port,
             bulk_key=self.bulk_key,
+            life=self._life,
         )
 
     async def get_cluster_status(self, request: pb.GetClusterStatusRequest) -> pb.GetClusterStatusResponse:

@@ -13,8 +13,8 @@ from mcr_node.services.lives import Lives
 from mcr_node.services.presence import Present
 
 Order = Callable[[Sequence[Member], ChunkId], Sequence[Member]]
-# Who took part in a run, by id; who of them is leaving; and how many copies were wanted.
-Among = tuple[tuple[int, ...], tuple[int, ...], int]
+# Who took part in a run, by id; who of them is leaving; how many copies were wanted; the lives of the others.
+Among = tuple[tuple[int, ...], tuple[int, ...], int, tuple[int, ...]]
 
 
 @dataclass(slots=True)
@@ -88,8 +88,12 @@ class Round:
 
     @property
     def among(self) -> Among:
-        """What decides about copies: while it stays the same, what was found stays true."""
-        return tuple(member.node_id for member in self.nodes), self.leaving, self.wanted
+        """What decides about copies: while it stays the same, what was found stays true.
+
+        A node that started again may have set copies aside that it met damaged, and forgotten to say so.
+        """
+        ids = tuple(member.node_id for member in self.nodes)
+        return ids, self.leaving, self.wanted, self.present.lives
 
     def targets(self, copies: Copies, refused: Mapping[int, object]) -> tuple[Member, ...]:
         """Return who is to get a chunk: those that placement names for it, but for those who refused."""

@@ -23,11 +23,13 @@ class Present:
         alive: answered just now.
         silent: did not, but may be back in a moment.
         gone: did not for so long that its copies are not counted on.
+        lives: of those that are alive, of whose process the answer came: another one after a restart.
     """
 
     alive: tuple[Member, ...]
     silent: tuple[Member, ...]
     gone: tuple[Member, ...]
+    lives: tuple[int, ...] = ()
 
 
 class Presence:
@@ -52,25 +54,28 @@ class Presence:
     async def look(self) -> Present:
         """Ask all of them, at once."""
         others = sorted(self._others(), key=lambda member: member.node_id)
-        answers = await asyncio.gather(*(self._answers(member) for member in others))
+        answers = await asyncio.gather(*(self._life(member) for member in others))
         now_ns = self._clock.monotonic_ns()
         before, self._silent_since_ns = self._silent_since_ns, {}
         alive: list[Member] = []
         silent: list[Member] = []
         gone: list[Member] = []
-        for member, is_there in zip(others, answers, strict=True):
-            if is_there:
+        for member, life in zip(others, answers, strict=True):
+            if life is not None:
                 alive.append(member)
                 continue
             since_ns = self._silent_since_ns[member.node_id] = before.get(member.node_id, now_ns)
             is_gone = now_ns - since_ns >= self.silence_s * NS_PER_S
             (gone if is_gone else silent).append(member)
-        return Present(tuple(alive), tuple(silent), tuple(gone))
+        lives = tuple(life for life in answers if life is not None)
+        return Present(tuple(alive), tuple(silent), tuple(gone), lives)
 
-    async def _answers(self, member: Member) -> bool:
+    async def _life(self, member: Member) -> int | None:
+        """Return of whose process a member answers; None when it does not."""
+        request, ask = pb.PingRequest(), self._colleagues.admin
         try:
             async with asyncio.timeout(PING_S):
-                await self._colleagues.admin(member.address, "Ping", pb.PingRequest(), pb.PingResponse)
+                answer = await ask(member.address, "Ping", request, pb.PingResponse)
         except (McrError, TimeoutError):
-            return False
-        return True
+            return None
+        return answer.life

@@ -172,7 +172,8 @@ class SimPeers:
             self._silent_until_s[address] = loop.time() + SILENT_S
             raise
 
-    async def _answers(self, address: str) -> None:
+    async def _answers(self, address: str) -> int:
+        """Return of whose process it does."""
         await self._links.travel()
         host = self._hosts.get(address)
         is_there = host is not None and host.life.is_alive
@@ -180,6 +181,7 @@ class SimPeers:
             if is_there:
                 await asyncio.sleep(PING_S)
             raise UnavailableError(address, "it does not answer")
+        return host.chunks.life
 
     # ---- Holders ----
 
@@ -260,8 +262,7 @@ class SimPeers:
     ) -> Response:
         if rpc == "Ping":
             # By far the most calls, and the shortest.
-            await self._answers(address)
-            return cast("Response", pb.PingResponse(ready=True))
+            return cast("Response", pb.PingResponse(ready=True, life=await self._answers(address)))
         found = await self._call(address, lambda host: _serve(host, rpc), timeout_s or CALL_S)
         return cast("Response", found)
 

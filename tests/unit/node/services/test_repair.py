@@ -55,7 +55,7 @@ class Others(MemoryHolders):
         assert rpc == "Ping"
         if address in self.silent:
             raise UnavailableError(address, "it does not answer")
-        return kind()
+        return kind(life=self.lives.get(address, 1))
 
     async def store_status(self, address: str) -> pb.GetStoreStatusResponse:
         return pb.GetStoreStatusResponse()
@@ -250,6 +250,22 @@ def test_an_unchanged_cluster_is_not_looked_through_again_before_its_time() -> N
         before = scene.others.asked
         await scene.run()
         assert scene.others.asked > before
+
+    tell(story)
+
+
+def test_what_a_node_has_lost_is_found_when_it_starts_again() -> None:
+    async def story(scene: Scene) -> None:
+        chunks = await scene.commit(1, B, C, files=5)
+        await scene.run()
+        # Set aside because it was met damaged; whoever knew ended before it was healed.
+        scene.others.stores[B].remove([chunks[0].id])
+        assert not await scene.repair.is_due()
+        scene.others.lives[B] = 2
+        assert await scene.repair.is_due()
+        await scene.run()
+        assert len(scene.copies(chunks[0].id)) == 2
+        assert not await scene.repair.is_due()
 
     tell(story)
 
