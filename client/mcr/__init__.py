@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mcr.retention_rules import BestRule, RetentionRules
     from mcr.serving import Receipt, Served, Serving
     from mcr.sessions import AsyncSession
+    from mcr.signatures import Signature
 
 __version__ = "0.1.0"
 
@@ -78,6 +79,7 @@ __all__ = [
     "Served",
     "Serving",
     "Session",
+    "Signature",
     "Tensor",
     "TrashItem",
     "Version",
@@ -121,6 +123,7 @@ _HOMES = {
         "VersionKind",
     ),
     "mcr.keeping": ("Deleted", "Pin", "TrashItem"),
+    "mcr.signatures": ("Signature",),
     "mcr.serving": ("Receipt", "Served", "Serving"),
 }
 

@@ -28,6 +28,7 @@ from mcr.model import (
     WorkerStatus,
 )
 from mcr.record import Record, decode_record, encode_record, version_id
+from mcr.signatures import Signature
 from mcr.v1 import admin_pb2 as admin
 from mcr.v1 import errors_pb2
 from mcr.v1 import versions_pb2 as pb
@@ -101,6 +102,20 @@ def base_to_wire(base: BaseVersion) -> pb.BaseVersion:
 def base_from_wire(base: pb.BaseVersion) -> BaseVersion:
     """Read what a version was derived from."""
     return BaseVersion(base.model, base.number, base.version_id.hex())
+
+
+def signature_from_wire(version: Version, signature: pb.Signature) -> Signature:
+    """Read a signature of a version; whether it verifies is another matter."""
+    return Signature(
+        model=version.model,
+        number=version.number,
+        version_id=version.id,
+        public_key=signature.public_key.hex(),
+        signature=signature.signature,
+        principal=signature.principal,
+        at_ms=signature.at_ms,
+        log_index=signature.log_index,
+    )
 
 
 def version_to_wire(version: Version) -> pb.Version:

@@ -47,6 +47,7 @@ from mcr.reporting import write_header
 from mcr.retention import RetentionCalls
 from mcr.scanning import scan
 from mcr.sessions import SessionCalls
+from mcr.signature_calls import SignatureCalls
 from mcr.transfer import ChunkTransport
 from mcr.trash import TrashCalls, TrashOfAll
 from mcr.upkeep import UpkeepCalls
@@ -192,7 +193,14 @@ class AsyncClient(MembershipCalls, QuotaCalls, UpkeepCalls, TrashOfAll):
 
 
 class AsyncModel(
-    FollowCalls, AutoCommitCalls, SessionCalls, TrashCalls, RetentionCalls, MergeCalls, PolicyCalls
+    FollowCalls,
+    AutoCommitCalls,
+    SessionCalls,
+    TrashCalls,
+    RetentionCalls,
+    MergeCalls,
+    PolicyCalls,
+    SignatureCalls,
 ):
     """One model of a store. Reading methods are those of `mcr.reading.ModelReader`."""
 

@@ -25,6 +25,7 @@ from mcr._client_merges import BlockingMerges
 from mcr._client_policies import BlockingGuards, BlockingPolicies
 from mcr._client_receipts import BlockingReceipts
 from mcr._client_retention import BlockingRetention
+from mcr._client_signatures import BlockingSignatures
 from mcr._client_trash import BlockingTrash, BlockingTrashOfAll
 from mcr.blocking_sessions import Session
 from mcr.files import RangeFile
@@ -218,6 +219,7 @@ class Model(
     BlockingMerges,
     BlockingPolicies,
     BlockingFinding,
+    BlockingSignatures,
 ):
     """One model of a store."""
 

@@ -42,6 +42,9 @@ class VersionsApi(Protocol):
     async def get_lineage(self, request: pb.GetLineageRequest) -> pb.GetLineageResponse:
         """Return what a version was derived from, and what from it."""
 
+    async def sign_version(self, request: pb.SignVersionRequest) -> pb.SignVersionResponse:
+        """Keep a signature of a version."""
+
     async def list_models(self, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
         """List models by name."""
 

@@ -7,6 +7,7 @@
     │   ├── InvalidReferenceError     does not parse as model@what
     │   ├── InvalidParameterError     a parameter that cannot be stored
     │   ├── InvalidMetricError        NaN, infinite or out of range
+    │   ├── InvalidKeyError           a file that does not hold the key needed
     │   ├── UnsafePathError           absolute, or leaves the folder
     │   └── NoStoreError              nothing says where the cluster is
     ├── NotFoundError             3   the thing named does not exist
@@ -41,11 +42,13 @@
     ├── NoQuorumError            11   the nodes reached cannot decide: no majority, or no leader yet
     ├── NotAllowedError          12   a rule forbids it
     │   └── ProtectedError            the ref's protection is not met
+    │       └── SignersMissingError       keys that must sign the version first
     ├── CorruptError             13   an operator must look; nothing wrong was served
     │   ├── CorruptChunkError         a chunk's bytes do not hash to its id
     │   ├── MissingChunkError         a chunk that a version needs is not held
     │   │   └── LostChunkError            with the versions and files that need it
     │   ├── CorruptStoreError         a log, index or state file is damaged
+    │   ├── SignatureError            of a version: does not verify, or is not there
     │   └── ReplayDiffersError        a merge computed again gives something else
     ├── OutOfSpaceError          14   free space, then repeat
     ├── QuotaExceededError       14   of a model or a namespace
@@ -80,6 +83,10 @@ from mcr._mcr_error import UsageError as UsageError
 from mcr._merge_errors import ConflictsLeftError as ConflictsLeftError
 from mcr._merge_errors import MergeNotFoundError as MergeNotFoundError
 from mcr._merge_errors import ReplayDiffersError as ReplayDiffersError
+from mcr._protection_errors import InvalidKeyError as InvalidKeyError
+from mcr._protection_errors import ProtectedError as ProtectedError
+from mcr._protection_errors import SignatureError as SignatureError
+from mcr._protection_errors import SignersMissingError as SignersMissingError
 from mcr._session_errors import PartConflictError as PartConflictError
 from mcr._session_errors import SessionChangedError as SessionChangedError
 from mcr._session_errors import SessionEndedError as SessionEndedError
@@ -339,16 +346,6 @@ class NoQuorumError(McrError):
     exit_status = 11
     template = "the cluster cannot decide: {reason}"
     hint_template = "see mcr cluster status; a write may be repeated with the same request id"
-
-
-@dataclass(eq=False)
-class ProtectedError(NotAllowedError):
-    """A protected ref refuses a move."""
-
-    ref: str
-    reason: str
-    code = "protected"
-    template = "{ref} is protected: {reason}"
 
 
 @dataclass(eq=False)

@@ -10,7 +10,7 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-from mcr.model import ChunkId, RefKind
+from mcr.model import ChunkId, ParameterValue, RefKind
 from mcr.record import decode_record
 from mcr.references import DEFAULT_BRANCH
 from mcr.retention_rules import parse_rules
@@ -33,13 +33,14 @@ from mcr_node.core.state.outcomes import (
 from mcr_node.core.state.records import RefRow, read
 from mcr_node.core.state.retention_commands import RetireVersions, SetRetention
 from mcr_node.core.state.retention_decision import decide
-from tests.support import merge_commands, state_trash
+from tests.support import merge_commands, state_signatures, state_trash
 from tests.support.state_ledger import MODELS, Kept, Ledger
 from tests.support.state_world import StateWorld
 
 BRANCHES: Final = ("main", "main", "exp")
 CONTENTS: Final = 6
 RULES: Final = (("last=1", "trash=0s"), ("last=2", "trash=1d"), ("every=3", "trash=0s"))
+SIGNER: Final = state_signatures.KEYS[0]
 KEEPS_MS: Final = (0, 0, state_trash.DAY_MS)
 
 
@@ -201,9 +202,27 @@ class Everybody:
                 assert self.ledger.at(of) == number
             elif not outcome.result.waits:
                 self.ledger.moved(of, "set", number)
+            self._check_signed(number)
 
     def protect(self, act: Act) -> None:
-        self.apply(self.world.protect({"two_person": True} if act.flag else {}))
+        rules: dict[str, ParameterValue] = {"two_person": True} if act.flag else {}
+        if act.one % 3 == 0:
+            rules["signers"] = [SIGNER.hex()]
+        self.apply(self.world.protect(rules))
+
+    def sign(self, act: Act) -> None:
+        number = self.number(act.two)
+        key = SIGNER if act.flag else state_signatures.KEYS[1 + act.one % 2]
+        outcome = self.apply(state_signatures.sign(self.world, number, key))
+        if isinstance(outcome, Accepted):
+            self.ledger.signed.setdefault((self.model, number), set()).add(key)
+
+    def _check_signed(self, number: int) -> None:
+        """A channel went forward: by its rules, it may have."""
+        row = read(self.world.view, keys.ref(self.ref(RefKind.CHANNEL, "production")), RefRow)
+        assert row is not None
+        if "signers" in row.protection:
+            assert SIGNER in self.ledger.signed.get((self.model, number), ()), "nobody signed it"
 
     def approve(self, act: Act) -> None:
         """Let somebody else approve what waits, if it waits."""
@@ -216,6 +235,7 @@ class Everybody:
             command = replace(self.world.approve(request, withdraw=act.flag), principal="bob")
             if isinstance(self.apply(command), Accepted) and not act.flag:
                 self.ledger.moved(of, "set", number)
+                self._check_signed(number)
 
     def roll_back_channel(self, act: Act) -> None:
         of, target = self.ref(RefKind.CHANNEL, "production"), self._target(act)
@@ -224,6 +244,8 @@ class Everybody:
             number = outcome.result.ref.number
             was_there = number in [at for _, at in self.ledger.moves[of]]
             assert was_there or target == NumberTarget(number)
+            if not was_there:
+                self._check_signed(number)
             self.ledger.moved(of, "rollback", number)
 
     # What needs a version
@@ -364,7 +386,7 @@ ACTS: Final[dict[str, Callable[[Everybody, Act], None]]] = {
         "upload", "commit", "merge", "open_merge", "resolve", "roll_back_branch", "create", "delete_name",
         "set_channel", "protect", "approve", "roll_back_channel", "acknowledge", "pin", "delete", "restore",
         "delete_model", "restore_model", "empty", "empty_all", "set_retention", "decide", "retire", "mark",
-        "sweep", "hold", "wait", "turn", "again",
+        "sweep", "hold", "wait", "turn", "again", "sign",
     )
 }  # fmt: skip
 # What happens more often: there must be versions before something can happen to them.

@@ -48,6 +48,7 @@ from mcr_node.core.state.records import (
 from mcr_node.core.state.view import View, prefix_end
 from tests.support import merge_commands, session_commands
 from tests.support.state_retention import retention_commands
+from tests.support.state_signatures import KEYS, check_signatures, signature_commands
 from tests.support.state_space import check_space, space_commands
 from tests.support.state_trash import check_trash, trash_commands
 from tests.support.state_world import StateWorld
@@ -85,6 +86,7 @@ _protections = st.fixed_dictionaries(
         "branch": _branches,
         "metrics": st.just(["loss"]),
         "available": st.just(["north"]),
+        "signers": st.just([KEYS[0].hex()]),
         "two_person": st.just(True),
     },
 )
@@ -175,6 +177,7 @@ others: st.SearchStrategy[Command] = st.one_of(
     st.builds(
         ApproveMove, channel=_channels, request=st.integers(1, 40), withdraw=st.booleans(), **_envelope
     ),
+    signature_commands(_envelope),
 )
 any_command: st.SearchStrategy[Command] = st.one_of(
     plain_commits, plain_commits, commits, others, others, trash_commands, space_commands, retention_commands
@@ -221,6 +224,7 @@ def check_invariants(view: View) -> None:
     _check_receipts(view)
     session_commands.check_sessions(view)
     merge_commands.check_merges(view)
+    check_signatures(view)
     _check_policies(view)
     for key, value in _rows(view, b"c"):
         assert MetricCountRow.unpack(value).count == len(_rows(view, b"l" + key[1:]))

@@ -16,6 +16,7 @@ from mcr_node.core.state import collecting, keys, queries, trash_queries
 from mcr_node.core.state.keys import RefName
 from mcr_node.core.state.records import MoveRow, RefRow
 from mcr_node.core.state.view import View, prefix_end
+from tests.support.state_signatures import signed_in
 
 MODELS = ("a/one", "a/two")
 _decoded = lru_cache(maxsize=4096)(decode_record)
@@ -51,6 +52,7 @@ class Ledger:
         waiting: the versions of each merge that waits for decisions, by model and number of the merge.
         removed: of each model, where `main` was whenever the whole model was deleted; the last one last.
         given_up: models and numbers that are gone for good, lawfully.
+        signed: public keys that signed a version, by model and number.
         disk: contents that nodes hold, by the last round in which they were brought or counted on.
         marked: of the last mark.
     """
@@ -62,6 +64,7 @@ class Ledger:
     waiting: dict[tuple[str, int], tuple[int, ...]] = field(default_factory=dict)
     removed: dict[str, list[int]] = field(default_factory=lambda: {model: [] for model in MODELS})
     given_up: set[tuple[str, int]] = field(default_factory=set)
+    signed: dict[tuple[str, int], set[bytes]] = field(default_factory=dict)
     disk: dict[int, int] = field(default_factory=dict)
     marked: Marked = Marked(frozenset(), 0)
 
@@ -98,6 +101,7 @@ class Ledger:
             self._check_nothing_needed_is_lost(view, model)
         self._check_histories(view)
         self._check_heads(view)
+        assert signed_in(view) == self.signed, "a signature is lost, or was never made"
 
     def _check_numbers(self, view: View, model: str) -> None:
         """Numbers have no gaps, and what stands under them is what was made."""

@@ -120,6 +120,10 @@ class RemoteVersions:
         """See VersionsApi."""
         return await self._calls.unary(lambda way: way.versions.GetLineage, self._read(request))
 
+    async def sign_version(self, request: pb.SignVersionRequest) -> pb.SignVersionResponse:
+        """See VersionsApi."""
+        return await self._calls.unary(lambda way: way.versions.SignVersion, request)
+
     async def list_models(self, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
         """See VersionsApi."""
         return await self._calls.unary(lambda way: way.versions.ListModels, self._read(request))

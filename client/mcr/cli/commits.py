@@ -12,6 +12,7 @@ from mcr.cli.forms import (
     count,
     file_object,
     lineage_object,
+    signature_object,
     size,
     version_object,
     version_text,
@@ -181,8 +182,8 @@ def read_document(path: Path | None) -> Tree:
 def show(session: Session, reference: str) -> None:
     """Show all about one version.
 
-    Its record, metrics, refs and files, what it was derived from and what from it, and what it takes in the
-    store.
+    Its record, metrics, refs and files, who signed it, what it was derived from and what from it, and what it
+    takes in the store. Signatures are shown as they are kept; mcr verify verifies one.
     """
     name, what = split_reference(reference)
     with session.connect() as client:
@@ -191,11 +192,13 @@ def show(session: Session, reference: str) -> None:
         # By its number from here on: the name may move meanwhile.
         storage = model.storage(version.name)
         lineage = model.lineage(version.name, limit=DERIVED_SHOWN_MAX)
+        signatures = model.signatures(version.name)
     files = version.files or ()
     tensor_count = sum(entry.tensor_count for entry in files)
     record = version_object(version) | lineage_object(lineage)
     record |= {
         "tensor_count": tensor_count,
+        "signatures": [signature_object(each) for each in signatures],
         "files": [file_object(entry) for entry in files],
         "storage": {
             "chunk_count": storage.chunk_count,
@@ -209,7 +212,10 @@ def show(session: Session, reference: str) -> None:
         f"with {size(storage.bytes_unique)}"
     )
     session.output.data(
-        record, version_text(version, storage=where, tensor_count=tensor_count, lineage=lineage)
+        record,
+        version_text(
+            version, storage=where, tensor_count=tensor_count, lineage=lineage, signatures=signatures
+        ),
     )
 
 

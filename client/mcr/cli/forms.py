@@ -21,6 +21,7 @@ from mcr.model import (
     VersionKind,
     datetime_of,
 )
+from mcr.signatures import Signature
 
 if TYPE_CHECKING:
     from mcr.reading import Lineage
@@ -158,6 +159,18 @@ def _relative_object(version: Version) -> dict[str, JsonValue]:
     }
 
 
+def signature_object(signature: Signature) -> dict[str, JsonValue]:
+    """Return a signature as JSON."""
+    return {
+        "public_key": signature.public_key,
+        "signature": signature.signature.hex(),
+        "signed_by": signature.principal,
+        "signed_at": timestamp(signature.at_ms),
+        "signed_at_ms": signature.at_ms,
+        "log_index": signature.log_index,
+    }
+
+
 def commit_object(result: CommitResult) -> JsonObject:
     """Return what a commit did as JSON."""
     return version_object(result) | {
@@ -210,7 +223,14 @@ def _deleted(version: Version) -> str:
     return "[deleted]" if version.is_purged else "[in the trash]"
 
 
-def version_text(version: Version, *, storage: str, tensor_count: int, lineage: "Lineage") -> str:
+def version_text(
+    version: Version,
+    *,
+    storage: str,
+    tensor_count: int,
+    lineage: "Lineage",
+    signatures: Sequence[Signature] = (),
+) -> str:
     """Return everything about a version, for people."""
     made = f"{datetime_of(version.created_at_ms):%Y-%m-%d %H:%M:%S}Z by {one_line(version.creator)}"
     content = ", ".join(
@@ -232,6 +252,9 @@ def version_text(version: Version, *, storage: str, tensor_count: int, lineage: 
         rows.append(("restores", f"v{version.target_number}"))
     if version.refs:
         rows.append(("refs", ", ".join(version.refs)))
+    for place, signature in enumerate(signatures):
+        handed_in = f"{signature.public_key} by {one_line(signature.principal)}"
+        rows.append(("" if place else "signed", handed_in))
     rows += [("content", content), ("storage", storage)]
     parts = [version.reference, table(rows)]
     if version.description.strip():

@@ -38,7 +38,8 @@ EXIT STATUS:
   10   conflict: the head moved, conflicts of a merge are left, or the name exists
   11   no node or no quorum, or durability asked for cannot be reached now
   12   not allowed
-  13   corrupt: bytes do not match their digest, or a merge computed again differs
+  13   corrupt: bytes do not match their digest, a merge computed again differs,
+       or a signature does not verify
   14   out of space
   15   deadline passed
   130  interrupted; a commit can be resumed by the same command
@@ -73,6 +74,8 @@ _COMMANDS = {
     "unpin": "trash.unpin",
     "merge": "merges.merge",
     "conflicts": "merges.conflicts",
+    "sign": "signing.sign",
+    "verify": "signing.verify",
     "report": "metrics.report",
     "follow": "following.follow",
     "watch": "watching.watch",

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TypedDict, Unpack
 
 import click
 
+from mcr import signing
 from mcr.cli.forms import instant, move_object, move_row, ref_object, ref_row, table, version_object
 from mcr.cli.options import BRANCH, CHANNEL, TAG, WITHIN, ModelName, command, with_session, within
 from mcr.cli.session import Session
@@ -14,10 +16,11 @@ from mcr.errors import InvalidArgumentError, ReferenceNotFoundError
 from mcr.model import ParameterValue, Ref, RefKind
 from mcr.policy_rules import ALL, AUTOMATIC
 from mcr.references import DEFAULT_BRANCH, check_name
+from mcr.signatures import is_public_key
 
 HISTORY_MOVES_DEFAULT = 100
 PREVIOUS, LAST_GOOD = "previous", "last-good"
-_LIST_RULES = ("actors", "metrics", "available")
+_LIST_RULES = ("actors", "metrics", "available", "signers")
 _TWO_PERSON = "two-person"
 
 
@@ -123,6 +126,7 @@ def tag(session: Session, model: str, name: str | None, reference: str | None) -
     mcr channel vision/resnet50 production --at 2h                     # where it was two hours ago
     mcr channel vision/resnet50 production --history
     mcr channel vision/resnet50 production --protect branch=main --protect metrics=loss,acc
+    mcr channel vision/resnet50 production --protect signers=ci.pub.pem,lead.pub.pem
     mcr channel vision/resnet50 production --protect off
     mcr channel vision/resnet50 production --approve                   # of a channel with two-person
     mcr channel vision/resnet50 production --freeze all --reason "audit"
@@ -148,7 +152,8 @@ def tag(session: Session, model: str, name: str | None, reference: str | None) -
     "rules",
     multiple=True,
     metavar="RULE",
-    help="Rule for moves: actors=A,B, branch=NAME, metrics=A,B, available=SITE,SITE (all bytes are there) or "
+    help="Rule for moves: actors=A,B, branch=NAME, metrics=A,B, available=SITE,SITE (all bytes are there), "
+    "signers=FILE,FILE (public keys that must have signed it; see mcr sign) or "
     "two-person (somebody else approves); may be repeated. off: none.",
 )
 @click.option("--approve", is_flag=True, help="Let the move happen that somebody else asked for.")
@@ -263,6 +268,7 @@ def parse_rules(texts: Iterable[str]) -> dict[str, ParameterValue]:
 
     Raises:
         InvalidArgumentError: an unknown rule, one without a value, one given twice, or `off` beside others.
+        InvalidKeyError: a file of a signer holds no public key.
     """
     found: dict[str, ParameterValue] = {}
     given = list(texts)
@@ -276,7 +282,8 @@ def parse_rules(texts: Iterable[str]) -> dict[str, ParameterValue]:
             continue
         rule, equals, value = text.partition("=")
         if not equals or rule not in (*_LIST_RULES, "branch"):
-            forms = "actors=A,B or branch=NAME or metrics=A,B or available=SITE,SITE or two-person or off"
+            forms = "actors=A,B or branch=NAME or metrics=A,B or available=SITE,SITE or signers=FILE,FILE "
+            forms += "or two-person or off"
             raise InvalidArgumentError("--protect", f"{text!r} is not {forms}")
         if rule in found:
             raise InvalidArgumentError("--protect", f"{rule} is given twice; separate names by commas")
@@ -286,8 +293,13 @@ def parse_rules(texts: Iterable[str]) -> dict[str, ParameterValue]:
         names = [part.strip() for part in value.split(",")]
         if not all(names):
             raise InvalidArgumentError("--protect", f"{text!r} has an empty name")
-        found[rule] = names
+        found[rule] = _public_keys(names) if rule == "signers" else names
     return found
+
+
+def _public_keys(names: Iterable[str]) -> list[str]:
+    """Return public keys in hexadecimal; each was given as a file, or in hexadecimal as it is shown."""
+    return [name if is_public_key(name) else signing.public_key_of(Path(name)).hex() for name in names]
 
 
 @command(

@@ -560,9 +560,12 @@ class GetVersionRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     REFERENCE_FIELD_NUMBER: builtins.int
+    WITH_SIGNATURES_FIELD_NUMBER: builtins.int
     READ_FIELD_NUMBER: builtins.int
     reference: builtins.str
     """Full reference, `model@what`."""
+    with_signatures: builtins.bool
+    """Return the version's signatures too."""
     @property
     def read(self) -> global___ReadOptions:
         """How fresh the answer must be."""
@@ -571,10 +574,11 @@ class GetVersionRequest(google.protobuf.message.Message):
         self,
         *,
         reference: builtins.str = ...,
+        with_signatures: builtins.bool = ...,
         read: global___ReadOptions | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["read", b"read"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["read", b"read", "reference", b"reference"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["read", b"read", "reference", b"reference", "with_signatures", b"with_signatures"]) -> None: ...
 
 global___GetVersionRequest = GetVersionRequest
 
@@ -586,6 +590,7 @@ class GetVersionResponse(google.protobuf.message.Message):
 
     VERSION_FIELD_NUMBER: builtins.int
     LOG_INDEX_FIELD_NUMBER: builtins.int
+    SIGNATURES_FIELD_NUMBER: builtins.int
     AGE_MAX_MS_FIELD_NUMBER: builtins.int
     log_index: builtins.int
     """The answer shows the log up to here at least."""
@@ -595,15 +600,20 @@ class GetVersionResponse(google.protobuf.message.Message):
     def version(self) -> global___Version:
         """The version."""
 
+    @property
+    def signatures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Signature]:
+        """Its signatures by public key, up to 64; only where they were asked for."""
+
     def __init__(
         self,
         *,
         version: global___Version | None = ...,
         log_index: builtins.int = ...,
+        signatures: collections.abc.Iterable[global___Signature] | None = ...,
         age_max_ms: builtins.int | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_age_max_ms", b"_age_max_ms", "age_max_ms", b"age_max_ms", "version", b"version"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_age_max_ms", b"_age_max_ms", "age_max_ms", b"age_max_ms", "log_index", b"log_index", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_age_max_ms", b"_age_max_ms", "age_max_ms", b"age_max_ms", "log_index", b"log_index", "signatures", b"signatures", "version", b"version"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_age_max_ms", b"_age_max_ms"]) -> typing.Literal["age_max_ms"] | None: ...
 
 global___GetVersionResponse = GetVersionResponse
@@ -1485,6 +1495,110 @@ class ProtectChannelResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["log_index", b"log_index", "ref", b"ref"]) -> None: ...
 
 global___ProtectChannelResponse = ProtectChannelResponse
+
+@typing.final
+class Signature(google.protobuf.message.Message):
+    """That the holder of a key stands for a version. Verify it: whoever shows it may lie."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PUBLIC_KEY_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    PRINCIPAL_FIELD_NUMBER: builtins.int
+    AT_MS_FIELD_NUMBER: builtins.int
+    LOG_INDEX_FIELD_NUMBER: builtins.int
+    public_key: builtins.bytes
+    """Ed25519 public key (RFC 8032), 32 bytes."""
+    signature: builtins.bytes
+    """Ed25519 signature, 64 bytes, over "mcr version signature 1", a zero byte, and the version's id (32 bytes)."""
+    principal: builtins.str
+    """Who handed it in."""
+    at_ms: builtins.int
+    """When, log time, milliseconds since 1970 UTC."""
+    log_index: builtins.int
+    """Log index of its command."""
+    def __init__(
+        self,
+        *,
+        public_key: builtins.bytes = ...,
+        signature: builtins.bytes = ...,
+        principal: builtins.str = ...,
+        at_ms: builtins.int = ...,
+        log_index: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at_ms", b"at_ms", "log_index", b"log_index", "principal", b"principal", "public_key", b"public_key", "signature", b"signature"]) -> None: ...
+
+global___Signature = Signature
+
+@typing.final
+class SignVersionRequest(google.protobuf.message.Message):
+    """See VersionsService.SignVersion."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    NUMBER_FIELD_NUMBER: builtins.int
+    VERSION_ID_FIELD_NUMBER: builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Model."""
+    number: builtins.int
+    """Number of the version, from 1."""
+    version_id: builtins.bytes
+    """Its id, 32 bytes; a version that does not have it is not found."""
+    public_key: builtins.bytes
+    """As in Signature."""
+    signature: builtins.bytes
+    """As in Signature."""
+    @property
+    def header(self) -> global___WriteHeader:
+        """Request id."""
+
+    def __init__(
+        self,
+        *,
+        header: global___WriteHeader | None = ...,
+        model: builtins.str = ...,
+        number: builtins.int = ...,
+        version_id: builtins.bytes = ...,
+        public_key: builtins.bytes = ...,
+        signature: builtins.bytes = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["header", b"header"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["header", b"header", "model", b"model", "number", b"number", "public_key", b"public_key", "signature", b"signature", "version_id", b"version_id"]) -> None: ...
+
+global___SignVersionRequest = SignVersionRequest
+
+@typing.final
+class SignVersionResponse(google.protobuf.message.Message):
+    """See VersionsService.SignVersion."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    LOG_INDEX_FIELD_NUMBER: builtins.int
+    ALREADY_SIGNED_FIELD_NUMBER: builtins.int
+    log_index: builtins.int
+    """Log index."""
+    already_signed: builtins.bool
+    """True when the key had signed the version before; then nothing changed."""
+    @property
+    def signature(self) -> global___Signature:
+        """The signature as it is kept: the first one by that key."""
+
+    def __init__(
+        self,
+        *,
+        signature: global___Signature | None = ...,
+        log_index: builtins.int = ...,
+        already_signed: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["signature", b"signature"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["already_signed", b"already_signed", "log_index", b"log_index", "signature", b"signature"]) -> None: ...
+
+global___SignVersionResponse = SignVersionResponse
 
 @typing.final
 class ReportMetricsRequest(google.protobuf.message.Message):

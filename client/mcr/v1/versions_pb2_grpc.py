@@ -115,6 +115,11 @@ class VersionsServiceStub(object):
                 request_serializer=mcr_dot_v1_dot_versions__pb2.BatchReportMetricsRequest.SerializeToString,
                 response_deserializer=mcr_dot_v1_dot_versions__pb2.BatchReportMetricsResponse.FromString,
                 _registered_method=True)
+        self.SignVersion = channel.unary_unary(
+                '/mcr.v1.VersionsService/SignVersion',
+                request_serializer=mcr_dot_v1_dot_versions__pb2.SignVersionRequest.SerializeToString,
+                response_deserializer=mcr_dot_v1_dot_versions__pb2.SignVersionResponse.FromString,
+                _registered_method=True)
         self.ListMetricReports = channel.unary_unary(
                 '/mcr.v1.VersionsService/ListMetricReports',
                 request_serializer=mcr_dot_v1_dot_versions__pb2.ListMetricReportsRequest.SerializeToString,
@@ -244,6 +249,13 @@ class VersionsServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignVersion(self, request, context):
+        """Keep a signature of a version beside it. A signature that does not verify is refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListMetricReports(self, request, context):
         """List the metric reports of a version, newest first.
         """
@@ -341,6 +353,11 @@ def add_VersionsServiceServicer_to_server(servicer, server):
                     servicer.BatchReportMetrics,
                     request_deserializer=mcr_dot_v1_dot_versions__pb2.BatchReportMetricsRequest.FromString,
                     response_serializer=mcr_dot_v1_dot_versions__pb2.BatchReportMetricsResponse.SerializeToString,
+            ),
+            'SignVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignVersion,
+                    request_deserializer=mcr_dot_v1_dot_versions__pb2.SignVersionRequest.FromString,
+                    response_serializer=mcr_dot_v1_dot_versions__pb2.SignVersionResponse.SerializeToString,
             ),
             'ListMetricReports': grpc.unary_unary_rpc_method_handler(
                     servicer.ListMetricReports,
@@ -786,6 +803,33 @@ class VersionsService(object):
             '/mcr.v1.VersionsService/BatchReportMetrics',
             mcr_dot_v1_dot_versions__pb2.BatchReportMetricsRequest.SerializeToString,
             mcr_dot_v1_dot_versions__pb2.BatchReportMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcr.v1.VersionsService/SignVersion',
+            mcr_dot_v1_dot_versions__pb2.SignVersionRequest.SerializeToString,
+            mcr_dot_v1_dot_versions__pb2.SignVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -119,6 +119,12 @@ class VersionsServiceStub:
     ]
     """Record many reports with one call. Each stands alone: one that is refused does not keep the others back."""
 
+    SignVersion: grpc.UnaryUnaryMultiCallable[
+        mcr.v1.versions_pb2.SignVersionRequest,
+        mcr.v1.versions_pb2.SignVersionResponse,
+    ]
+    """Keep a signature of a version beside it. A signature that does not verify is refused."""
+
     ListMetricReports: grpc.UnaryUnaryMultiCallable[
         mcr.v1.versions_pb2.ListMetricReportsRequest,
         mcr.v1.versions_pb2.ListMetricReportsResponse,
@@ -233,6 +239,12 @@ class VersionsServiceAsyncStub:
         mcr.v1.versions_pb2.BatchReportMetricsResponse,
     ]
     """Record many reports with one call. Each stands alone: one that is refused does not keep the others back."""
+
+    SignVersion: grpc.aio.UnaryUnaryMultiCallable[
+        mcr.v1.versions_pb2.SignVersionRequest,
+        mcr.v1.versions_pb2.SignVersionResponse,
+    ]
+    """Keep a signature of a version beside it. A signature that does not verify is refused."""
 
     ListMetricReports: grpc.aio.UnaryUnaryMultiCallable[
         mcr.v1.versions_pb2.ListMetricReportsRequest,
@@ -380,6 +392,14 @@ class VersionsServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[mcr.v1.versions_pb2.BatchReportMetricsResponse, collections.abc.Awaitable[mcr.v1.versions_pb2.BatchReportMetricsResponse]]:
         """Record many reports with one call. Each stands alone: one that is refused does not keep the others back."""
+
+    @abc.abstractmethod
+    def SignVersion(
+        self,
+        request: mcr.v1.versions_pb2.SignVersionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mcr.v1.versions_pb2.SignVersionResponse, collections.abc.Awaitable[mcr.v1.versions_pb2.SignVersionResponse]]:
+        """Keep a signature of a version beside it. A signature that does not verify is refused."""
 
     @abc.abstractmethod
     def ListMetricReports(

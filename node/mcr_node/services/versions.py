@@ -9,7 +9,7 @@ from mcr.errors import InvalidArgumentError, McrError, MembersChangedError
 from mcr.model import DIGEST_BYTES, ChunkId, LogIndex, RefKind
 from mcr.references import Reference, Selector, check_model, parse_reference
 from mcr.v1 import versions_pb2 as pb
-from mcr_node.core.state import queries
+from mcr_node.core.state import queries, signatures
 from mcr_node.core.state.commands import (
     CommitVersion,
     CreateBranch,
@@ -32,7 +32,6 @@ from mcr_node.ports_log import ReplicatedLog
 from mcr_node.services import errors, finding
 from mcr_node.services.availability import Availability
 from mcr_node.services.chunks import LocalChunks
-from mcr_node.services.log_calls import LogCalls
 from mcr_node.services.messages import (
     PAGE_BYTES_MAX,
     PAGE_MAX,
@@ -43,6 +42,7 @@ from mcr_node.services.messages import (
 )
 from mcr_node.services.sealed import seal_and_enter
 from mcr_node.services.sealing import Content
+from mcr_node.services.signing import SignatureCalls, signature_message
 
 EVENTS_MAX = 256
 # So many are read without leaving the event loop.
@@ -55,7 +55,7 @@ REPORTS_MAX = 1000
 WATCH_SILENCE_S = 5.0
 
 
-class VersionsService(LogCalls):
+class VersionsService(SignatureCalls):
     """The service for one principal, as authenticated at the edge."""
 
     def __init__(
@@ -274,14 +274,21 @@ class VersionsService(LogCalls):
         """Resolve a reference."""
         reference = parse_reference(request.reference)
 
-        def read(view: View) -> pb.Version:
-            number = queries.resolve(view, reference)
-            return version_message(view, reference.model, number)
+        def read(view: View) -> pb.GetVersionResponse:
+            model, number = reference.model, queries.resolve(view, reference)
+            found = signatures.signatures_of(view, model, number) if request.with_signatures else ()
+            return pb.GetVersionResponse(
+                version=version_message(view, model, number),
+                signatures=[signature_message(key, row) for key, row in found],
+            )
 
         index = await self._fresh(request.read)
-        return pb.GetVersionResponse(
-            version=self._look(read), log_index=index, age_max_ms=self._age(request.read)
-        )
+        response = self._look(read)
+        response.log_index = index
+        age_max_ms = self._age(request.read)
+        if age_max_ms is not None:
+            response.age_max_ms = age_max_ms
+        return response
 
     async def list_versions(self, request: pb.ListVersionsRequest) -> pb.ListVersionsResponse:
         """List versions, newest first."""

@@ -25,6 +25,7 @@ from mcr_node.core.state import (
     requests,
     retention,
     sessions,
+    signatures,
     space_apply,
     trash_apply,
     versions,
@@ -50,6 +51,7 @@ from mcr_node.core.state.commands import (
     RollbackChannel,
     SetPolicy,
     Settle,
+    SignVersion,
     SpaceCommand,
     TrashCommand,
 )
@@ -138,6 +140,8 @@ def _carry_out(step: Step, command: Change) -> Result:  # noqa: C901 (one case a
             return merges.carry_out(step, command)
         case BeginSession() | PutPart() | SealSession() | AbortSession():
             return sessions.carry_out(step, command)
+        case SignVersion():
+            return signatures.sign(step, command)
         case SetPolicy():
             return policies.set_policy(step, command)
         case DeletePolicy():

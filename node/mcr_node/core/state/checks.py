@@ -29,6 +29,7 @@ from mcr_node.core.state import (
     receipts,
     retention,
     session_checks,
+    signatures,
     space_apply,
     trash_checks,
 )
@@ -54,6 +55,7 @@ from mcr_node.core.state.commands import (
     RollbackChannel,
     SetPolicy,
     Settle,
+    SignVersion,
     SpaceCommand,
     Target,
     TrashCommand,
@@ -149,6 +151,8 @@ def _check_content(command: Change) -> None:  # noqa: C901 (one case a command)
             merge_checks.check(command, _check_parameters)
         case BeginSession() | PutPart() | SealSession() | AbortSession():
             _check_session(command)
+        case SignVersion():
+            signatures.check(command)
         case SetPolicy() | DeletePolicy():
             policies.check(command)
         case FreezeChannel() | ApproveMove() | Settle():

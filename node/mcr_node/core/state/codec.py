@@ -18,6 +18,7 @@ from mcr_node.core.state import (
     merge_codec,
     retention_codec,
     session_codec,
+    signatures,
     space_apply,
     trash_codec,
     watching_codec,
@@ -45,6 +46,7 @@ from mcr_node.core.state.commands import (
     RollbackChannel,
     SetPolicy,
     Settle,
+    SignVersion,
     SpaceCommand,
     Target,
     TrashCommand,
@@ -144,7 +146,8 @@ def _area_to_wire(
     | SpaceCommand
     | SessionCommand
     | RetentionCommand
-    | MergeCommand,
+    | MergeCommand
+    | SignVersion,
     message: pb.Command,
 ) -> None:
     """Set the content of a command whose area has a codec of its own."""
@@ -161,6 +164,8 @@ def _area_to_wire(
             session_codec.to_wire(command, message)
         case RetentionCommand():
             retention_codec.to_wire(command, message)
+        case SignVersion():
+            signatures.to_wire(command, message)
         case other:
             assert_never(other)
 
@@ -252,12 +257,6 @@ def decode(data: bytes) -> Command:
                 allow_non_finite=report.allow_non_finite,
                 generation=report.generation,
             )
-        case "commit_merge" | "open_merge" | "resolve_conflicts" | "drop_merge":
-            return merge_codec.from_wire(message, _mapping_from_wire)
-        case "begin_session" | "put_part" | "seal_session" | "abort_session":
-            return session_codec.from_wire(message, _mapping_from_wire)
-        case "acknowledge" | "set_policy" | "delete_policy" | "freeze_channel" | "approve_move" | "settle":
-            return watching_codec.get(message)
         case "check_digest":
             found = message.check_digest
             return CheckDigest(
@@ -267,6 +266,21 @@ def decode(data: bytes) -> Command:
                 index=LogIndex(found.index),
                 digest=found.digest,
             )
+        case _:
+            return _area_from_wire(message)
+
+
+def _area_from_wire(message: pb.Command) -> Command:
+    """Read a command whose area has a codec of its own."""
+    match message.WhichOneof("content"):
+        case "commit_merge" | "open_merge" | "resolve_conflicts" | "drop_merge":
+            return merge_codec.from_wire(message, _mapping_from_wire)
+        case "begin_session" | "put_part" | "seal_session" | "abort_session":
+            return session_codec.from_wire(message, _mapping_from_wire)
+        case "acknowledge" | "set_policy" | "delete_policy" | "freeze_channel" | "approve_move" | "settle":
+            return watching_codec.get(message)
+        case "sign_version":
+            return signatures.from_wire(message)
         case content if content in space_apply.CONTENTS:
             return space_apply.from_wire(message)
         case content if trash_codec.knows(content):

@@ -13,6 +13,7 @@ from mcr_node.core.state.envelope import Envelope as Envelope
 from mcr_node.core.state.merge_commands import MergeCommand
 from mcr_node.core.state.retention_commands import RetentionCommand as RetentionCommand
 from mcr_node.core.state.session_commands import SessionCommand
+from mcr_node.core.state.signature_commands import SignVersion as SignVersion
 from mcr_node.core.state.space_commands import SpaceCommand as SpaceCommand
 from mcr_node.core.state.trash_commands import TrashCommand as TrashCommand
 
@@ -292,6 +293,7 @@ Change = (
     | RetentionCommand
     | SessionCommand
     | MergeCommand
+    | SignVersion
     | SetPolicy
     | DeletePolicy
     | FreezeChannel

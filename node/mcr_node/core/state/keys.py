@@ -20,6 +20,7 @@
     c       model NUL number                     MetricCountRow    version with metrics
     d       model NUL number model NUL number    DerivedRow        version derived from another one
     e       model NUL number index               ReportRow         report of metrics
+    g       model NUL number public-key          SignatureRow      signature of a version
     h       model NUL kind name NUL generation   MoveRow           move of a ref, never deleted
     i       model NUL version-id                 IdRow             version
     l       model NUL number metric-name         MetricRow         metric of a version (its latest value)
@@ -39,8 +40,8 @@ A value is a row of `records`, but for the two that are plain bytes.
 
 Numbers, generations and log indexes are 8 bytes, big-endian, so that key order is their order. A name cannot
 hold NUL (`mcr.references`), so NUL ends it, and no name is a prefix of another one's keys. `kind` is one
-byte: `b`, `c` or `t`. Version ids are their 32 bytes. Keys that start with NUL belong to the store below the
-view.
+byte: `b`, `c` or `t`. Version ids and public keys are their 32 bytes. Keys that start with NUL belong to the
+store below the view.
 
 What is looked for by prefix stands last in its key: all refs of a kind, all refs at a version, all metrics of
 a version, all versions whose id starts so are each one bounded scan. "The newest" is the first row of a
@@ -246,6 +247,24 @@ def report(model_name: str, number: int, index: int) -> bytes:
 def reports(model_name: str, number: int) -> Span:
     """All reports of metrics for a version."""
     return _span(_family(b"e", model_name) + _NUMBER.pack(number))
+
+
+# Signatures
+
+
+def signature(model_name: str, number: int, public_key: bytes) -> bytes:
+    """Key of a SignatureRow."""
+    return _family(b"g", model_name) + _NUMBER.pack(number) + public_key
+
+
+def signatures(model_name: str, number: int) -> Span:
+    """All signatures of a version."""
+    return _span(_family(b"g", model_name) + _NUMBER.pack(number))
+
+
+def signature_in(model_name: str, key: bytes) -> bytes:
+    """Return the public key in the key of a SignatureRow."""
+    return key[len(_family(b"g", model_name)) + _NUMBER_BYTES :]
 
 
 # Merges

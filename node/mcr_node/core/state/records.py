@@ -276,6 +276,20 @@ class StandingRow(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class SignatureRow(Row):
+    """A signature of a version, 64 bytes; the key says of which and by which public key.
+
+    Attributes:
+        principal, at_ms, index: who handed it in, and when.
+    """
+
+    signature: bytes
+    principal: str
+    at_ms: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class MetricRow(Row):
     """The latest value of a metric of a version, and the log index of its report."""
 

@@ -315,6 +315,11 @@ def test_a_channel_must_exist_to_be_protected() -> None:
         ({"branch": "no name"}, "invalid_name"),
         ({"metrics": ["a", ""]}, "invalid_argument"),
         ({"metrics": ["\n"]}, "invalid_argument"),
+        ({"signers": []}, "invalid_argument"),
+        ({"signers": "ab" * 32}, "invalid_argument"),
+        ({"signers": ["ab" * 31]}, "invalid_argument"),
+        ({"signers": ["AB" * 32]}, "invalid_argument"),
+        ({"signers": ["ab" * 32] * 101}, "invalid_argument"),
     ],
 )
 def test_rules_that_do_not_have_their_form_are_refused(rules: dict[str, ParameterValue], code: str) -> None:

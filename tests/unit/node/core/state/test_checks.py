@@ -34,6 +34,7 @@ from mcr_node.core.state.commands import (
     RollbackChannel,
     SetPolicy,
     Settle,
+    SignVersion,
     SpaceCommand,
     TrashCommand,
 )
@@ -43,6 +44,7 @@ from mcr_node.core.state.outcomes import VersionResult
 from mcr_node.core.state.session_commands import AbortSession, BeginSession, PutPart, SealSession
 from mcr_node.core.state.texts import AT_MS_MAX, PRINCIPAL_CHARACTERS_MAX, REASON_CHARACTERS_MAX
 from tests.support import merge_commands, session_commands
+from tests.support.state_signatures import sign
 from tests.support.state_world import StateWorld
 
 
@@ -71,6 +73,7 @@ def every_command(world: StateWorld) -> list[Change]:
         world.freeze("all"),
         world.approve(1),
         world.settle("loss", 1),
+        sign(world, 1, bytes(32)),
     ]
 
 
@@ -113,6 +116,8 @@ def test_every_command_is_refused_with_a_bad_name() -> None:
                 bad = replace(command, name="\x00")
             case Settle():
                 bad = replace(command, policy="\x00")
+            case SignVersion():
+                bad = replace(command, model="a/")
             case _:
                 raise AssertionError(command)
         assert world.reject(bad)[0] == "invalid_name"

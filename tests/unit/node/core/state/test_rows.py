@@ -1,7 +1,5 @@
 """Keys and values of the view, the view in memory, and the digest."""
 
-from dataclasses import dataclass
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +7,7 @@ from hypothesis import strategies as st
 from mcr import canonical
 from mcr.errors import CorruptStoreError, StoreFormatError
 from mcr.model import LogIndex, RefKind, RequestId, VersionId
+from mcr.values import dataclass
 from mcr_node.core.state import keys
 from mcr_node.core.state.digest import DIGEST_START, next_digest
 from mcr_node.core.state.keys import NUMBER_MAX, RefName
@@ -50,6 +49,7 @@ def test_keys_tell_what_they_are_of(of: RefName, number: int) -> None:
     assert keys.ref_in(of.model, keys.ref(of)) == of.name
     assert keys.model_in(keys.model(of.model)) == of.model
     assert keys.metric_in(of.model, keys.metric(of.model, number, "eval/loss")) == "eval/loss"
+    assert keys.signature_in(of.model, keys.signature(of.model, number, bytes(32))) == bytes(32)
 
 
 @given(models, numbers, numbers)
