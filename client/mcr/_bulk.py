@@ -186,11 +186,23 @@ def receive_into(connection: socket.socket, view: memoryview) -> bool:
     return True
 
 
-def receive(connection: socket.socket, length_bytes: int) -> bytearray | None:
+def receive(connection: socket.socket, length_bytes: int) -> bytes | bytearray | None:
     """Receive so many bytes into a buffer of their own; None when the connection ended before.
 
     Raises:
         BulkError: see `receive_into`.
     """
+    try:
+        # Nearly always all of them; and a new bytearray would be filled with zeros first.
+        first = connection.recv(length_bytes, socket.MSG_WAITALL)
+    except BlockingIOError as error:
+        raise BulkError("the other side sends nothing", is_silent=True) from error
+    except OSError as error:
+        raise BulkError(error.strerror or str(error)) from error
+    if len(first) in (0, length_bytes):
+        return first or None
     data = bytearray(length_bytes)
-    return data if receive_into(connection, memoryview(data)) else None
+    data[: len(first)] = first
+    if not receive_into(connection, memoryview(data)[len(first) :]):
+        raise BulkError("it ended in the middle of a record")
+    return data
