@@ -1,6 +1,6 @@
 """Ed25519 keys out of files, and signatures with them: the only file that knows the library.
 
-The library is imported when it is needed: it takes as long as a short command, and few commands sign.
+The library is imported when it is needed: few commands sign, and the others need not wait for it.
 
 Keys are made and kept with OpenSSL; nothing here makes or stores one:
 

@@ -23,6 +23,7 @@ from mcr_node.core.state.commands import (
     MoveChannel,
     ProtectChannel,
     RollbackChannel,
+    SignVersion,
 )
 from mcr_node.core.state.memory import MemoryView
 from mcr_node.core.state.outcomes import Accepted
@@ -61,6 +62,7 @@ MAKERS: list[Callable[[], Command]] = [
     partial(MoveChannel, number=1, expected_generation=None, **WHO, **OF_CHANNELS),
     partial(RollbackChannel, target=LastGoodTarget(), **WHO, **OF_CHANNELS),
     partial(ProtectChannel, channel="production", protection={"actors": ["a"]}, **WHO),
+    partial(SignVersion, number=1, version_id=bytes(32), public_key=bytes(32), signature=bytes(64), **WHO),
 ]
 COMMANDS = [encode_command(make()) for make in MAKERS]
 
