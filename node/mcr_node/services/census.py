@@ -31,6 +31,9 @@ NODES_AT_ONCE = 64
 # What reading one node of a manifest counts as: at the usual rate as long as it takes, part of a millisecond,
 # so half the time is left for others. Else ten thousands of small versions would take all of it for a minute.
 NODE_COST_BYTES = 32 * KIB
+# What passing one version counts as, also where nothing of it is new, for reading and decoding it takes time.
+# A pass over a hundred thousand versions should take a fifth of a core for a minute, not all for ten seconds.
+VERSION_COST_BYTES = 32 * KIB
 # Nodes of manifests that are not opened again, some 150 bytes each.
 OPENED_MAX = 1 << 17
 
@@ -194,7 +197,7 @@ class Census:
             elif is_whole:
                 for manifest in fresh:
                     known.has_all_of(manifest)
-            yield len(batch), Counted(0, (), 0), batch
+            yield len(batch), Counted(0, (), len(batch) * VERSION_COST_BYTES), batch
 
     async def _count_together(
         self, manifests: Sequence[ChunkId], opened: Opened, known: Known

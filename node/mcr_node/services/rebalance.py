@@ -15,7 +15,7 @@ from mcr_node.core.members import Member
 from mcr_node.core.placement.ring import goal, holders, ranked
 from mcr_node.ports import Clock
 from mcr_node.ports_log import ReplicatedLog
-from mcr_node.services.census import ASK_BYTES, KNOWN_MAX, VERSIONS_AT_ONCE
+from mcr_node.services.census import ASK_BYTES, KNOWN_MAX, VERSION_COST_BYTES, VERSIONS_AT_ONCE
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.copies import CHUNKS_AT_ONCE, COPIES, IDS_AT_ONCE, Holders
 from mcr_node.services.pace import REBALANCE_BYTES_PER_S
@@ -111,7 +111,7 @@ class Rebalance:
             for model in mine:
                 versions = versions_of(self._log, model)
                 async for count, ids in _batches(versions, self._chunks, known):
-                    cost_bytes = await self._bring(ids, alive, members)
+                    cost_bytes = await self._bring(ids, alive, members) + count * VERSION_COST_BYTES
                     done += count
                     yield Step("versions looked through", done, total, cost_bytes)
         except McrError:
@@ -209,16 +209,18 @@ async def _batches(
     batch: list[ChunkId] = []
     done = 0
     async for version in versions:
-        async for one in drain_async(walk_ids(version.manifest), chunks.get):
-            if one in known:
-                continue
-            known[one] = None
-            if len(known) > KNOWN_MAX:
-                known.pop(next(iter(known)))
-            batch.append(one)
-            if len(batch) == IDS_AT_ONCE:
-                yield done, batch
-                batch, done = [], 0
+        # One that many versions have is walked once.
+        if version.manifest not in known:
+            async for one in drain_async(walk_ids(version.manifest), chunks.get):
+                if one in known:
+                    continue
+                known[one] = None
+                if len(known) > KNOWN_MAX:
+                    known.pop(next(iter(known)))
+                batch.append(one)
+                if len(batch) == IDS_AT_ONCE:
+                    yield done, batch
+                    batch, done = [], 0
         done += 1
         if done == VERSIONS_AT_ONCE:
             yield done, batch

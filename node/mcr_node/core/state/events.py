@@ -37,7 +37,7 @@ WINDOW = Window()
 def keep(step: Step, of: RefName, generation: int, *, window: Window = WINDOW) -> None:
     """Note that this command moved a ref, and forget the oldest events beyond the window."""
     overlay = step.overlay
-    assert overlay.get(keys.event(step.index)) is None, "a command moves one ref"
+    assert not overlay.has_changed(keys.event(step.index)), "a command moves one ref"
     row = EventRow(model=of.model, kind=str(of.kind), name=of.name, generation=generation)
     overlay.put(keys.event(step.index), row.pack())
     before = read(overlay, keys.EVENTS, EventsRow) or EventsRow()

