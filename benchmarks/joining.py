@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from benchmarks.log_beside_etcd import McrCluster, run_clients
+from tests.support.waiting import until
 
 FILL_CLIENTS = 64
 FILL_S = 20.0
@@ -58,7 +59,7 @@ def main() -> int:
         time.sleep(options.before)
         joined_s = time.perf_counter() - start_s
         position = cluster.add()
-        cluster.leader()
+        until(lambda: cluster.has_vote(position), JOIN_S_MAX)
         voted_s = time.perf_counter() - start_s
         assert process.stdout is not None
         by_second = json.loads(process.stdout.read())["by_second"]

@@ -223,6 +223,13 @@ class McrCluster:
         """Start one more node."""
         return self._cluster.add()
 
+    def has_vote(self, i: int) -> bool:
+        """Say whether a node votes, as the others see it."""
+        name = self._cluster.nodes[i].name
+        with self._cluster.connect(0) as client:
+            members = client.cluster_status().members
+        return any(member.name == name and member.role == "voter" for member in members)
+
     def status(self, i: int) -> tuple[int, int]:
         """Return what a node has applied, and the most that any has."""
         with self._cluster.connect(i) as client:

@@ -50,14 +50,16 @@ async def versions_of(log: ReplicatedLog, model: str, *, after: int = 0) -> Asyn
             yield part
         return
     before: int | None = None
-    while before != 0:
-        page, before = await log.run(
-            partial(trash_queries.versions_kept, log.view(), model, before=before, limit=PAGE_MAX)
-        )
-        for version in page:
-            if version.number <= after:
+    while page := await log.run(
+        partial(trash_queries.contents, log.view(), model, before=before, limit=PAGE_MAX)
+    ):
+        for found in page:
+            if found.number <= after:
                 return
-            yield Kept(f"{model}@v{version.number}", version.manifest)
+            # Nobody misses what of a version that was given up cannot be found any more.
+            if not found.is_purged:
+                yield Kept(f"{model}@v{found.number}", found.manifest)
+        before = page[-1].number
 
 
 async def _parts_of(log: ReplicatedLog, model: str, session: str, *, after: int) -> AsyncGenerator[Kept]:

@@ -145,9 +145,9 @@ class Oracle:
         found: dict[ChunkId, None] = {}
         for name, _ in trash_queries.all_models(view, after="", limit=100):
             before: int | None = None
-            while before != 0:
-                page, before = trash_queries.versions_kept(view, name, before=before, limit=100)
-                found |= {version.manifest: None for version in page}
+            while page := trash_queries.contents(view, name, before=before, limit=100):
+                found |= {version.manifest: None for version in page if not version.is_purged}
+                before = page[-1].number
         return found
 
     def needed(self) -> dict[ChunkId, None]:
@@ -212,8 +212,8 @@ class Oracle:
         for request_id, count in self._made.items():
             law(count == 1, f"no loss: request {request_id!r} made {count} versions")
         for request_id, (model, number, manifest) in self.acknowledged.items():
-            page, _ = trash_queries.versions_kept(self._view, model, before=number + 1, limit=1)
-            found = page[0] if page else None
+            page = trash_queries.contents(self._view, model, before=number + 1, limit=1)
+            found = page[0] if page and not page[0].is_purged else None
             is_there = found is not None and (found.number, found.manifest) == (number, manifest)
             law(is_there, f"no loss: {model}@v{number} of {request_id!r} is gone")
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from itertools import islice
 
-from mcr.model import ChunkId, Version
+from mcr.model import ChunkId
 from mcr.values import dataclass
-from mcr_node.core.state import deletions, keys, lookup, queries, trash_keys
+from mcr_node.core.state import deletions, keys, lookup, trash_keys
 from mcr_node.core.state.collecting import is_root, round_of
 from mcr_node.core.state.records import ModelRow, read
 from mcr_node.core.state.trash_keys import Trashed
@@ -66,23 +66,6 @@ def all_models(view: View, after: str, limit: int) -> list[tuple[str, int]]:
     """Return names and numbers of versions of all models, deleted ones too."""
     rows = islice(view.scan(*keys.models_after(after)), min(limit, PAGE_MAX))
     return [(keys.model_in(key), ModelRow.unpack(value).version_count) for key, value in rows]
-
-
-def versions_kept(view: View, model: str, *, before: int | None, limit: int) -> tuple[list[Version], int]:
-    """Return versions whose bytes must have their copies: all but those that were given up; newest first.
-
-    Args:
-        view: where to read.
-        model: the model, deleted or not.
-        before: only versions with a smaller number; None = from the newest.
-        limit: look at so many at most.
-
-    Returns:
-        The versions, and `before` of the next page; 0 = there is none.
-    """
-    looked_at = queries.versions_of(view, model, before=before, limit=limit)
-    kept = [version for version in looked_at if not version.is_purged]
-    return kept, looked_at[-1].number if looked_at else 0
 
 
 @dataclass(frozen=True, slots=True)
