@@ -32,8 +32,8 @@ NODES_AT_ONCE = 64
 # so half the time is left for others. Else ten thousands of small versions would take all of it for a minute.
 NODE_COST_BYTES = 32 * KIB
 # What passing one version counts as, also where nothing of it is new, for reading and decoding it takes time.
-# A pass over a hundred thousand versions should take a fifth of a core for a minute, not all for ten seconds.
-VERSION_COST_BYTES = 32 * KIB
+# A pass over a hundred thousand versions should take a tenth of a core for two minutes, not all for ten s.
+VERSION_COST_BYTES = 64 * KIB
 # Nodes of manifests that are not opened again, some 150 bytes each.
 OPENED_MAX = 1 << 17
 
