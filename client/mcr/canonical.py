@@ -241,6 +241,8 @@ def _decode(data: bytes, at: int, depth: int) -> tuple[CanonicalValue, int]:
         case 0:
             return value, at
         case 1:
+            if -1 - value < INTEGER_MIN:
+                raise CanonicalError("an integer needs more than 64 bits")
             return -1 - value, at
         case 2 | 3:
             if at + value > len(data):
