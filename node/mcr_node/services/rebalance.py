@@ -8,7 +8,7 @@ is left where it is, a copy near those who made it, until the next change or unt
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
 
-from mcr.errors import CorruptChunkError, FailedError, McrError, MissingChunkError, UnavailableError
+from mcr.errors import CorruptChunkError, FailedError, McrError, MissingChunkError
 from mcr.manifest import drain_async, walk_ids
 from mcr.model import Chunk, ChunkId, digest
 from mcr_node.core.members import Member
@@ -18,6 +18,7 @@ from mcr_node.ports_log import ReplicatedLog
 from mcr_node.services.census import ASK_BYTES, KNOWN_MAX, VERSION_COST_BYTES, VERSIONS_AT_ONCE
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.copies import CHUNKS_AT_ONCE, COPIES, IDS_AT_ONCE, Holders
+from mcr_node.services.lives import Lives
 from mcr_node.services.pace import REBALANCE_BYTES_PER_S
 from mcr_node.services.presence import NS_PER_S, Presence
 from mcr_node.services.walking import Kept, all_models, versions_of
@@ -78,6 +79,8 @@ class Rebalance:
         self._failed_ns: int | None = None
         self._moved = self._bytes_moved = self._looked_at = 0
         self._refused: dict[int, McrError] = {}
+        # Of those who take chunks in this run.
+        self._lives = Lives()
 
     # ---- services.workers.Task ----
 
@@ -104,10 +107,12 @@ class Rebalance:
             return
         alive = (myself, *present.alive)
         self._refused = {}
+        self._lives = Lives()
         known: dict[ChunkId, None] = {}
         mine = await self._mine([member for member in alive if member.is_staying])
         done, total = 0, sum(mine.values())
         try:
+            await self._begin(present.alive)
             for model in mine:
                 versions = versions_of(self._log, model)
                 async for count, ids in _batches(versions, self._chunks, known):
@@ -150,6 +155,14 @@ class Rebalance:
             if ranked(digest(name.encode()), nodes)[0].node_id == self._log.node_id
         }
 
+    async def _begin(self, others: Sequence[Member]) -> None:
+        """See to it that from here on nobody starts again unnoticed."""
+        for member in others:
+            try:
+                self._lives.check(member, await self._others.sync(member.address))
+            except McrError as error:
+                self._refused[member.node_id] = error
+
     async def _bring(self, ids: Sequence[ChunkId], alive: Sequence[Member], members: Sequence[Member]) -> int:
         """Bring some chunks to their holders that answer and lack them; return what it cost, in bytes."""
         if not ids:
@@ -182,10 +195,8 @@ class Rebalance:
             if target.node_id == self._log.node_id:
                 await self._chunks.put_verified(chunks)
             else:
-                life = await self._others.sync(target.address)
                 await self._others.put(target.address, chunks)
-                if await self._others.sync(target.address) != life:
-                    raise UnavailableError(target.address, "it started again meanwhile")
+                self._lives.check(target, await self._others.sync(target.address))
         except McrError as error:
             # Full, or gone silent: what it lacks stays where it is.
             self._refused[target.node_id] = error

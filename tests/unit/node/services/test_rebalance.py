@@ -1,7 +1,7 @@
 """Rebalance brings chunks to where placement has them when the members have settled, and only adds."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from mcr.errors import FailedError
-from mcr.model import digest
+from mcr.model import Chunk, digest
 from mcr_node.core.members import Membership, Told
 from mcr_node.core.placement.ring import goal, holders, ranked
 from mcr_node.services.pace import SILENCE_S
 from mcr_node.services.presence import Presence
 from mcr_node.services.rebalance import SETTLE_S, Rebalance
+from tests.support.holders import MemoryHolders
 from tests.unit.node.services.test_repair import B, C, D, Scene
 
 
@@ -121,6 +122,25 @@ def test_a_full_holder_is_left_alone_and_said() -> None:
         assert scene.others.sent[C] == []
         assert scene.others.sent[D]
         assert task.findings()
+
+    tell(story)
+
+
+def test_a_holder_that_loses_power_before_its_sync_has_got_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    put = MemoryHolders.put
+
+    async def loses_power_after(self: MemoryHolders, address: str, chunks: Sequence[Chunk]) -> None:
+        await put(self, address, chunks)
+        self.restarts.append(address)
+
+    async def story(scene: Balanced) -> None:
+        await scene.commit(1, "a:1", B, model=own_model(scene), files=40)
+        task = scene.rebalance()
+        with monkeypatch.context() as patched:
+            patched.setattr(MemoryHolders, "put", loses_power_after)
+            with pytest.raises(FailedError, match="started again"):
+                await work(task)
+        assert task.counts()["chunks_moved"] == 0
 
     tell(story)
 
