@@ -18,9 +18,10 @@ All integers are big-endian.
 
 The header has a checksum of its own so that lengths can be trusted before the payload is read, and so that a
 reader that lost its place finds the next frame by magic and checksum. The payload's checksum shows a torn or
-damaged frame without decoding it; the chunk id is the proof, made on every read. Of a raw payload the id is
-the checksum as well: it is computed over the very same bytes, and is faster than CRC-32. The frame alone is
-enough to enter it in an index again.
+damaged frame without decoding it, which is enough for whoever looks through a segment; the chunk id is the
+proof, made on every read, which therefore leaves the checksum out: decoders refuse what does not decode, and
+never take more memory than the header allows. Of a raw payload the id is the checksum as well: it is computed
+over the very same bytes, and is faster than CRC-32. The frame alone is enough to enter it in an index again.
 
 Later formats keep the magic, the format byte and the rule that bit 0 of byte 6 alone decides where the
 header's checksum stands, so that this release can tell a newer frame from a damaged one. A new encoding needs
@@ -134,12 +135,16 @@ def parse_header(data: Buffer) -> FrameHeader:
 
 def check_payload(header: FrameHeader, payload: Buffer) -> None:
     """Raise FrameError unless `payload` is what was written after `header`, as far as a checksum can tell."""
-    if len(payload) != header.payload_bytes:
-        raise FrameError(f"it ends after {len(payload)} of {header.payload_bytes} bytes")
+    _check_length(header, payload)
     if header.encoding is Encoding.RAW:
         _check_id(header, payload)
     elif zlib.crc32(payload) != header.payload_crc:
         raise FrameError("its payload fails the checksum")
+
+
+def _check_length(header: FrameHeader, payload: Buffer) -> None:
+    if len(payload) != header.payload_bytes:
+        raise FrameError(f"it ends after {len(payload)} of {header.payload_bytes} bytes")
 
 
 def _check_id(header: FrameHeader, plain: Buffer) -> None:
@@ -156,13 +161,12 @@ def plain_of(header: FrameHeader, payload: bytes) -> bytes:
     Raises:
         FrameError: the payload is damaged, or was never the chunk its header names.
     """
-    # Decoders should see only what an encoder made.
-    check_payload(header, payload)
-    if header.encoding is Encoding.RAW:
-        return payload
-    try:
-        plain = decode(header.encoding, payload, header.plain_bytes)
-    except ValueError as error:
-        raise FrameError(f"its payload does not decode: {error}") from error
+    _check_length(header, payload)
+    plain = payload
+    if header.encoding is not Encoding.RAW:
+        try:
+            plain = decode(header.encoding, payload, header.plain_bytes)
+        except ValueError as error:
+            raise FrameError(f"its payload does not decode: {error}") from error
     _check_id(header, plain)
     return plain
