@@ -16,10 +16,10 @@ _NOISE_SAMPLE_BYTES: Final = 16 * KIB
 # again: touching fresh memory costs more than the arithmetic. Blocks for the second level are a fifth slower:
 # they take more calls, and more turns of the interpreter's lock between threads that all do this.
 _BLOCK_BYTES: Final = KIB * KIB
-# Shifts to the left are written as products modulo 2^bits: NumPy checks how far each element is shifted, which
-# makes it more than twice as slow on 16 bits.
 # What a thread keeps for the elements of a chunk; chunks of tensors are of 1 MiB or little more.
 _JOINED_BYTES_MAX: Final = 2 * KIB * KIB
+# Shifts to the left are written as products modulo 2^bits: NumPy checks how far each element is shifted, and
+# takes more than twice as long for it on 16 bits.
 _UNSIGNED: Final[dict[int, np.dtype[Any]]] = {2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
 
 _local = threading.local()
