@@ -98,6 +98,7 @@ class Recorder:
     stalls: list[tuple[float, float]] = field(default_factory=list)
     _begun: threading.Condition = field(default_factory=threading.Condition)
     _begun_count: Counter[Kind] = field(default_factory=Counter)
+    _answered_count: Counter[Kind] = field(default_factory=Counter)
 
     def note_begun(self, kind: Kind) -> None:
         """Tell who waits for it that a client begins something now."""
@@ -105,13 +106,24 @@ class Recorder:
             self._begun_count[kind] += 1
             self._begun.notify_all()
 
+    def note_answered(self, kind: Kind) -> None:
+        """Tell who waits for it that a client was told that something is done."""
+        with self._begun:
+            self._answered_count[kind] += 1
+            self._begun.notify_all()
+
     def wait_begun(self, kinds: Sequence[Kind]) -> None:
         """Wait until a client begins something of these kinds; from another thread."""
+        self._wait_more(self._begun_count, kinds)
+
+    def wait_answered(self, kinds: Sequence[Kind]) -> None:
+        """Wait until a client is told that something of these kinds is done; from another thread."""
+        self._wait_more(self._answered_count, kinds)
+
+    def _wait_more(self, counts: Counter[Kind], kinds: Sequence[Kind]) -> None:
         with self._begun:
-            before = sum(self._begun_count[kind] for kind in kinds)
-            self._begun.wait_for(
-                lambda: sum(self._begun_count[kind] for kind in kinds) > before, MOMENT_WAIT_S
-            )
+            before = sum(counts[kind] for kind in kinds)
+            self._begun.wait_for(lambda: sum(counts[kind] for kind in kinds) > before, MOMENT_WAIT_S)
 
     async def watch(self, ending: asyncio.Event) -> None:
         """Note when nothing moves here, for which no node is to blame."""
@@ -272,6 +284,7 @@ class ChaosClient:
             operation = self._one_of(operation, again)
         if operation.is_answered:
             self.recorder.commits.append((operation.seen.number, seed))
+            self.recorder.note_answered(Kind.COMMIT)
         self.recorder.operations.append(operation)
         return operation
 

@@ -97,9 +97,8 @@ class DiskCluster(LocalCluster):
         """Cut the power of some nodes at once; they are gone, and what was not synced with them."""
         for i in nodes:
             self.pause(i)
-        for i in nodes:
-            # A call to the disk that is under way ends first: its answer is not lost, it is not given.
-            _wait_stopped(self.nodes[i].pid)
+        # A call to the disk that is under way ends first: its answer is not lost, it is not given.
+        self.wait_still(nodes)
         for i in nodes:
             self.disk_of(i).sing()
         for i in nodes:
@@ -108,24 +107,29 @@ class DiskCluster(LocalCluster):
             self.nodes[i].process_signal(signal.SIGKILL)
             self.kill(i)
 
-    def return_power(self, nodes: Sequence[int]) -> None:
-        """Start nodes again that lost power.
+    def wait_still(self, nodes: Sequence[int]) -> None:
+        """Wait until nodes that are paused do nothing more, nor the kernel for them."""
+        for i in nodes:
+            _wait_stopped(self.nodes[i].pid)
+
+    def switch_on(self, nodes: Sequence[int]) -> None:
+        """Give the disks of nodes power again, but do not start these yet.
 
         Raises:
             AssertionError: what was never synced is still there, so this proves nothing.
         """
         for i in nodes:
             assert self.disk_of(i).restore(), "what was never synced is still there: this cut was none"
-        self.start_all(nodes)
 
     def cut_power(self, nodes: Sequence[int]) -> None:
         """Cut the power of some nodes at once, and start them again.
 
         Raises:
-            AssertionError: see `return_power`.
+            AssertionError: see `switch_on`.
         """
         self.lose_power(nodes)
-        self.return_power(nodes)
+        self.switch_on(nodes)
+        self.start_all(nodes)
 
     # ---- members that come and go ----
 

@@ -12,6 +12,7 @@ from tests.chaos.clients import Recorder
 from tests.chaos.cluster import DiskCluster
 from tests.chaos.garbage import drop_some
 from tests.chaos.history import Kind
+from tests.chaos.standing import Instants
 from tests.support.load import PATIENCE_S
 
 # Flipped in the file of chunks of one node at a time.
@@ -60,6 +61,7 @@ class Nemesis:
         names: of what it does; empty = of all that can be done here.
         faults: what was done.
         wrong: what it saw of the nodes that may never be.
+        instants: of all nodes standing still, at which copies are counted on their disks.
     """
 
     cluster: ChaosCluster
@@ -68,7 +70,11 @@ class Nemesis:
     names: Sequence[str] = ()
     faults: list[Fault] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    instants: Instants = field(init=False)
     _struck_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.instants = Instants(self.recorder, random.Random(self.chance.random()))
 
     def kinds(self) -> list[str]:
         """Return the names of all faults, in an order by chance; quick ones are there thrice."""
@@ -128,6 +134,10 @@ class Nemesis:
                 else:
                     return True
 
+    def look_at_disks(self, told: Sequence[str] = ()) -> None:
+        """Count copies while no node runs; `told` must be visible by now."""
+        self.wrong += self.instants.look([node.data for node in self.cluster.nodes], told)
+
     def others(self, node: int) -> int:
         """Return one of the other nodes, by chance."""
         return self.chance.choice([i for i in self.everyone if i != node])
@@ -160,6 +170,26 @@ def _kill(nemesis: Nemesis, nodes: Sequence[int]) -> Undo:
     for i in nodes:
         nemesis.cluster.kill(i)
     return lambda: nemesis.cluster.start_all(nodes)
+
+
+def _kill_all(nemesis: Nemesis) -> Undo:
+    start = _kill(nemesis, nemesis.everyone)
+    nemesis.look_at_disks()
+    return start
+
+
+def _stand_still(nemesis: Nemesis) -> Undo:
+    """Pause all nodes at once, right after a commit was answered, and look at their disks."""
+    nemesis.recorder.wait_answered((Kind.COMMIT,))
+    told = nemesis.instants.acknowledged()
+    resume = _pause(nemesis, nemesis.everyone)
+    try:
+        nemesis.cluster.wait_still(nemesis.everyone)
+        nemesis.look_at_disks(told)
+    except BaseException:
+        resume()
+        raise
+    return resume
 
 
 def _kill_during(nemesis: Nemesis, *kinds: Kind) -> Undo:
@@ -237,7 +267,15 @@ def _fill(nemesis: Nemesis, node: int) -> Undo:
 def _lose_power(nemesis: Nemesis, nodes: Sequence[int]) -> Undo:
     nemesis.strikes_now()
     nemesis.cluster.lose_power(nodes)
-    return lambda: nemesis.cluster.return_power(nodes)
+
+    def return_power() -> None:
+        nemesis.cluster.switch_on(nodes)
+        if len(nodes) == len(nemesis.everyone):
+            # What was not synced is gone, and nobody has repaired anything yet.
+            nemesis.look_at_disks()
+        nemesis.cluster.start_all(nodes)
+
+    return return_power
 
 
 def _slow(nemesis: Nemesis, nodes: Sequence[int]) -> Undo:
@@ -297,6 +335,7 @@ QUICK = (
     "pause of the leader",
     "pause of a minority",
     "pause of a majority",
+    "all stand still",
     "leader cut off",
     "minority cut off",
     "all cut apart",
@@ -316,11 +355,12 @@ FAULTS: dict[str, tuple[bool, Callable[[Nemesis], Undo]]] = {
     ),
     "kill -9 of the leader while garbage goes": (True, _kill_while_garbage_goes),
     "kill -9 of a minority": (True, lambda it: _kill(it, it.some(it.minority))),
-    "kill -9 of all": (False, lambda it: _kill(it, it.everyone)),
+    "kill -9 of all": (False, _kill_all),
     "restart of the leader": (True, lambda it: _stop(it, it.cluster.leader())),
     "restart of a follower": (True, lambda it: _stop(it, it.a_follower())),
     "pause of the leader": (True, lambda it: _pause(it, [it.cluster.leader()])),
     "pause of a minority": (True, lambda it: _pause(it, it.some(it.minority))),
+    "all stand still": (False, _stand_still),
     "pause of a majority": (False, lambda it: _pause(it, it.some(it.minority + 1))),
     "leader cut off": (True, lambda it: _cut(it, [it.cluster.leader()])),
     "minority cut off": (True, lambda it: _cut(it, it.some(it.minority))),

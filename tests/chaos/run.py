@@ -203,6 +203,7 @@ async def _run(cluster: ChaosCluster, seconds: float, outcome: Outcome, faults: 
             await _check_service(pinned, outcome)
             truth = await asyncio.to_thread(_check_nodes, cluster, outcome)
             await _check_bytes(pinned, recorder, random.Random(outcome.seed), outcome)
+    outcome.checked["versions whose copies were counted on disks that stood still"] = nemesis.instants.counted
     outcome.checked["versions that share bytes with them, deleted for good"] = garbage.deleted
     report = check(outcome.operations, truth, call_s_max=CALL_S_MAX)
     outcome.violations += report.violations

@@ -18,7 +18,7 @@ FOUND_BY = {
     "answers_before_it_is_replicated": ("leader cut off", "lost"),
     "serves_unverified_bytes": ("flipped bits", "not healed"),
     "acknowledges_before_sync": ("power loss of all", ""),
-    "seals_too_early": ("disk lost, and a new node", "refused: removal: LastCopyError"),
+    "seals_too_early": ("all stand still", "too few copies"),
 }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from mcr.errors import MissingChunkError
 from mcr.manifest import drain, walk_ids
 from mcr.model import ChunkId
 from mcr_node.core.state import trash_queries
@@ -14,16 +15,27 @@ from mcr_node.storage.disk import Disk
 from mcr_node.storage.state_store import StateStore
 
 
-def holders_on_disk(folders: Sequence[Path], manifests: Iterable[ChunkId]) -> dict[ChunkId, list[int]]:
-    """Return, of all that some manifests name, which folders hold it: by their place, each copy verified."""
+def holders_on_disk(
+    folders: Sequence[Path], manifests: Iterable[ChunkId], *, disk: Disk | None = None
+) -> dict[ChunkId, list[int]]:
+    """Return, of all that some manifests name, which folders hold it: by their place, each copy verified.
+
+    Args:
+        folders: of nodes that do not run.
+        manifests: of the versions that are meant.
+        disk: with which to open the stores; an ordinary one by default.
+
+    Raises:
+        MissingChunkError: no folder has part of a manifest.
+    """
     with ExitStack() as stack:
         stores: list[PackChunkStore] = []
         for folder in folders:
-            stores.append(PackChunkStore.open(folder / "chunks", encoding="auto", disk=Disk()))
+            stores.append(PackChunkStore.open(folder / "chunks", encoding="auto", disk=disk or Disk()))
             stack.callback(stores[-1].close)
 
         def get(ids: Sequence[ChunkId]) -> list[bytes]:
-            return [next(store for store in stores if not store.missing([one])).get(one) for one in ids]
+            return [_holder(stores, one).get(one) for one in ids]
 
         found: dict[ChunkId, list[int]] = {}
         for manifest in manifests:
@@ -34,6 +46,13 @@ def holders_on_disk(folders: Sequence[Path], manifests: Iterable[ChunkId]) -> di
                 store.get(one)
                 found[one].append(place)
         return found
+
+
+def _holder(stores: Sequence[PackChunkStore], one: ChunkId) -> PackChunkStore:
+    for store in stores:
+        if not store.missing([one]):
+            return store
+    raise MissingChunkError(one.hex())
 
 
 def copied(data: Path, to: Path) -> Path:
