@@ -309,7 +309,8 @@ class CommitResult(Version):
 
     Attributes:
         log_index: the log position at which it became visible.
-        bytes_sent: plain bytes of new chunks handed to the store; bytes_stored: what they took encoded.
+        bytes_sent: plain bytes of new chunks handed to the store, with those that a try brought which then
+            failed; bytes_stored: what they took encoded, so far as nodes answered.
         chunks_new: chunks the store did not have; chunks_total: chunks of the version's files.
         seconds: wall time of the call.
     """

@@ -92,20 +92,28 @@ class RemoteChunks:
     async def send(self, wanted: Sequence[Chunk]) -> Stored:
         """Hand over chunks that are known to be missing."""
         is_first = True
+        arrived = Stored()
 
         async def once(way: Way) -> Stored:
-            nonlocal is_first, wanted
+            nonlocal is_first, wanted, arrived
             if not is_first:
                 self._elsewhere.reset()
                 # Another node, perhaps, and it may have got much of what the first one took.
-                ids = [chunk.id for chunk in wanted]
-                missing = await self._missing_at(way, ids, anywhere=self._anywhere)
-                wanted = [chunk for chunk in wanted if chunk.id in missing]
+                came, wanted = await self._sort_out(wanted, way)
+                arrived += came
             is_first = False
             return await self._put_once(wanted, way) if wanted else Stored()
 
         async with self._puts:
-            return await self._calls.run("PutChunks", once)
+            answered = await self._calls.run("PutChunks", once)
+        return arrived + answered
+
+    async def _sort_out(self, sent: Sequence[Chunk], way: Way) -> tuple[Stored, list[Chunk]]:
+        """Return what a try that failed had brought, and what is left to send."""
+        missing = await self._missing_at(way, [chunk.id for chunk in sent], anywhere=self._anywhere)
+        came = [len(chunk.data) for chunk in sent if chunk.id not in missing]
+        # How they are encoded was not answered.
+        return Stored(len(came), sum(came)), [chunk for chunk in sent if chunk.id in missing]
 
     async def _put_once(self, chunks: Sequence[Chunk], way: Way) -> Stored:
         if not self._lines.serves(way, sum(len(chunk.data) for chunk in chunks)):
@@ -118,9 +126,8 @@ class RemoteChunks:
         # A node that was started anew listens elsewhere. Some of it may have arrived; the call says what the
         # matter is, if there is one.
         self._calls.nodes.look_again()
-        missing = await self._missing_at(way, [chunk.id for chunk in chunks], anywhere=self._anywhere)
-        left = [chunk for chunk in chunks if chunk.id in missing]
-        return await self._put_by_call(left, way) if left else Stored()
+        arrived, left = await self._sort_out(chunks, way)
+        return arrived + await self._put_by_call(left, way) if left else arrived
 
     async def _put_by_call(self, chunks: Sequence[Chunk], way: Way) -> Stored:
         async with self._streams:
