@@ -19,8 +19,11 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
+from mcr._records import Place
 from mcr._remote.carrying import CarryingChannel
 from mcr.v1 import versions_pb2 as pb
+from mcr.v1.admin_pb2 import PingRequest
+from mcr.v1.admin_pb2_grpc import AdminServiceStub
 
 CLIENTS_PER_CONNECTION = 8
 VALUE_BYTES = 256
@@ -56,6 +59,9 @@ def unary(channel: Any, method: str) -> Callable[..., Any]:  # noqa: ANN401 (aio
 class Target(Protocol):
     """What is asked of one connection."""
 
+    async def start(self) -> None:
+        """Do what comes before the first request."""
+
     async def put(self, client: int, number: int) -> None:
         """Write durably."""
 
@@ -79,7 +85,7 @@ class Watching(Protocol):
 class Etcd:
     """etcd v3: a put of 256 bytes to a key, a range over one key."""
 
-    def __init__(self, channel: grpc.aio.Channel, options: argparse.Namespace) -> None:
+    def __init__(self, channel: grpc.aio.Channel, _: str, options: argparse.Namespace) -> None:
         self._channel: Any = channel
         self._put = unary(channel, ETCD_KV + "Put")
         self._txn = unary(channel, ETCD_KV + "Txn")
@@ -90,6 +96,9 @@ class Etcd:
         self._sending: set[asyncio.Task[None]] = set()
         self._range = unary(channel, ETCD_KV + "Range")
         self._value = os.urandom(VALUE_BYTES)
+
+    async def start(self) -> None:
+        """See Target."""
 
     def _request(self, client: int, number: int) -> bytes:
         return bytes_field(1, b"bench/%d/%d" % (client, number % 1000)) + bytes_field(2, self._value)
@@ -147,9 +156,9 @@ class Etcd:
 class Mcr:
     """mcr: a commit of a manifest that is stored, without new bytes; a look at the head of a branch."""
 
-    def __init__(self, channel: grpc.aio.Channel, options: argparse.Namespace) -> None:
+    def __init__(self, channel: grpc.aio.Channel, address: str, options: argparse.Namespace) -> None:
         self._channel: Any = channel
-        self._carrying = CarryingChannel(channel) if options.way == "together" else None
+        self._carrying = CarryingChannel(channel, address) if options.way == "together" else None
         self._manifest = bytes.fromhex(options.manifest)
         self._commit = self._call("CommitVersion")
         self._report = self._call("ReportMetrics")
@@ -162,6 +171,13 @@ class Mcr:
         # As the client library does it, but for messages that are bytes already.
         as_is: Any = bytes
         return partial(self._carrying.unary_unary(VERSIONS + method, as_is, as_is), metadata=())
+
+    async def start(self) -> None:
+        """See Target: asks what the client library asks."""
+        if self._carrying is not None:
+            stub: Any = AdminServiceStub(self._channel)
+            answer = await stub.Ping(PingRequest())
+            self._carrying.offer(Place(answer.call_port, answer.call_key))
 
     async def close(self) -> None:
         """See Target."""
@@ -291,11 +307,13 @@ async def main(options: argparse.Namespace) -> dict[str, Any]:
     addresses = options.addresses.split(",")
     own = [("grpc.use_local_subchannel_pool", 1)]
     channels = [grpc.aio.insecure_channel(addresses[i % len(addresses)], options=own) for i in range(count)]
-    targets = [kind(channel, options) for channel in channels]
+    targets = [kind(channel, addresses[i % len(addresses)], options) for i, channel in enumerate(channels)]
     try:
+        for target in targets:
+            await target.start()
         if options.work == "watch":
             async with grpc.aio.insecure_channel(addresses[-1], options=own) as channel:
-                return await watch(targets[0], kind(channel, options), options.seconds)
+                return await watch(targets[0], kind(channel, addresses[-1], options), options.seconds)
         return await load(getattr(kind, options.work), targets, options.clients, options.seconds)
     finally:
         for target in targets:

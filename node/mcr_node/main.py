@@ -105,7 +105,7 @@ async def _serve_as(
             listen, http = await _listen(settings, server, probes)
             node.admin.move_to(str(listen))
             node.admin.bulk_port, node.admin.bulk_key = bulk.listen(listen.host), bulk.key
-            await server.start()
+            await server.start(listen.host)
             await lines.listen(listen.host)
             sender = Sender(node.cluster_id, node.runner.node_id, str(listen), lines.place)
             peers = GrpcPeers(sender, node.runner)

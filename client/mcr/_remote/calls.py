@@ -11,6 +11,7 @@ import grpc.aio
 from google.protobuf.message import Message
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from mcr._remote.carrying import ACCOUNT_KEY
 from mcr._remote.nodes import Nodes, Way, blame
 from mcr._remote.status import TransientError, raise_for
 from mcr.addresses import Address
@@ -30,7 +31,6 @@ BACKOFF_S_MIN, BACKOFF_S_MAX = 0.1, 2.0
 CALL_S = 20.0
 # One try of a call that reads or syncs a whole model on the node.
 LONG_CALL_S = 600.0
-ACCOUNT_KEY = "mcr-account-bin"
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)

@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 
 from mcr._frames import MESSAGE_BYTES_MAX
+from mcr._records import Place
 from mcr._remote.carrying import CarryingChannel
 from mcr._remote.status import TransientError
 from mcr.addresses import Address
@@ -97,7 +98,7 @@ class Way:
     def to(address: Address) -> "Way":
         """Open a channel; nothing is sent before the first call."""
         channel = grpc.aio.insecure_channel(str(address), options=_OPTIONS)
-        carrying = CarryingChannel(channel)
+        carrying = CarryingChannel(channel, str(address))
         # One generated class serves both kinds of channels; its type is that for blocking callers.
         return Way(
             str(address),
@@ -248,6 +249,7 @@ class Nodes:
         now_s = self._now_s()
         way.latency_s, way.site = now_s - start_s, answer.site
         way.bulk_port, way.bulk_key = answer.bulk_port, answer.bulk_key
+        way.carrying.offer(Place(answer.call_port, answer.call_key))
         way.ready_at_s = now_s if answer.ready else None
         return None if answer.ready else f"{answer.name} is not ready"
 

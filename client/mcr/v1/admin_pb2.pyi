@@ -730,6 +730,8 @@ class PingResponse(google.protobuf.message.Message):
     BULK_PORT_FIELD_NUMBER: builtins.int
     BULK_KEY_FIELD_NUMBER: builtins.int
     LIFE_FIELD_NUMBER: builtins.int
+    CALL_PORT_FIELD_NUMBER: builtins.int
+    CALL_KEY_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name of the node."""
     site: builtins.str
@@ -746,6 +748,12 @@ class PingResponse(google.protobuf.message.Message):
     """
     life: builtins.int
     """Of the process that answers, as in FindMissingResponse; 0 = unknown."""
+    call_port: builtins.int
+    """TCP port on the same host at which it takes small calls, as on a stream of CallsService, 1 to 65535; 0 = at
+    none, use that stream.
+    """
+    call_key: builtins.bytes
+    """What a connection to that port begins with; see bulk_key."""
     def __init__(
         self,
         *,
@@ -756,8 +764,10 @@ class PingResponse(google.protobuf.message.Message):
         bulk_port: builtins.int = ...,
         bulk_key: builtins.bytes = ...,
         life: builtins.int = ...,
+        call_port: builtins.int = ...,
+        call_key: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["applied_index", b"applied_index", "bulk_key", b"bulk_key", "bulk_port", b"bulk_port", "life", b"life", "name", b"name", "ready", b"ready", "site", b"site"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["applied_index", b"applied_index", "bulk_key", b"bulk_key", "bulk_port", b"bulk_port", "call_key", b"call_key", "call_port", b"call_port", "life", b"life", "name", b"name", "ready", b"ready", "site", b"site"]) -> None: ...
 
 global___PingResponse = PingResponse
 

@@ -55,6 +55,9 @@ class CallsServiceServicer(object):
         ends says nothing about the calls that were not answered; repeat those that write with the same request id.
         Who calls is told by the metadata of the stream. A node that stops ends its streams once it has answered
         what it had begun; a client ends its stream, after a while, when it has nothing more to ask.
+
+        A request without calls and without cancelled ids asks whether the node is there: it is answered at once by a
+        response without answers. Nodes older than `PingResponse.call_port` do not answer it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

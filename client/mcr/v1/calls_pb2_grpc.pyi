@@ -33,6 +33,9 @@ class CallsServiceStub:
     ends says nothing about the calls that were not answered; repeat those that write with the same request id.
     Who calls is told by the metadata of the stream. A node that stops ends its streams once it has answered
     what it had begun; a client ends its stream, after a while, when it has nothing more to ask.
+
+    A request without calls and without cancelled ids asks whether the node is there: it is answered at once by a
+    response without answers. Nodes older than `PingResponse.call_port` do not answer it.
     """
 
 class CallsServiceAsyncStub:
@@ -50,6 +53,9 @@ class CallsServiceAsyncStub:
     ends says nothing about the calls that were not answered; repeat those that write with the same request id.
     Who calls is told by the metadata of the stream. A node that stops ends its streams once it has answered
     what it had begun; a client ends its stream, after a while, when it has nothing more to ask.
+
+    A request without calls and without cancelled ids asks whether the node is there: it is answered at once by a
+    response without answers. Nodes older than `PingResponse.call_port` do not answer it.
     """
 
 class CallsServiceServicer(metaclass=abc.ABCMeta):
@@ -69,6 +75,9 @@ class CallsServiceServicer(metaclass=abc.ABCMeta):
         ends says nothing about the calls that were not answered; repeat those that write with the same request id.
         Who calls is told by the metadata of the stream. A node that stops ends its streams once it has answered
         what it had begun; a client ends its stream, after a while, when it has nothing more to ask.
+
+        A request without calls and without cancelled ids asks whether the node is there: it is answered at once by a
+        response without answers. Nodes older than `PingResponse.call_port` do not answer it.
         """
 
 def add_CallsServiceServicer_to_server(servicer: CallsServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

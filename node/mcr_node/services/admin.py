@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from mcr._records import Place
 from mcr.errors import DivergedError, McrError
 from mcr.v1 import admin_pb2 as pb
 from mcr_node.core.members import Member
@@ -74,6 +75,8 @@ class AdminService:
         self.draining = False
         # Where it takes chunks in bulk, once it listens there; 0 = nowhere.
         self.bulk_port, self.bulk_key = 0, b""
+        # Where it takes lines of clients.
+        self.call_place = Place()
 
     def move_to(self, address: str) -> None:
         """Note where this node is reached: known only once it listens, when the system chose the port."""
@@ -100,6 +103,8 @@ class AdminService:
             bulk_port=self.bulk_port,
             bulk_key=self.bulk_key,
             life=self._life,
+            call_port=self.call_place.port,
+            call_key=self.call_place.key,
         )
 
     async def get_cluster_status(self, request: pb.GetClusterStatusRequest) -> pb.GetClusterStatusResponse:

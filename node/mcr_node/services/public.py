@@ -28,6 +28,7 @@ from mcr.v1 import (
 )
 from mcr_node.services import calls, chunk_streams, exchange
 from mcr_node.services.admin import AdminService
+from mcr_node.services.call_lines import CallLineServer
 from mcr_node.services.calls import CallsEdge
 from mcr_node.services.chunk_streams import ChunkEdge, Explain
 from mcr_node.services.chunks import LocalChunks
@@ -136,6 +137,7 @@ class PublicServer:
         services[chunk_streams.SERVICE.full_name] = ChunkEdge(chunks, edge, explain).handlers()
         carried = {method.full_name: method for found in methods.values() for method in found.values()}
         self._calls = CallsEdge(edge, carried, lambda: admin.myself.address)
+        self._call_lines = CallLineServer(self._calls.carried)
         services[calls.SERVICE.full_name] = self._calls.handlers()
         if giving is not None:
             services[exchange.SERVICE.full_name] = ExchangeEdge(giving, edge).handlers()
@@ -155,8 +157,10 @@ class PublicServer:
         """
         return self._server.add_insecure_port(address)
 
-    async def start(self) -> None:
-        """Begin to serve."""
+    async def start(self, host: str) -> None:
+        """Begin to serve, lines of clients at `host`."""
+        await self._call_lines.listen(host)
+        self._admin.call_place = self._call_lines.place
         await self._server.start()
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
 
@@ -165,6 +169,7 @@ class PublicServer:
         self._admin.draining = True
         self._closing.set()
         self._calls.end()
+        self._call_lines.end()
         await self._health.enter_graceful_shutdown()
         stopping = asyncio.create_task(self._server.stop(grace_s))
         with suppress(TimeoutError):
@@ -173,6 +178,7 @@ class PublicServer:
         # Only now: a commit under way needs the other nodes, whose streams never end by themselves.
         self._end_peers()
         await stopping
+        await self._call_lines.close()
 
     async def _watch_events(
         self, data: bytes, context: Context

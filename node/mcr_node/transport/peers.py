@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from mcr._records import Place, RecordError
 from mcr.blocking import settle
 from mcr.errors import McrError
 from mcr.values import dataclass
@@ -18,7 +19,7 @@ from mcr_node.core.raft.messages import Message, MessageType, entry_bytes
 from mcr_node.peer.v1 import raft_pb2
 from mcr_node.ports import PeerEvents, SnapshotSource
 from mcr_node.transport import codec
-from mcr_node.transport.lines import Line, LineError, Place
+from mcr_node.transport.lines import Line
 
 # What waits for a peer that takes nothing. Raft asks again for what is dropped; it must not fill memory.
 QUEUE_MESSAGES_MAX = 4096
@@ -191,7 +192,7 @@ class _Peer:
             self._told.clear()
             try:
                 line = await Line.open(self.member.address, self._place, self._flush)
-            except LineError:
+            except RecordError:
                 wait_s = min(2 * wait_s, REDIAL_S_MAX)
                 continue
             wait_s = REDIAL_S_MIN

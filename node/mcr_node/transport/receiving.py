@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import grpc
 import grpc.aio
 
+from mcr._records import KEY_BYTES, Place
 from mcr.addresses import parse_address
 from mcr.errors import FailedError, McrError
 from mcr.model import LogIndex
@@ -21,7 +22,6 @@ from mcr_node.core.state import codec as command_codec
 from mcr_node.peer.v1 import raft_pb2, raft_pb2_grpc
 from mcr_node.ports import PeerEvents, Snapshots, SnapshotSink, SnapshotSource
 from mcr_node.transport import codec
-from mcr_node.transport.lines import KEY_BYTES, Place
 
 Result = TypeVar("Result")
 Context = grpc.aio.ServicerContext[Any, Any]

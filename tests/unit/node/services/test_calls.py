@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from mcr._remote import carrying
+from mcr._remote import carriers, carrying
 from mcr._remote.calls import Calls
 from mcr.addresses import Address
 from mcr.errors import DeadlineError, HeadMovedError, McrError, UnavailableError
@@ -147,14 +147,14 @@ def test_what_is_asked_and_answered_together_shares_a_message() -> None:
 
 def test_a_client_sends_together_what_it_asks_together(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    batch = carrying._Stream._batch
+    batch = carriers.StreamCarrier._batch
 
-    def counted(self: carrying._Stream) -> pb.CarryCallsRequest:
+    def counted(self: carriers.StreamCarrier) -> pb.CarryCallsRequest:
         request = batch(self)
         sizes.append(len(request.calls))
         return request
 
-    monkeypatch.setattr(carrying._Stream, "_batch", counted)
+    monkeypatch.setattr(carriers.StreamCarrier, "_batch", counted)
 
     async def story() -> set[int]:
         node = Node()
@@ -188,14 +188,14 @@ def test_a_node_that_does_not_know_streams_is_asked_once_and_called_in_the_ordin
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     opened = 0
-    begin = carrying._Stream.__init__
+    begin = carriers.StreamCarrier.__init__
 
-    def counted(self: carrying._Stream, *rest: Any) -> None:  # noqa: ANN401
+    def counted(self: carriers.StreamCarrier, *rest: Any) -> None:  # noqa: ANN401
         nonlocal opened
         opened += 1
         begin(self, *rest)
 
-    monkeypatch.setattr(carrying._Stream, "__init__", counted)
+    monkeypatch.setattr(carriers.StreamCarrier, "__init__", counted)
 
     async def story() -> list[str]:
         node = Node(knows_streams=False)
@@ -368,7 +368,7 @@ def test_calls_beyond_what_a_node_takes_are_refused_as_busy(monkeypatch: pytest.
 def test_a_stream_that_carries_nothing_is_ended_and_opened_again_when_needed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(carrying, "IDLE_S", 0.02)
+    monkeypatch.setattr(carriers, "IDLE_S", 0.02)
 
     async def story() -> list[str]:
         node = Node()

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from mcr._dialling import PROXY_VARIABLE
 from mcr._local_network import LocalNetwork
+from mcr._records import Place, RecordError
 from mcr_node.core.members import Member
 from mcr_node.core.raft.messages import Message, MessageType
 from mcr_node.peer.v1 import raft_pb2
 from mcr_node.transport import codec, lines
-from mcr_node.transport.lines import Line, LineError, LineServer, Place
+from mcr_node.transport.lines import Line, LineServer
 from mcr_node.transport.peers import GrpcPeers, Sender
 
 DEADLINE_S = 20.0
@@ -175,11 +176,11 @@ def test_a_line_that_makes_no_sense_is_ended_and_the_next_one_serves(said: bytes
 
 def test_where_nobody_listens_or_somebody_else_there_is_no_line() -> None:
     async def story(server: LineServer, _: Taken) -> None:
-        with pytest.raises(LineError):
+        with pytest.raises(RecordError):
             await Line.open("127.0.0.1:1", Place(server.place.port, bytes(16)), nothing)
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
-            with pytest.raises(LineError):
+            with pytest.raises(RecordError):
                 await Line.open("127.0.0.1:1", Place(unused.getsockname()[1], bytes(16)), nothing)
 
     told(story)
@@ -198,7 +199,7 @@ def test_a_cut_between_two_nodes_cuts_their_lines(monkeypatch: pytest.MonkeyPatc
         await taken.wait(lambda: len(taken.requests) == 1)
         network.cut([("a", "b")])
         line.send(numbered(1))
-        with pytest.raises(LineError):
+        with pytest.raises(RecordError):
             await Line.open(address, server.place, nothing)
         assert len(taken.requests) == 1
         network.cut([])
