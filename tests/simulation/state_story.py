@@ -35,11 +35,13 @@ from mcr_node.core.state.outcomes import (
     DeletedResult,
     DigestResult,
     MergeResult,
+    Outcome,
     PolicyResult,
     ReceiptResult,
     RefResult,
     Rejected,
     ReportResult,
+    ReportsResult,
     RoundResult,
     SessionResult,
     VersionResult,
@@ -147,7 +149,9 @@ class StateStory:
         return self._apply(self.world.report(_number(words[0]), metrics))
 
     def _apply(self, command: Command) -> str:
-        outcome = self.world.apply(command)
+        return self._said(self.world.apply(command))
+
+    def _said(self, outcome: Outcome) -> str:
         if isinstance(outcome, Rejected):
             return f"rejected {outcome.code}: {outcome.error()}"
         retried = " again" if outcome.already_applied else ""
@@ -179,6 +183,8 @@ class StateStory:
                 said = f"merge {merge} has {open_count} conflicts"
             case DigestResult():
                 said = "a digest was noted"
+            case ReportsResult(outcomes):
+                said = "; ".join(self._said(each) for each in outcomes)
         return f"accepted{retried} index {outcome.index}: {said}"
 
     # Questions

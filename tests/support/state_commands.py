@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mcr.bases import BaseVersion
 from mcr.model import ChunkId, ParameterValue, RequestId
 from mcr.record import decode_record, version_id
-from mcr_node.core.state import keys, policy_keys, receipt_keys, receipts
+from mcr_node.core.state import keys, policy_keys, receipt_keys, receipts, requests
 from mcr_node.core.state.commands import (
     Acknowledge,
     ApproveMove,
@@ -26,6 +26,7 @@ from mcr_node.core.state.commands import (
     NumberTarget,
     PreviousTarget,
     ProtectChannel,
+    ReportMany,
     ReportMetrics,
     RollbackBranch,
     RollbackChannel,
@@ -91,6 +92,35 @@ _protections = st.fixed_dictionaries(
     },
 )
 
+_reports = st.builds(
+    ReportMetrics,
+    number=_numbers,
+    values=_metrics,
+    channel=st.just("") | _channels,
+    allow_non_finite=st.booleans(),
+    **_envelope,
+)
+
+
+def _together(drawn: list[tuple[ReportMetrics, int]]) -> Command:
+    """Return reports as one command; ids are few, so that some are known."""
+    first = drawn[0][0]
+    return ReportMany(
+        request_id=first.request_id,
+        principal=first.principal,
+        at_ms=first.at_ms,
+        reports=tuple(
+            replace(
+                report,
+                request_id=RequestId(b"of many %d" % number),
+                principal=first.principal,
+                at_ms=first.at_ms,
+            )
+            for report, number in drawn
+        ),
+    )
+
+
 commits = st.builds(
     CommitVersion,
     branch=_branches,
@@ -139,14 +169,8 @@ others: st.SearchStrategy[Command] = st.one_of(
     ),
     st.builds(RollbackChannel, channel=_channels, target=_targets, reason=_reasons, **_envelope),
     st.builds(ProtectChannel, channel=_channels, protection=_protections, **_envelope),
-    st.builds(
-        ReportMetrics,
-        number=_numbers,
-        values=_metrics,
-        channel=st.just("") | _channels,
-        allow_non_finite=st.booleans(),
-        **_envelope,
-    ),
+    _reports,
+    st.lists(st.tuples(_reports, st.integers(0, 30)), min_size=1, max_size=4).map(_together),
     st.builds(
         Acknowledge,
         number=_numbers,
@@ -191,6 +215,14 @@ def _prelude() -> list[Command]:
     return commands + [world.set_channel(number) for number in (1, 2, 4)]
 
 
+def at_time(command: Command, at_ms: int) -> Command:
+    """Return a command as if it was proposed at another time."""
+    if isinstance(command, ReportMany):
+        reports = tuple(replace(each, at_ms=at_ms) for each in command.reports)
+        return replace(command, at_ms=at_ms, reports=reports)
+    return replace(command, at_ms=at_ms)
+
+
 def _with_ids(drawn: list[tuple[Command, int]]) -> list[Command]:
     """Give each command an id of its own, but for some that repeat an earlier one: wholly, or only its id."""
     commands = _prelude()
@@ -199,7 +231,7 @@ def _with_ids(drawn: list[tuple[Command, int]]) -> list[Command]:
         if repeated == 0:
             commands.append(replace(command, request_id=RequestId(b"own %d" % len(commands))))
         elif repeated % 2:
-            commands.append(replace(earlier, at_ms=command.at_ms))
+            commands.append(at_time(earlier, command.at_ms))
         else:
             commands.append(replace(command, request_id=earlier.request_id))
     return commands
@@ -296,10 +328,13 @@ def _check_chain(moves: Sequence[MoveRow]) -> None:
 def _check_requests(view: View) -> None:
     ages = _rows(view, b"a")
     remembered = [key[1:] for key, _ in _rows(view, b"q")]
-    assert sorted(request_id for _, request_id in ages) == remembered
+    found: list[bytes] = []
+    for key, value in ages:
+        found += requests.remembered_in(value) if keys.request_age_in(key)[1] else [value]
+    assert sorted(found) == remembered
     state = read(view, keys.STATE, StateRow)
-    assert len(ages) == (0 if state is None else state.request_count)
-    assert state is None or not ages or state.oldest_request_index <= keys.number_in(ages[0][0])
+    assert len(found) == (0 if state is None else state.request_count)
+    assert state is None or not ages or state.oldest_request_index <= keys.request_age_in(ages[0][0])[0]
 
 
 def _check_events(view: View) -> None:

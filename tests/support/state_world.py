@@ -23,6 +23,7 @@ from mcr_node.core.state.commands import (
     NumberTarget,
     PreviousTarget,
     ProtectChannel,
+    ReportMany,
     ReportMetrics,
     RollbackBranch,
     RollbackChannel,
@@ -38,6 +39,7 @@ from mcr_node.core.state.outcomes import (
     RefResult,
     Rejected,
     ReportResult,
+    ReportsResult,
     Result,
     VersionResult,
 )
@@ -86,6 +88,13 @@ class StateWorld:
         outcome = self.apply(command)
         assert isinstance(outcome, Accepted), outcome
         assert isinstance(outcome.result, result)
+        return outcome.result
+
+    def accept_any(self, command: ReportMany) -> ReportsResult:
+        """Apply several reports, whatever becomes of each."""
+        outcome = self.apply(command)
+        assert isinstance(outcome, Accepted), outcome
+        assert isinstance(outcome.result, ReportsResult)
         return outcome.result
 
     def reject(self, command: Command) -> tuple[str, Mapping[str, FieldValue]]:

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from mcr.model import KIB
+
 # Proposals that wait for the log. A caller beyond it waits in line, which slows it down as it should.
 PROPOSALS_WAITING_MAX: Final = 4096
 # The log keeps this many applied entries, then is cut back to half: enough for a follower that was away for a
@@ -13,6 +15,8 @@ APPENDS_PER_SYNC_MAX: Final = 64
 # while it reads and writes, so a thread would hold the loop up as long, and the way takes as long as two
 # entries.
 APPLIED_AT_ONCE_MAX: Final = 4
+# Of their data, for one entry may hold as many reports of metrics as keep the loop busy for ten milliseconds.
+APPLIED_AT_ONCE_BYTES_MAX: Final = 16 * KIB
 # One more than one, so that a long list does not hold up every other read.
 READ_TRIPS_MAX: Final = 2
 # How long a leader waits for the next entry to say along with it that the one before is committed. Others

@@ -40,6 +40,7 @@ from mcr_node.runtime.identity import Timing as Timing
 from mcr_node.runtime.later import Later
 from mcr_node.runtime.limits import (
     APPENDS_PER_SYNC_MAX,
+    APPLIED_AT_ONCE_BYTES_MAX,
     APPLIED_AT_ONCE_MAX,
     GATHER_S,
     LOG_ENTRIES_KEPT_MAX,
@@ -430,7 +431,8 @@ class Runner:
     async def _apply_run(self, entries: Sequence[Entry]) -> list[Outcome | None]:
         if not entries:
             return []
-        if len(entries) <= APPLIED_AT_ONCE_MAX and not self._shelf.is_making:
+        are_few = len(entries) <= APPLIED_AT_ONCE_MAX and not self._shelf.is_making
+        if are_few and sum([len(entry.data) for entry in entries]) <= APPLIED_AT_ONCE_BYTES_MAX:
             return self._applier.apply(entries)
         return await run_blocking(self._state_executor, lambda: self._applier.apply(entries))
 

@@ -33,7 +33,7 @@ class LogCalls:
 
     def _envelope(self, header: pb.WriteHeader) -> Envelope:
         return Envelope(
-            request_id=_request_id(header),
+            request_id=request_id_of(header),
             principal=self._principal,
             at_ms=self._log.clock.now_ms(),
         )
@@ -74,7 +74,12 @@ class LogCalls:
         return work(self._log.view())
 
 
-def _request_id(header: pb.WriteHeader) -> RequestId:
+def request_id_of(header: pb.WriteHeader) -> RequestId:
+    """Return the request id that a write carries.
+
+    Raises:
+        InvalidArgumentError: it has none, or one that is too long.
+    """
     if not 0 < len(header.request_id) <= REQUEST_ID_BYTES_MAX:
         raise InvalidArgumentError(
             "request_id", f"it has {len(header.request_id)} bytes, 1 to {REQUEST_ID_BYTES_MAX} allowed"

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable
 from contextlib import suppress
 
 from mcr import _wire
-from mcr.errors import InvalidArgumentError, McrError, MembersChangedError
+from mcr.errors import InvalidArgumentError, MembersChangedError
 from mcr.model import DIGEST_BYTES, ChunkId, LogIndex, RefKind
 from mcr.references import Reference, Selector, check_model, parse_reference
 from mcr.v1 import versions_pb2 as pb
@@ -20,16 +20,15 @@ from mcr_node.core.state.commands import (
     NumberTarget,
     PreviousTarget,
     ProtectChannel,
-    ReportMetrics,
     RollbackBranch,
     RollbackChannel,
     Target,
 )
 from mcr_node.core.state.keys import RefName
-from mcr_node.core.state.outcomes import Accepted, RefResult, ReportResult, VersionResult
+from mcr_node.core.state.outcomes import Accepted, RefResult, VersionResult
 from mcr_node.core.state.view import View
 from mcr_node.ports_log import ReplicatedLog
-from mcr_node.services import errors, finding
+from mcr_node.services import finding
 from mcr_node.services.availability import Availability
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.messages import (
@@ -40,6 +39,7 @@ from mcr_node.services.messages import (
     limit_of,
     version_message,
 )
+from mcr_node.services.reporting import ReportCalls
 from mcr_node.services.sealed import seal_and_enter
 from mcr_node.services.sealing import Content
 from mcr_node.services.signing import SignatureCalls, signature_message
@@ -49,13 +49,11 @@ EVENTS_MAX = 256
 EVENTS_AT_ONCE_MAX = 8
 # Members that begin to leave while a commit is made, one after the other.
 SEALS_MAX = 3
-# In one call; as many as a page may have.
-REPORTS_MAX = 1000
 # How long a watcher hears nothing at most: half of what a client takes for a dead connection.
 WATCH_SILENCE_S = 5.0
 
 
-class VersionsService(SignatureCalls):
+class VersionsService(SignatureCalls, ReportCalls):
     """The service for one principal, as authenticated at the edge."""
 
     def __init__(
@@ -210,44 +208,6 @@ class VersionsService(SignatureCalls):
             )
         )
         return pb.ProtectChannelResponse(ref=_ref(accepted), log_index=accepted.index)
-
-    async def report_metrics(self, request: pb.ReportMetricsRequest) -> pb.ReportMetricsResponse:
-        """Record metrics."""
-        accepted = await self._propose(
-            ReportMetrics(
-                **self._envelope(request.header),
-                model=request.model,
-                number=request.number,
-                values={metric.name: metric.value for metric in request.metrics},
-                channel=request.channel,
-                allow_non_finite=request.allow_non_finite,
-                generation=request.generation,
-            )
-        )
-        assert isinstance(accepted.result, ReportResult)
-        return pb.ReportMetricsResponse(log_index=accepted.index, decision=accepted.result.decision)
-
-    async def batch_report_metrics(
-        self, request: pb.BatchReportMetricsRequest
-    ) -> pb.BatchReportMetricsResponse:
-        """Record many reports; they share entry batches, messages and syncs."""
-        if not 0 < len(request.reports) <= REPORTS_MAX:
-            raise InvalidArgumentError(
-                "reports", f"{len(request.reports)} in one call, 1 to {REPORTS_MAX} allowed"
-            )
-        outcomes = await asyncio.gather(
-            *[self.report_metrics(report) for report in request.reports], return_exceptions=True
-        )
-        response = pb.BatchReportMetricsResponse()
-        for outcome in outcomes:
-            match outcome:
-                case pb.ReportMetricsResponse():
-                    response.results.add(log_index=outcome.log_index)
-                case McrError():
-                    response.results.add(error=errors.detail_of(outcome))
-                case BaseException():
-                    raise outcome
-        return response
 
     def _new(self, request: pb.CommitVersionRequest, accepted: Accepted) -> pb.Version:
         """Return the version that was made just now, as it stood then: what was asked for says most of it.

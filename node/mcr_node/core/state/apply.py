@@ -17,6 +17,7 @@ from mcr_node.core.state import (
     channels,
     checks,
     keys,
+    many_reports,
     merges,
     policies,
     receipts,
@@ -45,6 +46,7 @@ from mcr_node.core.state.commands import (
     FreezeChannel,
     MoveChannel,
     ProtectChannel,
+    ReportMany,
     ReportMetrics,
     RetentionCommand,
     RollbackBranch,
@@ -97,6 +99,8 @@ def _accept(overlay: Overlay, index: LogIndex, command: Command) -> Accepted:
     if isinstance(command, CheckDigest):
         # It speaks about the state and is no part of it, so it is not remembered either.
         return Accepted(index, DigestResult())
+    if isinstance(command, ReportMany):
+        return Accepted(index, many_reports.report_many(overlay, index, command))
     content = requests.fingerprint(command)
     before = requests.recall(overlay, command.request_id, content)
     if before is not None:

@@ -49,6 +49,7 @@ from mcr_node.core.state.commands import (
     MoveChannel,
     NumberTarget,
     ProtectChannel,
+    ReportMany,
     ReportMetrics,
     RetentionCommand,
     RollbackBranch,
@@ -79,6 +80,9 @@ from mcr_node.core.state.texts import (
     shown,
 )
 
+# Of one command: as many as the client library sends with one call. They take ten milliseconds to apply.
+REPORTS_MAX = 256
+
 
 def check(command: Command) -> None:
     """Check what every command carries, then its own content.
@@ -89,6 +93,9 @@ def check(command: Command) -> None:
     _check_envelope(command)
     if isinstance(command, CheckDigest):
         _check_digest(command)
+        return
+    if isinstance(command, ReportMany):
+        _check_reports(command)
         return
     if isinstance(command, TrashCommand):
         trash_checks.check(command)
@@ -209,6 +216,14 @@ def _check_report(command: ReportMetrics) -> None:
         raise InvalidArgumentError("generation", "it needs a channel")
     # Whether NaN is taken depends on what policies watch for (`reporting`).
     _check_metrics(command.values, allow_non_finite=True)
+
+
+def _check_reports(command: ReportMany) -> None:
+    check_number("reports", len(command.reports), 1, REPORTS_MAX)
+    for report in command.reports:
+        if report.principal != command.principal or report.at_ms != command.at_ms:
+            raise InvalidArgumentError("reports", "one is of another principal or time than the command")
+        check(report)
 
 
 def _check_steering(command: FreezeChannel | ApproveMove | Settle) -> None:

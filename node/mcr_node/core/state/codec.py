@@ -40,6 +40,7 @@ from mcr_node.core.state.commands import (
     NumberTarget,
     PreviousTarget,
     ProtectChannel,
+    ReportMany,
     ReportMetrics,
     RetentionCommand,
     RollbackBranch,
@@ -123,16 +124,11 @@ def encode(command: Command) -> bytes:
                 pb.ProtectChannel(model=model, channel=channel, protection=canonical.encode(protection))
             )
         case ReportMetrics():
-            message.report_metrics.CopyFrom(
-                pb.ReportMetrics(
-                    model=command.model,
-                    number=command.number,
-                    metrics=_metrics_to_wire(command.values),
-                    channel=command.channel,
-                    allow_non_finite=command.allow_non_finite,
-                    generation=command.generation,
-                )
-            )
+            _report_to_wire(command, message.report_metrics)
+        case ReportMany(reports=reports):
+            for report in reports:
+                one = message.report_many.reports.add(request_id=report.request_id)
+                _report_to_wire(report, one.report)
         case CheckDigest(index=index, digest=digest):
             message.check_digest.CopyFrom(pb.CheckDigest(index=index, digest=digest))
         case other:
@@ -197,6 +193,17 @@ def _commit_to_wire(command: CommitVersion) -> pb.CommitVersion:
     return message
 
 
+def _report_to_wire(command: ReportMetrics, message: pb.ReportMetrics) -> None:
+    message.model = command.model
+    message.number = command.number
+    message.channel = command.channel
+    message.allow_non_finite = command.allow_non_finite
+    message.generation = command.generation
+    values = command.values
+    for name in sorted(values):
+        message.metrics.add(name=name, value=values[name])
+
+
 def _target_to_wire(target: Target) -> pb.Target:
     match target:
         case PreviousTarget():
@@ -245,17 +252,16 @@ def decode(data: bytes) -> Command:
         case "move_channel" | "rollback_channel" | "protect_channel":
             return _channel_from_wire(message)
         case "report_metrics":
-            report = message.report_metrics
-            return ReportMetrics(
+            return _report_from_wire(message, request_id, message.report_metrics)
+        case "report_many":
+            return ReportMany(
                 request_id=request_id,
                 principal=principal,
                 at_ms=at_ms,
-                model=report.model,
-                number=report.number,
-                values=_metrics_from_wire(report.metrics),
-                channel=report.channel,
-                allow_non_finite=report.allow_non_finite,
-                generation=report.generation,
+                reports=tuple(
+                    _report_from_wire(message, RequestId(one.request_id), one.report)
+                    for one in message.report_many.reports
+                ),
             )
         case "check_digest":
             found = message.check_digest
@@ -325,6 +331,20 @@ def _commit_from_wire(message: pb.Command) -> CommitVersion:
         gc_round=commit.gc_round if commit.HasField("gc_round") else None,
         lease=commit.lease,
         base=base_from_wire(commit.base) if commit.HasField("base") else None,
+    )
+
+
+def _report_from_wire(message: pb.Command, request_id: RequestId, report: pb.ReportMetrics) -> ReportMetrics:
+    return ReportMetrics(
+        request_id=request_id,
+        principal=message.principal,
+        at_ms=message.at_ms,
+        model=report.model,
+        number=report.number,
+        values=_metrics_from_wire(report.metrics),
+        channel=report.channel,
+        allow_non_finite=report.allow_non_finite,
+        generation=report.generation,
     )
 
 

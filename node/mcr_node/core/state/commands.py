@@ -176,6 +176,21 @@ class ReportMetrics(Envelope):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReportMany(Envelope):
+    """Record several reports of metrics as one entry of the log; each is accepted or rejected by itself.
+
+    Every report has a request id of its own, under which it is remembered; that of the envelope is not. A
+    report on which a policy decides something is the last one that counts: those behind it are left for
+    another entry (`reporting`).
+
+    Attributes:
+        reports: in their order; each of this principal and time.
+    """
+
+    reports: tuple[ReportMetrics, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledge(Envelope):
     """Note what a consumer has loaded, or failed to load; see `core.state.receipts`.
 
@@ -300,4 +315,4 @@ Change = (
     | ApproveMove
     | Settle
 )
-Command = Change | CheckDigest
+Command = Change | ReportMany | CheckDigest

@@ -17,9 +17,10 @@
     Y       model NUL merge name                 ConflictRow       conflict of a waiting merge
     Z       model NUL number                     DocumentRow       version that is a merge
     a       index                                request id        remembered request, by age
+    a       index NUL                            list of those     requests of a command that holds several
     c       model NUL number                     MetricCountRow    version with metrics
     d       model NUL number model NUL number    DerivedRow        version derived from another one
-    e       model NUL number index               ReportRow         report of metrics
+    e       model NUL number index               ReportRow         report of metrics, or several of a command
     g       model NUL number public-key          SignatureRow      signature of a version
     h       model NUL kind name NUL generation   MoveRow           move of a ref, never deleted
     i       model NUL version-id                 IdRow             version
@@ -36,7 +37,7 @@
 `k` and `n`, which versions stay, in `retention`.
 Sessions have families S and T; their layout stands in `session_rows`.
 
-A value is a row of `records`, but for the two that are plain bytes.
+A value is a row of `records`, but for the two that are plain bytes and the list of request ids.
 
 Numbers, generations and log indexes are 8 bytes, big-endian, so that key order is their order. A name cannot
 hold NUL (`mcr.references`), so NUL ends it, and no name is a prefix of another one's keys. `kind` is one
@@ -317,6 +318,18 @@ def request(request_id: bytes) -> bytes:
 def request_age(index: int) -> bytes:
     """Key of the request that was remembered at a log index."""
     return b"a" + _NUMBER.pack(index)
+
+
+def request_ages(index: int) -> bytes:
+    """Key of the requests that were remembered at a log index, where one command holds several."""
+    return request_age(index) + _NUL
+
+
+def request_age_in(key: bytes) -> tuple[int, bool]:
+    """Return the log index in a key of remembered requests, and whether they are several."""
+    end = 1 + _NUMBER_BYTES
+    (index,) = _NUMBER.unpack(key[1:end])
+    return int(index), len(key) > end
 
 
 def request_ages_from(index: int) -> Span:

@@ -161,6 +161,18 @@ Result = (
 
 
 @dataclass(frozen=True, slots=True)
+class ReportsResult:
+    """What became of several reports of one command.
+
+    Attributes:
+        outcomes: of the first of them, in their order; where there are fewer than reports, the rest did not
+            have its turn and is to be proposed again.
+    """
+
+    outcomes: "tuple[Accepted | Rejected, ...]"
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """The command took effect.
 
@@ -170,7 +182,7 @@ class Accepted:
     """
 
     index: LogIndex
-    result: Result | DigestResult
+    result: Result | DigestResult | ReportsResult
     already_applied: bool = False
 
 

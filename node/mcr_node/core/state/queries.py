@@ -8,6 +8,7 @@ one instant for several answers asks one view that does not change.
 from collections.abc import Mapping
 from heapq import heappop, heappush
 from itertools import islice
+from typing import Any, cast
 
 from mcr.errors import (
     AmbiguousReferenceError,
@@ -354,8 +355,13 @@ def metric_reports(view: View, model: str, number: int, limit: int) -> list[Metr
     reports: list[MetricReport] = []
     for _, value in rows:
         row = ReportRow.unpack(value)
-        reports.append(MetricReport(number, row.values, row.channel, row.principal, row.at_ms))
-    return reports
+        for channel, values in ((row.channel, row.values), *row.more)[::-1]:
+            # What `metrics` wrote.
+            kept = MetricReport(number, cast("Any", values), cast("str", channel), row.principal, row.at_ms)
+            reports.append(kept)
+        if len(reports) >= _page(limit):
+            break
+    return reports[: _page(limit)]
 
 
 @dataclass(frozen=True, slots=True)

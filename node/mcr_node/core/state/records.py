@@ -8,7 +8,7 @@ A field that a later release adds gets a new format number for its family; `_rea
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, fields
 from functools import cache
 from typing import Any, ClassVar, Self, TypeVar, cast
@@ -67,7 +67,9 @@ def _remember(data: bytes, row: "Row") -> None:
 
 
 def _is_in_order(value: CanonicalValue) -> bool:
-    # The value of a metric, and the metrics of a report of one.
+    # The value of a metric, the metrics of a report of one, and several such reports.
+    if type(value) is list or type(value) is tuple:
+        return all(type(item) is str or _is_in_order(item) for item in value)
     if type(value) is dict and len(value) == 1:
         return all(type(item) is float and math.isfinite(item) for item in value.values())
     return type(value) is float and math.isfinite(value)
@@ -96,7 +98,7 @@ class Row:
         is_hot = kind.IS_HOT
         if not _PLAIN.issuperset(map(type, values.values())):
             for name, value in values.items():
-                if type(value) in _PLAIN or value == {}:
+                if type(value) in _PLAIN or not value:
                     continue
                 is_hot = False
                 if not (name in kind.ORDERED or _is_in_order(value)):
@@ -308,12 +310,20 @@ class MetricCountRow(Row):
 
 @dataclass(frozen=True, slots=True)
 class ReportRow(Row):
-    """One report of metrics."""
+    """One report of metrics, or several for a version that came with one command.
+
+    Attributes:
+        more: channel and values of those behind the first, in their order.
+    """
+
+    FORMAT = 2
+    SINCE = {"more": 2}  # noqa: RUF012 (see Row)
 
     values: Mapping[str, float]
     channel: str
     principal: str
     at_ms: int
+    more: Sequence[Sequence[CanonicalValue]] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,14 +38,19 @@ def report(step: Step, command: ReportMetrics) -> ReportResult:
         InvalidMetricError: a value is not finite, and nobody expects that.
     """
     model, number = command.model, command.number
-    lookup.record_bytes(step.overlay, model, number)
-    if command.channel:
-        _check_generation(step.overlay, command)
-    if not command.allow_non_finite:
-        _check_finite(step.overlay, command)
+    check(step.overlay, command)
     count = metrics.keep(step, model, number, command.values, command.channel)
     seen = Report(model, number, command.values, command.channel, command.generation)
     return ReportResult(number, count, watching.note(step, seen, may_move=True))
+
+
+def check(view: View, command: ReportMetrics) -> None:
+    """Check a report by what is there; see `report` for what it raises."""
+    lookup.record_bytes(view, command.model, command.number)
+    if command.channel:
+        _check_generation(view, command)
+    if not command.allow_non_finite:
+        _check_finite(view, command)
 
 
 def _check_generation(view: View, command: ReportMetrics) -> None:

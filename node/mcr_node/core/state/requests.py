@@ -5,9 +5,10 @@ rejection leaves no trace. `Window` says when requests are forgotten: after a we
 many came later.
 """
 
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import blake3
 
@@ -74,6 +75,12 @@ def fingerprint(command: Command) -> bytes:
 
 def _canonical(value: Any) -> tuple[CanonicalValue, bool]:  # noqa: ANN401 (a field of a command)
     """Return what stands for a value, and whether it is in canonical order."""
+    if type(value) is dict:
+        # Parameters, metrics, rules.
+        try:
+            return canonical.ordered(value), True
+        except CanonicalError:
+            return value, False
     match value:
         case PreviousTarget():
             return "previous", True
@@ -86,7 +93,6 @@ def _canonical(value: Any) -> tuple[CanonicalValue, bool]:  # noqa: ANN401 (a fi
         case str() | bytes() | int() | None:
             return value, True
         case _:
-            # Parameters, metrics, rules.
             try:
                 return canonical.ordered(value), True
             except CanonicalError:
@@ -132,13 +138,30 @@ def remember(
     window: Window = WINDOW,
 ) -> None:
     """Note an accepted request, forget a few old ones, and write what follows the row `state`."""
+    write(step, request_id, content, result)
+    step.overlay.put(keys.request_age(step.index), request_id)
+    _write_state(step, 1, state, window)
+
+
+def write(step: Step, request_id: RequestId, content: bytes, result: Result) -> None:
+    """Write an accepted request; whoever does it notes all of its command with `remember_many`."""
     row = RequestRow(fingerprint=content, index=step.index, at_ms=step.at_ms, result=pack_result(result))
     step.overlay.put(keys.request(request_id), row.pack())
-    step.overlay.put(keys.request_age(step.index), request_id)
-    count = state.request_count + 1
+
+
+def remember_many(
+    step: Step, request_ids: Sequence[RequestId], *, state: StateRow, window: Window = WINDOW
+) -> None:
+    """Note accepted requests of one command, which were written; otherwise as `remember`."""
+    step.overlay.put(keys.request_ages(step.index), canonical.encode(request_ids))
+    _write_state(step, len(request_ids), state, window)
+
+
+def _write_state(step: Step, added: int, state: StateRow, window: Window) -> None:
+    count = state.request_count + added
     oldest, oldest_at_ms = state.oldest_request_index, state.oldest_request_at_ms
     if count > window.count_max or oldest_at_ms < step.at_ms - window.length_ms:
-        count, oldest, oldest_at_ms = _forget(step, count, oldest, window)
+        count, oldest, oldest_at_ms = _forget(step, count, oldest, window, added)
     now = StateRow(
         last_at_ms=step.at_ms,
         request_count=count,
@@ -148,21 +171,42 @@ def remember(
     step.overlay.put(keys.STATE, now.pack())
 
 
-def _forget(step: Step, count: int, oldest: int, window: Window) -> tuple[int, int, int]:
-    """Forget a few requests beyond the window; return how many are left, and index and time of the oldest."""
-    evictions_left = window.evictions_max
-    for key, old_id in step.overlay.scan(*keys.request_ages_from(oldest)):
-        oldest = keys.number_in(key)
+def _forget(step: Step, count: int, oldest: int, window: Window, added: int) -> tuple[int, int, int]:
+    """Forget a few requests beyond the window; return how many are left, and index and time of the oldest.
+
+    Those of one command are forgotten together.
+    """
+    # The memory shrinks although this command adds several.
+    evictions_left = window.evictions_max + added - 1
+    for key, value in step.overlay.scan(*keys.request_ages_from(oldest)):
+        oldest, is_many = keys.request_age_in(key)
         if oldest == step.index:
             return count, oldest, step.at_ms
-        old = read(step.overlay, keys.request(RequestId(old_id)), RequestRow)
+        old_ids = remembered_in(value) if is_many else [RequestId(value)]
+        old = read(step.overlay, keys.request(old_ids[0]), RequestRow)
         if old is None:
             raise CorruptStoreError(PLACE, f"the request of log index {oldest} is missing")
         is_kept = count <= window.count_max and old.at_ms >= step.at_ms - window.length_ms
-        if is_kept or not evictions_left:
+        if is_kept or evictions_left <= 0:
             return count, oldest, old.at_ms
         step.overlay.delete(key)
-        step.overlay.delete(keys.request(RequestId(old_id)))
-        count -= 1
-        evictions_left -= 1
+        for old_id in old_ids:
+            step.overlay.delete(keys.request(old_id))
+        count -= len(old_ids)
+        evictions_left -= len(old_ids)
     raise AssertionError("the request of this command is remembered")
+
+
+def remembered_in(value: bytes) -> list[RequestId]:
+    """Return the requests that were remembered together.
+
+    Raises:
+        CorruptStoreError: it is no list of them.
+    """
+    try:
+        found = canonical.decode_own(value)
+    except CanonicalError as error:
+        raise CorruptStoreError(PLACE, f"a list of requests is not canonical: {error}") from error
+    if not isinstance(found, list) or not found:
+        raise CorruptStoreError(PLACE, "what should be a list of requests is not")
+    return cast("list[RequestId]", found)

@@ -62,6 +62,10 @@ class Overlay:
         """Remove `key`, whether or not it is there."""
         self._changes[key] = None
 
+    def take(self, above: "Overlay") -> None:
+        """Make here what was changed in an overlay over this one."""
+        self._changes.update(above._changes)  # noqa: SLF001 (of its own class)
+
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Yield what the view would hold after the changes; see `View.scan`."""
         mine = sorted((k for k in self._changes if start <= k < end), reverse=reverse)

@@ -42,6 +42,7 @@ class Command(google.protobuf.message.Message):
     ROLLBACK_CHANNEL_FIELD_NUMBER: builtins.int
     PROTECT_CHANNEL_FIELD_NUMBER: builtins.int
     REPORT_METRICS_FIELD_NUMBER: builtins.int
+    REPORT_MANY_FIELD_NUMBER: builtins.int
     CHECK_DIGEST_FIELD_NUMBER: builtins.int
     ACKNOWLEDGE_FIELD_NUMBER: builtins.int
     SET_QUOTA_FIELD_NUMBER: builtins.int
@@ -116,6 +117,10 @@ class Command(google.protobuf.message.Message):
     @property
     def report_metrics(self) -> global___ReportMetrics:
         """See ReportMetrics."""
+
+    @property
+    def report_many(self) -> global___ReportMany:
+        """See ReportMany."""
 
     @property
     def check_digest(self) -> global___CheckDigest:
@@ -257,6 +262,7 @@ class Command(google.protobuf.message.Message):
         rollback_channel: global___RollbackChannel | None = ...,
         protect_channel: global___ProtectChannel | None = ...,
         report_metrics: global___ReportMetrics | None = ...,
+        report_many: global___ReportMany | None = ...,
         check_digest: global___CheckDigest | None = ...,
         acknowledge: global___Acknowledge | None = ...,
         set_quota: global___SetQuota | None = ...,
@@ -289,9 +295,9 @@ class Command(google.protobuf.message.Message):
         drop_merge: mcr_node.format.v1.merge_commands_pb2.DropMerge | None = ...,
         sign_version: mcr_node.format.v1.signature_commands_pb2.SignVersion | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["abort_session", b"abort_session", "acknowledge", b"acknowledge", "approve_move", b"approve_move", "begin_session", b"begin_session", "check_digest", b"check_digest", "commit_merge", b"commit_merge", "commit_version", b"commit_version", "content", b"content", "count_quota", b"count_quota", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_policy", b"delete_policy", "delete_versions", b"delete_versions", "drop_merge", b"drop_merge", "empty_trash", b"empty_trash", "fence_commits", b"fence_commits", "freeze_channel", b"freeze_channel", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "open_merge", b"open_merge", "pin_version", b"pin_version", "protect_channel", b"protect_channel", "put_part", b"put_part", "release_upload", b"release_upload", "report_metrics", b"report_metrics", "resolve_conflicts", b"resolve_conflicts", "restore_versions", b"restore_versions", "retire_versions", b"retire_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "seal_session", b"seal_session", "set_policy", b"set_policy", "set_quota", b"set_quota", "set_retention", b"set_retention", "settle", b"settle", "sign_version", b"sign_version", "unpin_version", b"unpin_version"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["abort_session", b"abort_session", "acknowledge", b"acknowledge", "approve_move", b"approve_move", "at_ms", b"at_ms", "begin_session", b"begin_session", "check_digest", b"check_digest", "commit_merge", b"commit_merge", "commit_version", b"commit_version", "content", b"content", "count_quota", b"count_quota", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_policy", b"delete_policy", "delete_versions", b"delete_versions", "drop_merge", b"drop_merge", "empty_trash", b"empty_trash", "fence_commits", b"fence_commits", "format", b"format", "freeze_channel", b"freeze_channel", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "open_merge", b"open_merge", "pin_version", b"pin_version", "principal", b"principal", "protect_channel", b"protect_channel", "put_part", b"put_part", "release_upload", b"release_upload", "report_metrics", b"report_metrics", "request_id", b"request_id", "resolve_conflicts", b"resolve_conflicts", "restore_versions", b"restore_versions", "retire_versions", b"retire_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "seal_session", b"seal_session", "set_policy", b"set_policy", "set_quota", b"set_quota", "set_retention", b"set_retention", "settle", b"settle", "sign_version", b"sign_version", "unpin_version", b"unpin_version"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["commit_version", "rollback_branch", "create_branch", "delete_branch", "create_tag", "move_channel", "rollback_channel", "protect_channel", "report_metrics", "check_digest", "acknowledge", "set_quota", "count_quota", "fence_commits", "delete_versions", "delete_name", "delete_model", "restore_versions", "empty_trash", "pin_version", "unpin_version", "mark_garbage", "hold_upload", "release_upload", "begin_session", "put_part", "seal_session", "abort_session", "set_policy", "delete_policy", "freeze_channel", "approve_move", "settle", "set_retention", "retire_versions", "commit_merge", "open_merge", "resolve_conflicts", "drop_merge", "sign_version"] | None: ...
+    def HasField(self, field_name: typing.Literal["abort_session", b"abort_session", "acknowledge", b"acknowledge", "approve_move", b"approve_move", "begin_session", b"begin_session", "check_digest", b"check_digest", "commit_merge", b"commit_merge", "commit_version", b"commit_version", "content", b"content", "count_quota", b"count_quota", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_policy", b"delete_policy", "delete_versions", b"delete_versions", "drop_merge", b"drop_merge", "empty_trash", b"empty_trash", "fence_commits", b"fence_commits", "freeze_channel", b"freeze_channel", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "open_merge", b"open_merge", "pin_version", b"pin_version", "protect_channel", b"protect_channel", "put_part", b"put_part", "release_upload", b"release_upload", "report_many", b"report_many", "report_metrics", b"report_metrics", "resolve_conflicts", b"resolve_conflicts", "restore_versions", b"restore_versions", "retire_versions", b"retire_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "seal_session", b"seal_session", "set_policy", b"set_policy", "set_quota", b"set_quota", "set_retention", b"set_retention", "settle", b"settle", "sign_version", b"sign_version", "unpin_version", b"unpin_version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["abort_session", b"abort_session", "acknowledge", b"acknowledge", "approve_move", b"approve_move", "at_ms", b"at_ms", "begin_session", b"begin_session", "check_digest", b"check_digest", "commit_merge", b"commit_merge", "commit_version", b"commit_version", "content", b"content", "count_quota", b"count_quota", "create_branch", b"create_branch", "create_tag", b"create_tag", "delete_branch", b"delete_branch", "delete_model", b"delete_model", "delete_name", b"delete_name", "delete_policy", b"delete_policy", "delete_versions", b"delete_versions", "drop_merge", b"drop_merge", "empty_trash", b"empty_trash", "fence_commits", b"fence_commits", "format", b"format", "freeze_channel", b"freeze_channel", "hold_upload", b"hold_upload", "mark_garbage", b"mark_garbage", "move_channel", b"move_channel", "open_merge", b"open_merge", "pin_version", b"pin_version", "principal", b"principal", "protect_channel", b"protect_channel", "put_part", b"put_part", "release_upload", b"release_upload", "report_many", b"report_many", "report_metrics", b"report_metrics", "request_id", b"request_id", "resolve_conflicts", b"resolve_conflicts", "restore_versions", b"restore_versions", "retire_versions", b"retire_versions", "rollback_branch", b"rollback_branch", "rollback_channel", b"rollback_channel", "seal_session", b"seal_session", "set_policy", b"set_policy", "set_quota", b"set_quota", "set_retention", b"set_retention", "settle", b"settle", "sign_version", b"sign_version", "unpin_version", b"unpin_version"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["commit_version", "rollback_branch", "create_branch", "delete_branch", "create_tag", "move_channel", "rollback_channel", "protect_channel", "report_metrics", "report_many", "check_digest", "acknowledge", "set_quota", "count_quota", "fence_commits", "delete_versions", "delete_name", "delete_model", "restore_versions", "empty_trash", "pin_version", "unpin_version", "mark_garbage", "hold_upload", "release_upload", "begin_session", "put_part", "seal_session", "abort_session", "set_policy", "delete_policy", "freeze_channel", "approve_move", "settle", "set_retention", "retire_versions", "commit_merge", "open_merge", "resolve_conflicts", "drop_merge", "sign_version"] | None: ...
 
 global___Command = Command
 
@@ -695,6 +701,51 @@ class ReportMetrics(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["allow_non_finite", b"allow_non_finite", "channel", b"channel", "generation", b"generation", "metrics", b"metrics", "model", b"model", "number", b"number"]) -> None: ...
 
 global___ReportMetrics = ReportMetrics
+
+@typing.final
+class ReportMany(google.protobuf.message.Message):
+    """Record several reports of metrics; each is accepted or rejected by itself, in their order, up to the first one
+    on which a policy decides something.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class Report(google.protobuf.message.Message):
+        """One report."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        REQUEST_ID_FIELD_NUMBER: builtins.int
+        REPORT_FIELD_NUMBER: builtins.int
+        request_id: builtins.bytes
+        """1 to 64 bytes chosen by the caller; that of the command is not remembered."""
+        @property
+        def report(self) -> global___ReportMetrics:
+            """The report."""
+
+        def __init__(
+            self,
+            *,
+            request_id: builtins.bytes = ...,
+            report: global___ReportMetrics | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["report", b"report"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["report", b"report", "request_id", b"request_id"]) -> None: ...
+
+    REPORTS_FIELD_NUMBER: builtins.int
+    @property
+    def reports(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ReportMany.Report]:
+        """1 to 256 reports."""
+
+    def __init__(
+        self,
+        *,
+        reports: collections.abc.Iterable[global___ReportMany.Report] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["reports", b"reports"]) -> None: ...
+
+global___ReportMany = ReportMany
 
 @typing.final
 class CheckDigest(google.protobuf.message.Message):

@@ -21,7 +21,8 @@ from mcr.model import Chunk, LogIndex
 from mcr.v1 import versions_pb2 as pb
 from mcr_node.services.availability import Availability
 from mcr_node.services.chunks import LocalChunks
-from mcr_node.services.versions import REPORTS_MAX, VersionsService
+from mcr_node.services.reporting import REPORTS_MAX
+from mcr_node.services.versions import VersionsService
 from tests.conformance.memory_chunk_store import MemoryChunkStore
 from tests.support.log_clusters import member
 from tests.support.memory_log import MemoryLog, SharedLog

@@ -31,6 +31,7 @@ from mcr_node.core.state.commands import (
     NumberTarget,
     PreviousTarget,
     ProtectChannel,
+    ReportMany,
     ReportMetrics,
     RollbackBranch,
     RollbackChannel,
@@ -190,6 +191,25 @@ def golden_commands() -> dict[str, Command]:
             values={"eval/loss": 0.5},
             channel="production",
             allow_non_finite=True,
+        ),
+        "report_many": ReportMany(
+            request_id=ID,
+            principal=who,
+            at_ms=AT_MS,
+            reports=tuple(
+                ReportMetrics(
+                    request_id=RequestId(b"report-%d" % number),
+                    principal=who,
+                    at_ms=AT_MS,
+                    model=model,
+                    number=number,
+                    values={"loss": number / 2},
+                    channel=channel,
+                    allow_non_finite=False,
+                    generation=generation,
+                )
+                for number, channel, generation in ((12, "", 0), (13, "production", 7))
+            ),
         ),
         "check_digest": CheckDigest(
             request_id=ID, principal=who, at_ms=AT_MS, index=LogIndex(3000), digest=bytes(range(32))
