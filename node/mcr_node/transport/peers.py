@@ -218,17 +218,24 @@ class _Peer:
             self._by_grpc.set()
 
     async def _stream_for_ever(self) -> None:
+        """Keep a stream open while there is no line, whether or not there is anything to say.
+
+        Two followers speak to each other when their leader is gone, and not before. To connect only then
+        would make an election wait for whatever went with the leader: where names are looked up, the name of
+        a host that is gone can hold up all others for tens of seconds.
+        """
         wait_s = RECONNECT_S_MIN
         while True:
             if self._line is not None:
                 self._by_grpc.clear()
                 await self._by_grpc.wait()
-            await self._queue.filled.wait()
+            began_s = asyncio.get_running_loop().time()
             try:
                 call = self._deliver()
+                # One that ends while nothing is said wakes the wait below; the write after it fails.
+                call.add_done_callback(lambda _: self._queue.filled.set())
                 try:
                     await call.write(self._sender.greeting(self.member.node_id))
-                    wait_s = RECONNECT_S_MIN
                     while self._line is None:
                         await self._queue.filled.wait()
                         if self._line is None:
@@ -240,6 +247,9 @@ class _Peer:
                 # What was in the stream may be lost, and what waits is old: raft sends what is needed now.
                 self._queue.clear()
                 self._events.report_unreachable(self.member.node_id)
+                if asyncio.get_running_loop().time() - began_s > RECONNECT_S_MAX:
+                    # It had lasted. A node that refuses at once is asked no more often than one that is gone.
+                    wait_s = RECONNECT_S_MIN
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, RECONNECT_S_MAX)
 

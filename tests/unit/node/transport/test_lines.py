@@ -256,21 +256,51 @@ def heartbeat(index: int) -> Message:
     return Message(type=MessageType.HEARTBEAT, to=1, sender=2, term=1, index=index)
 
 
+async def serving(receiving: Receiving, *, port: int = 0) -> tuple[grpc.aio.Server, int]:
+    """Take streams by gRPC; return the server and its port."""
+    server = grpc.aio.server()
+    handler = grpc.stream_unary_rpc_method_handler(
+        receiving.deliver,
+        request_deserializer=raft_pb2.DeliverRequest.FromString,
+        response_serializer=raft_pb2.DeliverResponse.SerializeToString,
+    )
+    service = raft_pb2.DESCRIPTOR.services_by_name["RaftService"].full_name
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Deliver": handler}),))
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    return server, port
+
+
+def test_members_that_have_nothing_to_say_stand_ready_to() -> None:
+    # Two followers first speak when their leader is gone: no name may have to be looked up by then, for the
+    # name of the one that is gone can keep those who look names up waiting.
+    async def story(lines_of_one: LineServer, _: Taken) -> None:
+        receiving, events = Receiving(), Events()
+        server, port = await serving(receiving)
+        line_server = LineServer(receiving.by_line.take)
+        await line_server.listen("127.0.0.1")
+        peers = GrpcPeers(Sender(CLUSTER, 2, "127.0.0.1:2", lines_of_one.place), events)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(line_server.close)
+            stack.push_async_callback(peers.close)
+            peers.update([Member(1, "one", f"127.0.0.1:{port}")])
+            await receiving.by_grpc.wait(lambda: len(receiving.by_grpc.requests) == 1)
+            # It ends, and comes back.
+            await server.stop(None)
+            server, _port = await serving(receiving, port=port)
+            stack.push_async_callback(server.stop, None)
+            await receiving.by_grpc.wait(lambda: len(receiving.by_grpc.requests) == 2)
+            peers.tell_place(1, line_server.place)
+            await receiving.by_line.wait(lambda: len(receiving.by_line.requests) == 1)
+            assert receiving.indexes == []
+
+    told(story)
+
+
 def test_messages_go_over_the_line_once_there_is_one_and_by_grpc_when_it_is_gone() -> None:
     async def story(lines_of_one: LineServer, _: Taken) -> None:
         receiving, events = Receiving(), Events()
-        server = grpc.aio.server()
-        handler = grpc.stream_unary_rpc_method_handler(
-            receiving.deliver,
-            request_deserializer=raft_pb2.DeliverRequest.FromString,
-            response_serializer=raft_pb2.DeliverResponse.SerializeToString,
-        )
-        service = raft_pb2.DESCRIPTOR.services_by_name["RaftService"].full_name
-        server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(service, {"Deliver": handler}),)
-        )
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
+        server, port = await serving(receiving)
         line_server = LineServer(receiving.by_line.take)
         await line_server.listen("127.0.0.1")
         peers = GrpcPeers(Sender(CLUSTER, 2, "127.0.0.1:2", lines_of_one.place), events)
