@@ -134,18 +134,31 @@ def encode_pairs(pairs: Sequence[tuple[bytes, bytes | None]]) -> bytes:
     pieces = [_head(4, len(pairs))]
     for first, second in pairs:
         if second is None:
-            pieces += (_PAIR, _bytes_head(len(first)), first, _NONE)
+            pieces += (_PAIR_HEADS[len(first)], first, _NONE)
         else:
-            pieces += (_PAIR, _bytes_head(len(first)), first, _bytes_head(len(second)), second)
+            pieces += (_PAIR_HEADS[len(first)], first, _BYTES_HEADS[len(second)], second)
     return b"".join(pieces)
 
 
 _PAIR, _NONE = b"\x82", b"\xf6"
 
 
-@lru_cache(maxsize=1024)
-def _bytes_head(length: int) -> bytes:
-    return _head(2, length)
+class _Heads(dict[int, bytes]):
+    """Heads of byte strings by length; those of short ones are kept."""
+
+    def __init__(self, before: bytes) -> None:
+        super().__init__()
+        self._before = before
+
+    def __missing__(self, length: int) -> bytes:
+        head = self._before + _head(2, length)
+        if length < _HEADS_MAX:
+            self[length] = head
+        return head
+
+
+_HEADS_MAX = 1024
+_BYTES_HEADS, _PAIR_HEADS = _Heads(b""), _Heads(_PAIR)
 
 
 class _NonFiniteError(Exception):

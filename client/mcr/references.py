@@ -2,6 +2,7 @@
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 
 from mcr.errors import InvalidNameError, InvalidReferenceError
 from mcr.model import NAME_CHARACTERS_MAX, RefKind
@@ -49,6 +50,8 @@ class Reference:
                 return f"{self.model}@{self.selector}:{self.name}"
 
 
+# The same few names come again and again; what is refused is looked at anew.
+@lru_cache(maxsize=4096)
 def check_name(kind: str, name: str) -> str:
     """Return `name` if it may name a `kind` (branch, tag, channel, part of a model name).
 
@@ -70,6 +73,7 @@ def check_name(kind: str, name: str) -> str:
     return name
 
 
+@lru_cache(maxsize=4096)
 def check_model(model: str) -> str:
     """Return `model` if it has the form `namespace/name`.
 

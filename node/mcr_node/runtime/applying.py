@@ -10,7 +10,7 @@ from mcr_node.core.state import codec
 from mcr_node.core.state.apply import Changes, Outcome, apply
 from mcr_node.core.state.commands import CheckDigest
 from mcr_node.core.state.digest import DIGEST_ENTRIES, DigestWatch, Divergence, next_digest
-from mcr_node.core.state.view import Overlay
+from mcr_node.core.state.view import Batch
 from mcr_node.ports import Fence, StateStore
 
 # Entries in one write of the state. A write costs as much as applying three commands; but a scan in a batch
@@ -50,7 +50,7 @@ class Applier:
         return outcomes
 
     def _write(self, entries: Sequence[Entry]) -> list[Outcome | None]:
-        overlay = Overlay(self._state.view())
+        batch = Batch(self._state.view())
         outcomes: list[Outcome | None] = []
         digest = self.digest
         for entry in entries:
@@ -61,17 +61,13 @@ class Applier:
                 command = codec.decode(entry.data)
                 if isinstance(command, CheckDigest):
                     self._compare(LogIndex(entry.index), command)
-                outcome, changes = apply(overlay, LogIndex(entry.index), command)
-            for key, value in changes:
-                if value is None:
-                    overlay.delete(key)
-                else:
-                    overlay.put(key, value)
+                outcome, changes = apply(batch, LogIndex(entry.index), command)
+            batch.make(changes)
             digest = next_digest(digest, LogIndex(entry.index), changes)
             self.digests.note(LogIndex(entry.index), digest)
             outcomes.append(outcome)
         last = entries[-1]
-        self._state.write(overlay.changes(), LogIndex(last.index), digest, applied_term=last.term)
+        self._state.write(batch.changes(), LogIndex(last.index), digest, applied_term=last.term)
         self.digest = digest
         return outcomes
 

@@ -35,7 +35,9 @@ from mcr_node.storage.disk import Disk
 
 STATE_FORMAT: Final = 2
 CONFIGURATION_BYTES_MAX: Final = 64 * KIB
+# Keys that no other one comes before.
 _OWN: Final = b"\x00"
+_OWN_END: Final = b"\x01"
 _FORMAT_KEY: Final = _OWN + b"format"
 _IDENTITY_KEY: Final = _OWN + b"identity"
 _POSITION_KEY: Final = _OWN + b"position"
@@ -151,7 +153,7 @@ class StateStore:
             OutOfSpaceError: nothing of it is visible; open the store again before the next write.
         """
         assert len(state_digest) == DIGEST_BYTES
-        assert not any(key.startswith(_OWN) for key, _ in changes), "these keys are the store's own"
+        assert not changes or min(changes)[0] >= _OWN_END, "these keys are the store's own"
         assert len(configuration or b"") <= CONFIGURATION_BYTES_MAX
         with self._changing:
             before = self._position

@@ -256,6 +256,8 @@ def _check_target(target: Target) -> None:
 
 
 def _check_parameters(parameters: Parameters) -> None:
+    if not parameters:
+        return
     for key, value in parameters.items():
         _check_parameter(key, value, DEPTH_MAX - 1)
     try:

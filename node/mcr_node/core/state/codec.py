@@ -71,6 +71,7 @@ from mcr_node.format.v1 import command_pb2 as pb
 COMMAND_FORMAT = 1
 # The place named in errors.
 PLACE = "log"
+_NO_PARAMETERS = canonical.encode({})
 
 
 def encode(command: Command) -> bytes:
@@ -432,6 +433,8 @@ def _metrics_from_wire(metrics: Iterable[pb.Metric]) -> dict[str, float]:
 
 
 def _mapping_from_wire(data: bytes) -> dict[str, ParameterValue]:
+    if data == _NO_PARAMETERS:
+        return {}
     try:
         value = canonical.decode(data)
     except CanonicalError as error:

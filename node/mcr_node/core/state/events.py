@@ -41,7 +41,7 @@ def keep(step: Step, of: RefName, generation: int, *, window: Window = WINDOW) -
     row = EventRow(model=of.model, kind=str(of.kind), name=of.name, generation=generation)
     overlay.put(keys.event(step.index), row.pack())
     before = read(overlay, keys.EVENTS, EventsRow) or EventsRow()
-    now = replace(before, count=before.count + 1)
+    now = EventsRow(count=before.count + 1, gone_through=before.gone_through)
     excess = min(now.count - window.count_max, window.evictions_max)
     if excess > 0:
         for key, _ in list(islice(overlay.scan(*keys.events_after(now.gone_through)), excess)):

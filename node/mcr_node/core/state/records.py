@@ -53,6 +53,21 @@ def _mapper(row: Any) -> "Callable[[Any], dict[str, CanonicalValue]]":  # noqa: 
     return mapper
 
 
+_PLAIN_FIELDS = frozenset((str, bytes, int, bool))
+
+
+@cache
+def _plan(row: Any) -> "tuple[Callable[[Any], dict[str, CanonicalValue]], tuple[str, ...], bool]":  # noqa: ANN401 (as above)
+    """Return how a row is packed: its mapper, the fields whose values may be out of order, whether it is hot.
+
+    What is declared to be text, bytes or an integer is in order as it is.
+    """
+    looked_at = tuple(
+        each.name for each in fields(row) if each.type not in _PLAIN_FIELDS and each.name not in row.ORDERED
+    )
+    return _mapper(row), looked_at, row.IS_HOT
+
+
 # Rows of the commands a moment ago by their bytes, so that they need not be read again. It is no state: the
 # same bytes are the same row. Of plain fields alone, whose types are those that reading them would give.
 _HOT: "dict[bytes, Row]" = {}
@@ -93,16 +108,15 @@ class Row:
 
     def pack(self) -> bytes:
         """Return the canonical bytes."""
-        kind = cast("Any", type(self))
-        values = _mapper(kind)(self)
-        is_hot = kind.IS_HOT
-        if not _PLAIN.issuperset(map(type, values.values())):
-            for name, value in values.items():
-                if type(value) in _PLAIN or not value:
-                    continue
-                is_hot = False
-                if not (name in kind.ORDERED or _is_in_order(value)):
-                    return canonical.encode(values)
+        mapped, looked_at, is_hot = _plan(cast("Any", type(self)))
+        values = mapped(self)
+        for name in looked_at:
+            value = values[name]
+            if type(value) in _PLAIN or not value:
+                continue
+            is_hot = False
+            if not _is_in_order(value):
+                return canonical.encode(values)
         data = canonical.encode_ordered(values)
         if is_hot:
             _remember(data, self)
@@ -257,6 +271,9 @@ class MoveRow(Row):
 @dataclass(frozen=True, slots=True)
 class PointerRow(Row):
     """A ref points at a version; the key says which and at which."""
+
+
+POINTER = PointerRow().pack()
 
 
 @dataclass(frozen=True, slots=True)

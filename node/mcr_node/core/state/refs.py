@@ -18,7 +18,7 @@ from mcr_node.core.state import deletions, events, keys, lookup
 from mcr_node.core.state.commands import CreateBranch, CreateTag, DeleteBranch
 from mcr_node.core.state.keys import RefName
 from mcr_node.core.state.outcomes import RefResult
-from mcr_node.core.state.records import MoveRow, PointerRow, RefRow, read
+from mcr_node.core.state.records import POINTER, MoveRow, RefRow, read
 from mcr_node.core.state.step import Step
 
 
@@ -56,7 +56,7 @@ def move(
     overlay.put(keys.ref(of), row.pack())
     if before is not None:
         overlay.delete(keys.pointer(of, before.number))
-    overlay.put(keys.pointer(of, number), PointerRow().pack())
+    overlay.put(keys.pointer(of, number), POINTER)
     _write_history(step, of, row, verb, evidence)
     return row
 

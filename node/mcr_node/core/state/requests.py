@@ -5,7 +5,7 @@ rejection leaves no trace. `Window` says when requests are forgotten: after a we
 many came later.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any, cast
@@ -61,9 +61,9 @@ def fingerprint(command: Command) -> bytes:
     kind: Any = type(command)
     content: dict[str, CanonicalValue] = {}
     is_ordered = True
-    for name, default in _asked(kind):
-        value = kind.__name__ if name == _COMMAND else getattr(command, name)
-        if default is not MISSING and value == default:
+    names, defaults, values_of = _asked(kind)
+    for name, default, value in zip(names, defaults, values_of(command), strict=True):
+        if value == default:
             continue
         if type(value) not in _PLAIN:
             value, is_in_order = _canonical(value)
@@ -77,6 +77,8 @@ def _canonical(value: Any) -> tuple[CanonicalValue, bool]:  # noqa: ANN401 (a fi
     """Return what stands for a value, and whether it is in canonical order."""
     if type(value) is dict:
         # Parameters, metrics, rules.
+        if not value:
+            return value, True
         try:
             return canonical.ordered(value), True
         except CanonicalError:
@@ -100,10 +102,16 @@ def _canonical(value: Any) -> tuple[CanonicalValue, bool]:  # noqa: ANN401 (a fi
 
 
 @cache
-def _asked(kind: Any) -> tuple[tuple[str, object], ...]:  # noqa: ANN401 (a class of commands)
-    """Return name and default of what a command asks for, in canonical order: the shorter name first."""
+def _asked(kind: Any) -> "tuple[tuple[str, ...], tuple[object, ...], Callable[[Any], tuple[Any, ...]]]":  # noqa: ANN401 (a class of commands)
+    """Return what a command asks for, in canonical order, the shorter name first: names, defaults, values.
+
+    Nothing is equal to the default of a field that has none.
+    """
     found = [(each.name, each.default) for each in fields(kind) if each.name not in _ENVELOPE_FIELDS]
-    return tuple(sorted([(_COMMAND, MISSING), *found], key=lambda one: (len(one[0]), one[0])))
+    found = sorted([(_COMMAND, MISSING), *found], key=lambda one: (len(one[0]), one[0]))
+    asked = (repr(kind.__name__) if name == _COMMAND else f"command.{name}" for name, _ in found)
+    values_of = eval(f"lambda command: ({', '.join(asked)},)", {})  # noqa: S307 (of names of fields alone)
+    return tuple(name for name, _ in found), tuple(default for _, default in found), values_of
 
 
 def recall(view: View, request_id: RequestId, content: bytes) -> Accepted | None:

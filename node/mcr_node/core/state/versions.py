@@ -11,7 +11,7 @@ from typing import assert_never
 
 from mcr.bases import BaseVersion
 from mcr.errors import HeadMovedError, InvalidArgumentError, ReferenceNotFoundError
-from mcr.model import ParameterValue, RefKind, VersionKind
+from mcr.model import ParameterValue, RefKind, VersionId, VersionKind
 from mcr.record import Record, encode_record, version_id
 from mcr.references import DEFAULT_BRANCH
 from mcr_node.core.state import collecting, deletions, fence, keys, lookup, metrics, quotas, refs
@@ -59,7 +59,11 @@ def commit(step: Step, command: CommitVersion, *, check_base_is_there: bool = Tr
     parent = command.parent
     if parent is None:
         start = head or read(overlay, keys.ref(RefName(model, RefKind.BRANCH, DEFAULT_BRANCH)), RefRow)
-        parent = 0 if start is None else start.number
+        parents = () if start is None else (start.number,)
+        parent_ids = () if start is None else (VersionId(start.version_id),)
+    else:
+        parents = (parent,)
+        parent_ids = (version_id(lookup.record_bytes(overlay, model, parent)),)
     if command.base is not None and check_base_is_there:
         check_base(overlay, command.base)
     model_row = read(overlay, keys.model(model), ModelRow)
@@ -72,8 +76,8 @@ def commit(step: Step, command: CommitVersion, *, check_base_is_there: bool = Tr
         parameters=command.parameters,
         branch=command.branch,
         kind=VersionKind.COMMIT,
-        parents=(parent,) if parent else (),
-        parent_ids=(version_id(lookup.record_bytes(overlay, model, parent)),) if parent else (),
+        parents=parents,
+        parent_ids=parent_ids,
         target_number=0,
         manifest=command.manifest,
         bytes_total=command.bytes_total,
@@ -128,7 +132,6 @@ def add(
     overlay, model = step.overlay, record.model
     data = encode_record(record)
     identity = version_id(data)
-    assert overlay.get(keys.version(model, record.number)) is None, "a version number is given once"
     overlay.put(keys.version(model, record.number), data)
     overlay.put(keys.version_id(model, identity), IdRow(number=record.number).pack())
     if record.base is not None:

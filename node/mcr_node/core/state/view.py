@@ -3,7 +3,7 @@
 Keys are compared as unsigned bytes. In production a view is RocksDB; in simulations a sorted map.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 
@@ -27,44 +27,24 @@ def prefix_end(prefix: bytes) -> bytes:
     return stripped[:-1] + bytes((stripped[-1] + 1,))
 
 
-class Overlay:
-    """A view plus uncommitted changes on top of it: what `apply` writes to.
+class _Layer:
+    """Changes on top of a view; what is read of it is read once, for it must not change meanwhile."""
 
-    Pure: nothing reaches the view below. Changes come out in the order of their keys, whatever order they
-    were made in, so that every node digests the same bytes. The view below must not change meanwhile, so each
-    of its rows is got once: of the eleven that a commit asks for, five were asked for before, by it or by
-    another one of its batch.
-    """
-
-    def __init__(self, below: View) -> None:
+    def __init__(self, below: View, seen: dict[bytes, bytes | None]) -> None:
         self._below = below
         self._changes: dict[bytes, bytes | None] = {}
-        self._seen: dict[bytes, bytes | None] = {}
+        self._seen = seen
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value at `key`, changes included."""
-        if key in self._changes:
-            return self._changes[key]
-        if key in self._seen:
-            return self._seen[key]
-        value = self._seen[key] = self._below.get(key)
+        changes = self._changes
+        if key in changes:
+            return changes[key]
+        seen = self._seen
+        if key in seen:
+            return seen[key]
+        value = seen[key] = self._below.get(key)
         return value
-
-    def has_changed(self, key: bytes) -> bool:
-        """Say whether `key` was set or removed here."""
-        return key in self._changes
-
-    def put(self, key: bytes, value: bytes) -> None:
-        """Set `key`."""
-        self._changes[key] = value
-
-    def delete(self, key: bytes) -> None:
-        """Remove `key`, whether or not it is there."""
-        self._changes[key] = None
-
-    def take(self, above: "Overlay") -> None:
-        """Make here what was changed in an overlay over this one."""
-        self._changes.update(above._changes)  # noqa: SLF001 (of its own class)
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Yield what the view would hold after the changes; see `View.scan`."""
@@ -87,3 +67,51 @@ class Overlay:
     def changes(self) -> list[tuple[bytes, bytes | None]]:
         """Return (key, new value or None for a removal), sorted by key."""
         return sorted(self._changes.items())
+
+
+class Batch(_Layer):
+    """What the commands before this one changed, of those that are written together.
+
+    Of the eleven rows that a commit asks for, five were asked for before, by it or by another one of its
+    batch; an overlay over a batch looks for all of them in one place.
+    """
+
+    def __init__(self, below: View) -> None:
+        super().__init__(below, {})
+
+    @property
+    def rows(self) -> dict[bytes, bytes | None]:
+        """Rows as far as they are known, changes included."""
+        return self._seen
+
+    def make(self, changes: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Make the changes of a command."""
+        self._changes.update(changes)
+        self._seen.update(changes)
+
+
+class Overlay(_Layer):
+    """A view plus uncommitted changes on top of it: what `apply` writes to.
+
+    Pure: nothing reaches the view below. Changes come out in the order of their keys, whatever order they
+    were made in, so that every node digests the same bytes.
+    """
+
+    def __init__(self, below: View) -> None:
+        super().__init__(below, below.rows if isinstance(below, Batch) else {})
+
+    def has_changed(self, key: bytes) -> bool:
+        """Say whether `key` was set or removed here."""
+        return key in self._changes
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set `key`."""
+        self._changes[key] = value
+
+    def delete(self, key: bytes) -> None:
+        """Remove `key`, whether or not it is there."""
+        self._changes[key] = None
+
+    def take(self, above: "Overlay") -> None:
+        """Make here what was changed in an overlay over this one."""
+        self._changes.update(above._changes)  # noqa: SLF001 (of its own class)
