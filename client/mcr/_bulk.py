@@ -4,17 +4,20 @@ gRPC copies each message several times and holds the interpreter while it does; 
 they were read into to the kernel, and from the kernel into the buffer they are hashed, stored and sent on
 from. Measured: half of the processor time of a whole commit. It is a short cut and nothing more: a node tells
 its port in `Ping`; where none is told, none answers, or anything at all goes wrong, the same chunks go by
-gRPC (`ChunksService.PutChunks`), which says what the matter is and tries other nodes. So there are no error
-details here.
+gRPC (`ChunksService.PutChunks`, `GetChunks`), which says what the matter is and tries other nodes. So there
+are no error details here.
 
 A connection begins with the same greeting from either side; it holds a key, so that no one else is taken for
 the node. Then the client sends records, each a head and a body:
 
     FRAME   some chunks (`mcr._frames`), to be verified and stored; the head says how widely to forward them
     END     no body: answer for all since the last END
+    WANT    ids of chunks, one after the other
 
-and the node answers each END with STORED (body: mcr.v1.PutChunksResponse) or ends the connection. Several
-puts may be under way; answers come in order. What is stored is durable only after `SyncChunks`, as ever.
+The node answers each END with STORED (body: mcr.v1.PutChunksResponse), each WANT with the bytes of the chunks
+as they lie here, a CHUNK each, in the order of their ids, and an END. That comes early where one is not here:
+whoever asked goes on by gRPC. Or it ends the connection. Several puts and wants may be under way; answers
+come in order. What is stored is durable only after `SyncChunks`, as ever.
 """
 
 import socket
@@ -59,6 +62,8 @@ class Kind(IntEnum):
     FRAME = 1
     END = 2
     STORED = 3
+    WANT = 4
+    CHUNK = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
-"""The bulk plane from the side of who sends: a few connections to a node, kept and used by threads."""
+"""The bulk plane from the side of who asks: a few connections to a node, kept and used by threads."""
 
 import asyncio
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
@@ -14,15 +15,17 @@ from mcr._bulk import BulkError, Forward, Head, Kind
 from mcr._dialling import dial
 from mcr._remote.nodes import Way
 from mcr.addresses import parse_address
-from mcr.model import Chunk
-from mcr.transfer import Stored
+from mcr.errors import CorruptChunkError
+from mcr.model import CHUNK_BYTES_MAX, Chunk, ChunkId
+from mcr.transfer import Stored, verified
 from mcr.v1 import chunks_pb2 as pb
 
 # Measured: two connections keep two cores busy, more bring nothing.
 LINES_MAX = 2
-# On each, one put is sent while the one before is answered: over a long line nothing stands still.
+# On each, one put or get is sent while the one before is answered: over a long line nothing stands still.
 PUTS_PER_LINE = 2
 PUTS_MAX = LINES_MAX * PUTS_PER_LINE
+GETS_MAX = PUTS_MAX
 CONNECT_S = 1.0
 GREET_S = 2.0
 # Nothing moved for so long: the node is stopped or cut off. As long as gRPC's keepalive takes to notice.
@@ -35,6 +38,10 @@ IDLE_S = 20.0
 # A put of less goes by gRPC, whose connection is there anyway.
 BULK_BYTES_MIN = 256 * 1024
 _ANSWER_BYTES_MAX = 4096
+# How long a node may send too little.
+PATIENCE_S = 15.0
+
+Answer = TypeVar("Answer")
 
 
 class _Line:
@@ -59,16 +66,43 @@ class _Line:
         Raises:
             BulkError: this line is of no more use.
         """
+        return self._converse(lambda: self._send(chunks, forward), self._answer)
+
+    def get(
+        self,
+        ids: Sequence[ChunkId],
+        found: list[bytes],
+        now_s: Callable[[], float],
+        *,
+        bytes_per_s_min: int,
+    ) -> None:
+        """Ask for chunks and append those that come to `found`, each verified; fewer where one is not there.
+
+        Args:
+            ids: of the chunks, of one node; at most as many as a frame has.
+            found: what came stays in it, also where the rest fails.
+            now_s: a monotonic clock.
+            bytes_per_s_min: with less than this for `PATIENCE_S` the node is too slow.
+
+        Raises:
+            BulkError: this line is of no more use.
+            CorruptChunkError: so is this line, and something else came than was asked for.
+        """
+        self._converse(
+            lambda: self._want(ids), lambda: self._receive(ids, found, now_s, bytes_per_s_min=bytes_per_s_min)
+        )
+
+    def _converse(self, ask: Callable[[], None], answer: Callable[[], Answer]) -> Answer:
         try:
             with self._sending:
-                self._send(chunks, forward)
+                ask()
                 # In the order of sending: the next one is sent while this one waits here.
                 self._answering.acquire()
             try:
-                return self._answer()
+                return answer()
             finally:
                 self._answering.release()
-        except BulkError:
+        except (BulkError, CorruptChunkError):
             self.abort()
             raise
 
@@ -135,6 +169,44 @@ class _Line:
             raise BulkError("the answer is none") from error
         return Stored(answer.chunks_new, answer.bytes_new, answer.bytes_stored)
 
+    def _want(self, ids: Sequence[ChunkId]) -> None:
+        connection = self._connected()
+        if self.is_broken:
+            raise BulkError("it was given up")
+        body = b"".join(ids)
+        _bulk.send_all(connection, [Head(Kind.WANT, len(body)).pack() + body])
+
+    def _receive(
+        self,
+        ids: Sequence[ChunkId],
+        found: list[bytes],
+        now_s: Callable[[], float],
+        *,
+        bytes_per_s_min: int,
+    ) -> None:
+        connection = self._connected()
+        packed = bytearray(_bulk.HEAD_BYTES)
+        begin_s, came_bytes = now_s(), 0
+        expected = iter(ids)
+        while True:
+            if not _bulk.receive_into(connection, memoryview(packed)):
+                raise BulkError("the node ended the connection")
+            head = Head.unpack(packed)
+            if head.kind is Kind.END:
+                return
+            wanted = next(expected, None)
+            if head.kind is not Kind.CHUNK or wanted is None or head.length_bytes > CHUNK_BYTES_MAX:
+                raise BulkError("the answer is none")
+            data = _bulk.receive(connection, head.length_bytes) if head.length_bytes else b""
+            if data is None:
+                raise BulkError("the node ended the connection")
+            # It is a copy only where it came in parts.
+            found.append(bytes(verified(wanted, data).data))
+            came_bytes += len(data)
+            elapsed_s = now_s() - begin_s
+            if elapsed_s >= PATIENCE_S and came_bytes < elapsed_s * bytes_per_s_min:
+                raise BulkError(f"{came_bytes} bytes in {elapsed_s:.0f} s are too few", is_silent=True)
+
     def abort(self) -> None:
         """End what is under way, from any thread; the line is of no more use."""
         self.is_broken = True
@@ -159,7 +231,9 @@ class BulkLines:
         self._dialling: dict[str, _Line] = {}
         # Until when a node is not tried again this way, and for how long it was not.
         self._distrusted: dict[str, tuple[float, float]] = {}
+        # Not shared: what is put may wait for what is read, in another client of the same process too.
         self._executor = ThreadPoolExecutor(PUTS_MAX, thread_name_prefix="mcr-bulk")
+        self._getting = ThreadPoolExecutor(GETS_MAX, thread_name_prefix="mcr-bulk-get")
         self._is_closed = False
 
     def serves(self, way: Way, length_bytes: int) -> bool:
@@ -205,13 +279,31 @@ class BulkLines:
         Raises:
             BulkError: they are to go another way; the node may have stored some.
         """
+        return await self._with_line(way, self._executor, lambda line: line.put(chunks, forward))
+
+    async def get(
+        self, way: Way, ids: Sequence[ChunkId], found: list[bytes], *, bytes_per_s_min: int = 0
+    ) -> None:
+        """Get chunks from a node that `serves`; see `_Line.get`.
+
+        Raises:
+            BulkError: the rest is to be asked for another way.
+            CorruptChunkError: something else came than was asked for.
+        """
+        now_s = asyncio.get_running_loop().time
+        work = partial(_Line.get, ids=ids, found=found, now_s=now_s, bytes_per_s_min=bytes_per_s_min)
+        await self._with_line(way, self._getting, work)
+
+    async def _with_line(
+        self, way: Way, executor: ThreadPoolExecutor, work: Callable[[_Line], Answer]
+    ) -> Answer:
         line = self._take(way)
-        step = asyncio.wrap_future(self._executor.submit(partial(line.put, chunks, forward)))
+        step = asyncio.wrap_future(executor.submit(work, line))
         try:
-            stored = await asyncio.shield(step)
+            answer = await asyncio.shield(step)
             self._distrusted.pop(way.address, None)
-            return stored
-        except BulkError:
+            return answer
+        except (BulkError, CorruptChunkError):
             self._distrust(way.address)
             raise
         except asyncio.CancelledError:
@@ -258,6 +350,7 @@ class BulkLines:
             for line in lines:
                 line.abort()
         self._executor.shutdown()
+        self._getting.shutdown()
         for line in self._dialling.values():
             line.close()
         for lines in self._lines.values():

@@ -12,7 +12,7 @@ import grpc.aio
 
 from mcr import _frames
 from mcr._bulk import BulkError, Forward
-from mcr._remote.bulk import PUTS_MAX, BulkLines
+from mcr._remote.bulk import BULK_BYTES_MIN, PATIENCE_S, PUTS_MAX, BulkLines
 from mcr._remote.calls import CALL_S, LONG_CALL_S, Calls
 from mcr._remote.elsewhere import Elsewhere
 from mcr._remote.nodes import Way
@@ -30,10 +30,11 @@ STREAMS_MAX = 2
 # Downloads from one node. It may have to fetch over a long line what it gives, and begins with what it was
 # asked for: so much must be on its way that the line is never empty while the next part is asked for.
 READS_MAX = 4
+# After a part of which a node had nothing, so many go by gRPC at once.
+FETCHED_PARTS = 8
 # A stream on which not one message moved for so long is given up, and what is left is asked for again.
 STALL_S = 20.0
 # A node that sends less than this for a while is given up as well, if there is another one.
-PATIENCE_S = 15.0
 BYTES_PER_S_MIN = 64 * KIB
 # Wrong bytes are asked for again, of another node if there is one; but not for ever where there is none.
 CORRUPT_TRIES_MAX = 3
@@ -66,6 +67,8 @@ class RemoteChunks:
         self._elsewhere = Elsewhere()
         self._spreading = Spreading()
         self._reads: dict[str, asyncio.Semaphore] = {}
+        # Of nodes that lacked all that was asked for: how many parts they are not asked for in bulk.
+        self._fetched: dict[str, int] = {}
         self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="mcr-remote")
 
     def held_as(self, durability: Durability | None) -> "RemoteChunks":
@@ -198,6 +201,31 @@ class RemoteChunks:
             self._spreading.end(way, sum(map(len, found[before:])), now_s())
 
     async def _get_once(self, ids: Sequence[ChunkId], found: list[bytes], way: Way) -> None:
+        """Get chunks from one node, over plain connections as far as they lie there, the others by gRPC."""
+        before = len(found)
+        if self._are_there(way) and self._lines.serves(way, BULK_BYTES_MIN if len(ids) > 1 else 0):
+            slowest = BYTES_PER_S_MIN if self._calls.nodes.are_more else 0
+            try:
+                await self._lines.get(way, ids, found, bytes_per_s_min=slowest)
+            except BulkError as error:
+                if error.is_silent:
+                    raise TransientError(UnavailableError(way.address, str(error))) from error
+                # A node that was started anew listens elsewhere.
+                self._calls.nodes.look_again()
+            if len(found) == before:
+                # The node fetches what it gives; it is not asked for each part whether it had to.
+                self._fetched[way.address] = FETCHED_PARTS
+        left = ids[len(found) - before :]
+        if left:
+            await self._get_by_call(left, found, way)
+
+    def _are_there(self, way: Way) -> bool:
+        """Whether what is asked for probably lies on a node."""
+        left = self._fetched.get(way.address, 0)
+        self._fetched[way.address] = max(0, left - 1)
+        return not left
+
+    async def _get_by_call(self, ids: Sequence[ChunkId], found: list[bytes], way: Way) -> None:
         request = pb.GetChunksRequest(ids=ids)
         async with watched("GetChunks", way) as watch:
             rpc: grpc.aio.UnaryStreamMultiCallable[pb.GetChunksRequest, bytes] = way.channel.unary_stream(

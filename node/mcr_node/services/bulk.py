@@ -1,23 +1,23 @@
 """The bulk plane of a node (`mcr._bulk`): a thread for each connection receives, verifies, stores, forwards.
 
-The same rules as for `ChunksService.PutChunks`: nothing is stored that was not verified, nothing is durable
-before `sync`, a full node refuses. Whatever goes wrong ends the connection; the client asks again by gRPC,
-and learns there what it was.
+The same rules as for `ChunksService`: nothing is stored that was not verified, nothing is durable before
+`sync`, a full node refuses, and what is given was verified when it was read. Whatever goes wrong ends the
+connection, or an answer early; the client asks again by gRPC, and learns there what it was.
 """
 
 import asyncio
 import secrets
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import field
 
 from mcr import _bulk
 from mcr._bulk import BulkError, Forward, Head, Kind
-from mcr._frames import MESSAGE_BYTES_MAX
-from mcr.errors import McrError
-from mcr.model import MIB, Chunk
+from mcr._frames import FRAME_CHUNKS_MAX, MESSAGE_BYTES_MAX
+from mcr.errors import CorruptChunkError, McrError
+from mcr.model import DIGEST_BYTES, MIB, Buffer, Chunk, ChunkId
 from mcr.transfer import Stored
 from mcr.v1 import chunks_pb2 as pb
 from mcr.values import dataclass
@@ -34,6 +34,10 @@ BACKLOG = 64
 # What is stored in one step: one long direct write instead of several, each with ends of its own.
 STORE_BYTES = 4 * MIB
 CLOSE_S = 10.0
+# Chunks that the disk begins to read together, and what is sent in one step: a large chunk, or small ones.
+EXPECTED_CHUNKS = 8
+GIVE_BYTES = MIB
+GIVE_BUFFERS_MAX = 64
 
 
 @dataclass(slots=True)
@@ -138,7 +142,9 @@ class BulkServer:
                     ).SerializeToString()
                     _bulk.send_all(connection, [Head(Kind.STORED, len(answer)).pack(), answer])
                     stored = Stored()
-                case Kind.STORED:
+                case Kind.WANT:
+                    self._give(connection, self._wanted(connection, head))
+                case Kind.STORED | Kind.CHUNK:
                     raise BulkError("that is for nodes to say")
 
     def _take(self, connection: socket.socket, head: Head, batch: _Batch) -> Stored:
@@ -170,6 +176,40 @@ class BulkServer:
             forwarding = self._chunks.forward(chunks, batch.forward)
             asyncio.run_coroutine_threadsafe(forwarding, self._loop).result()
         return stored
+
+    @staticmethod
+    def _wanted(connection: socket.socket, head: Head) -> list[ChunkId]:
+        """Receive the ids of a WANT."""
+        count, rest = divmod(head.length_bytes, DIGEST_BYTES)
+        if rest or not 0 < count <= FRAME_CHUNKS_MAX:
+            raise BulkError(f"ids of {head.length_bytes} bytes")
+        body = _bulk.receive(connection, head.length_bytes)
+        if body is None:
+            raise BulkError("it ended before the ids")
+        return [ChunkId(bytes(body[at : at + DIGEST_BYTES])) for at in range(0, len(body), DIGEST_BYTES)]
+
+    def _give(self, connection: socket.socket, ids: Sequence[ChunkId]) -> None:
+        """Send chunks until one is not here; what is small goes together."""
+        buffers: list[Buffer] = []
+        length_bytes = 0
+        for begin in range(0, len(ids), EXPECTED_CHUNKS):
+            self._chunks.expect(ids[begin : begin + EXPECTED_CHUNKS])
+            for data in self._chunks.here(ids[begin : begin + EXPECTED_CHUNKS]):
+                if not isinstance(data, bytes):
+                    if isinstance(data, CorruptChunkError):
+                        self._loop.call_soon_threadsafe(self._chunks.met_damage)
+                    return self._end(connection, buffers, length_bytes)
+                buffers += (Head(Kind.CHUNK, len(data)).pack(), data)
+                length_bytes += len(data)
+                if length_bytes >= GIVE_BYTES or len(buffers) >= GIVE_BUFFERS_MAX:
+                    _bulk.send_all(connection, buffers)
+                    self._telemetry.bytes_sent.inc(length_bytes)
+                    buffers, length_bytes = [], 0
+        return self._end(connection, buffers, length_bytes)
+
+    def _end(self, connection: socket.socket, buffers: list[Buffer], length_bytes: int) -> None:
+        _bulk.send_all(connection, [*buffers, Head(Kind.END).pack()])
+        self._telemetry.bytes_sent.inc(length_bytes)
 
     def close(self) -> None:
         """End all connections, and wait for the threads; to be called beside the event loop."""

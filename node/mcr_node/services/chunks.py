@@ -1,6 +1,6 @@
 """The chunks of this node: the store's blocking calls, run beside the event loop."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -212,6 +212,25 @@ class LocalChunks:
             return _frames.encode(chunks), len(chunks), None
 
         return await self._run(work)
+
+    def expect(self, ids: Sequence[ChunkId]) -> None:
+        """Let the disk begin to read what `here` is about to be asked for. Blocks, but not for long."""
+        self._store.expect(ids)
+
+    def here(self, ids: Sequence[ChunkId]) -> Iterator[bytes | McrError]:
+        """Yield chunks as they lie here, verified; why one cannot be had ends it.
+
+        Blocks; not on the event loop. Where a chunk was damaged, tell `met_damage`.
+        """
+        for chunk_id in ids:
+            try:
+                yield self._store.get(chunk_id)
+            except McrError as error:
+                yield error
+                return
+
+    def met_damage(self) -> None:
+        """Note that a chunk here turned out to be damaged. On the event loop."""
 
     async def check_held(self, manifest: ChunkId) -> Content:
         """See `services.sealing.check_held`."""

@@ -174,8 +174,12 @@ class ClusterChunks(LocalChunks):
 
         found, is_damaged = await self._run(work)
         if is_damaged:
-            self._sealed.clear()
+            self.met_damage()
         return found
+
+    def met_damage(self) -> None:
+        """See LocalChunks: what was counted as a copy is none."""
+        self._sealed.clear()
 
     @staticmethod
     def _had(chunk_id: ChunkId, landed: Landed) -> bytes:
@@ -202,7 +206,7 @@ class ClusterChunks(LocalChunks):
             if not isinstance(error, (MissingChunkError, CorruptChunkError)):
                 return frame, count, error
             if isinstance(error, CorruptChunkError):
-                self._sealed.clear()
+                self.met_damage()
             # What is not here may come meanwhile: it begins the next frame.
             await self._look_ahead(ids[count:])
             if count:

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 
 import pytest
@@ -16,6 +16,7 @@ from mcr._remote.bulk import BulkLines
 from mcr._remote.nodes import Way
 from mcr.addresses import Address
 from mcr.durability import Durability
+from mcr.errors import CorruptChunkError
 from mcr.model import MIB, Chunk
 from mcr.transfer import Stored
 from mcr_node.services.bulk import BulkServer
@@ -33,9 +34,13 @@ class ForwardingChunks(LocalChunks):
     def __init__(self, store: MemoryChunkStore, executor: ThreadPoolExecutor, room_bytes: int | None) -> None:
         super().__init__(store, executor, capacity_bytes=room_bytes)
         self.forwarded: list[tuple[bytes, Forward]] = []
+        self.damages = 0
 
     async def forward(self, chunks: Sequence[Chunk], forward: Forward) -> None:
         self.forwarded += [(chunk.id, forward) for chunk in chunks]
+
+    def met_damage(self) -> None:
+        self.damages += 1
 
 
 class Bulk:
@@ -238,6 +243,138 @@ def test_a_caller_that_gives_up_leaves_nobody_with_its_buffers() -> None:
                 putting.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await putting
+
+    tell(story)
+
+
+MIXED = [Chunk.of(bytes([number % 251]) * (number * 977 % 5000)) for number in range(200)] + CHUNKS
+
+
+def test_what_is_held_comes_back_in_the_order_asked_for() -> None:
+    async def story(bulk: Bulk) -> None:
+        bulk.store.put(MIXED)
+        found: list[bytes] = []
+        await bulk.lines.get(bulk.way, [chunk.id for chunk in MIXED], found)
+        assert found == [chunk.data for chunk in MIXED]
+
+    tell(story)
+
+
+def test_gets_and_puts_side_by_side_get_their_own_answers() -> None:
+    async def story(bulk: Bulk) -> None:
+        bulk.store.put(MIXED[:200])
+        parts = [MIXED[:50], MIXED[50:51], MIXED[51:190], MIXED[190:200]]
+        found: list[list[bytes]] = [[] for _ in parts]
+        gets = [
+            bulk.lines.get(bulk.way, [chunk.id for chunk in part], into)
+            for part, into in zip(parts, found, strict=True)
+        ]
+        puts = [bulk.lines.put(bulk.way, CHUNKS[at : at + 4], None) for at in range(0, 12, 4)]
+        stored = await asyncio.gather(*puts)
+        await asyncio.gather(*gets)
+        assert [one.chunks_new for one in stored] == [4, 4, 4]
+        assert found == [[chunk.data for chunk in part] for part in parts]
+
+    tell(story)
+
+
+def test_what_is_not_here_ends_the_answer_and_not_the_line() -> None:
+    async def story(bulk: Bulk) -> None:
+        bulk.store.put([*CHUNKS[:3], *CHUNKS[4:]])
+        found: list[bytes] = []
+        await bulk.lines.get(bulk.way, [chunk.id for chunk in CHUNKS], found)
+        assert found == [chunk.data for chunk in CHUNKS[:3]]
+        await bulk.lines.get(bulk.way, [CHUNKS[5].id], found)
+        assert found[3:] == [CHUNKS[5].data]
+        assert bulk.chunks.damages == 0
+
+    tell(story)
+
+
+def test_what_is_damaged_here_is_not_given_and_told() -> None:
+    async def story(bulk: Bulk) -> None:
+        bulk.store.put(CHUNKS)
+        bulk.store.damage(CHUNKS[2].id)
+        found: list[bytes] = []
+        await bulk.lines.get(bulk.way, [chunk.id for chunk in CHUNKS], found)
+        assert found == [chunk.data for chunk in CHUNKS[:2]]
+        assert bulk.chunks.damages == 1
+
+    tell(story)
+
+
+def answer_of(records: bytes) -> Callable[[socket.socket], None]:
+    """Return a node that answers the first WANT with some records, and ends the connection."""
+
+    def serve(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.settimeout(10)
+            greeting = _bulk.greeting(bytes(_bulk.KEY_BYTES))
+            connection.sendall(bytes(_bulk.receive(connection, len(greeting)) or b""))
+            packed = bytearray(_bulk.HEAD_BYTES)
+            assert _bulk.receive_into(connection, memoryview(packed))
+            head = Head.unpack(packed)
+            assert head.kind is Kind.WANT
+            _bulk.receive(connection, head.length_bytes)
+            connection.sendall(records)
+
+    return serve
+
+
+def given(chunk: Chunk) -> bytes:
+    return Head(Kind.CHUNK, len(chunk.data)).pack() + bytes(chunk.data)
+
+
+@pytest.mark.parametrize(
+    ("records", "error"),
+    [
+        (given(MIXED[7]) + given(MIXED[9]), CorruptChunkError),
+        (given(MIXED[7]) + Head(Kind.STORED).pack(), BulkError),
+        (given(MIXED[7]) + Head(Kind.CHUNK, 2**32 - 1).pack(), BulkError),
+        (given(MIXED[7]) + given(MIXED[8])[:-1], BulkError),
+        (given(MIXED[7]), BulkError),
+        (given(MIXED[7]) + given(MIXED[8]) + given(MIXED[9]), BulkError),
+        (given(MIXED[7]) + b"\xff" * _bulk.HEAD_BYTES, BulkError),
+    ],
+)
+def test_a_node_that_gives_something_else_is_believed_only_what_is_proved(
+    records: bytes, error: type[Exception]
+) -> None:
+    async def story(bulk: Bulk) -> None:
+        bulk.way.bulk_key = bytes(_bulk.KEY_BYTES)
+        with socket.create_server((HOST, 0)) as listening:
+            bulk.way.bulk_port = listening.getsockname()[1]
+            serving = asyncio.create_task(asyncio.to_thread(answer_of(records), listening))
+            found: list[bytes] = []
+            with pytest.raises(error):
+                await bulk.lines.get(bulk.way, [MIXED[7].id, MIXED[8].id], found)
+            await serving
+            assert found in ([MIXED[7].data], [MIXED[7].data, MIXED[8].data])
+            assert bulk.lines.is_distrusted(bulk.way.address)
+
+    tell(story)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Head(Kind.WANT, 0).pack(),
+        Head(Kind.WANT, 31).pack() + bytes(31),
+        Head(Kind.WANT, 32 * (_frames.FRAME_CHUNKS_MAX + 1)).pack(),
+        Head(Kind.WANT, 64).pack() + bytes(32),
+        Head(Kind.CHUNK, 1).pack() + b"x",
+    ],
+)
+def test_who_asks_for_what_makes_no_sense_is_cut_off(record: bytes) -> None:
+    async def story(bulk: Bulk) -> None:
+        with bulk.speaking() as connection:
+            connection.sendall(record)
+            connection.shutdown(socket.SHUT_WR)
+            # With something unread it is reset.
+            with suppress(ConnectionResetError):
+                assert await asyncio.to_thread(connection.recv, 1) == b""
+        assert (await bulk.lines.put(bulk.way, CHUNKS[:1], None)).chunks_new == 1
 
     tell(story)
 
