@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from mcr.addresses import Address
 from mcr.blocking import settle
@@ -44,7 +44,9 @@ from mcr_node.transport.fetching import GrpcDonors
 from mcr_node.transport.lines import LineServer
 from mcr_node.transport.peers import GrpcPeers, Sender
 from mcr_node.transport.receiving import Owner, RaftEdge
-from mcr_node.web.probes import Probes
+
+if TYPE_CHECKING:
+    from mcr_node.web.probes import Probes
 
 # How long a node that joins looks for a member that takes it in; several elections.
 JOIN_S = 10.0
@@ -99,7 +101,7 @@ async def _serve_as(
         server = _server_of(node, telemetry, raft)
         bulk = BulkServer(node.chunks, telemetry, _die)
         lines = LineServer(raft.take)
-        probes = Probes(node.admin, telemetry)
+        probes = None if settings.http is None else _probes(node, telemetry)
         background: list[asyncio.Task[None]] = []
         try:
             listen, http = await _listen(settings, server, probes)
@@ -135,7 +137,8 @@ async def _serve_as(
             await server.drain(DRAIN_S)
             await lines.close()
             await asyncio.to_thread(bulk.close)
-            await probes.close()
+            if probes is not None:
+                await probes.close()
             node_folder.remove_info(settings.data)
     finally:
         if peers is not None:
@@ -286,8 +289,15 @@ def _die(error: StorageFailure) -> NoReturn:
     os._exit(1)
 
 
+def _probes(node: Node, telemetry: Telemetry) -> "Probes":
+    # Its library is a quarter of what a node loads to start, and most nodes have no probes.
+    from mcr_node.web.probes import Probes
+
+    return Probes(node.admin, telemetry)
+
+
 async def _listen(
-    settings: NodeSettings, server: PublicServer, probes: Probes
+    settings: NodeSettings, server: PublicServer, probes: "Probes | None"
 ) -> tuple[Address, Address | None]:
     try:
         listen = Address(settings.listen.host, server.listen(str(settings.listen)))
@@ -295,7 +305,7 @@ async def _listen(
         raise DestinationError(
             str(settings.listen), "cannot listen there: in use, or not of this machine"
         ) from error
-    if settings.http is None:
+    if settings.http is None or probes is None:
         return listen, None
     try:
         return listen, Address(
