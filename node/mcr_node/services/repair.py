@@ -5,6 +5,7 @@ of what the versions need, then copies what has too few, most endangered first. 
 comes or goes, when there are new versions, and now and then.
 """
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -31,6 +32,9 @@ REWALK_S = 6 * 3600.0
 NEW_VERSIONS_S = 60.0
 # What could not be copied is tried again so often.
 AGAIN_S = 60.0
+# A node that joins fetches all that was decided before, and is to vote soon. All versions are looked through
+# again for it, so this begins only after so long where it changes nothing but who looks after which models.
+NEWCOMERS_S = 10.0
 # How often the members are asked whether they are there, which costs each node a few calls; oftener where
 # silence counts sooner.
 LOOK_S = 5.0
@@ -79,6 +83,11 @@ class Repair:
         # The newest layout under which all that is looked after here was looked through.
         self._epoch = 0
         self._wanted = 1
+        # Who was seen last to take part, and until when a run may wait although it would be due.
+        self._seen_among: Among | None = None
+        self._waits_until_ns = 0
+        # Whoever ever took part in a run, by id.
+        self._members_met: dict[int, None] = {}
 
     # ---- services.workers.Task ----
 
@@ -93,7 +102,7 @@ class Repair:
             return now_ns - self._broke_off[1] >= AGAIN_S * NS_PER_S
         since_s = (now_ns - self._last_ns) / NS_PER_S
         if found.among != self._last_among:
-            return True
+            return not self._may_wait(found, now_ns)
         # Whatever the change was, it is the same members who hold the same.
         self._epoch = found.epoch
         # Somebody waits for a drain, which may hang on a version made before all nodes knew of it.
@@ -111,6 +120,7 @@ class Repair:
             raise FailedError("repair", "this node is no member that stays, or out of service")
         again = asked or found.among != self._last_among or self._short > 0
         applied = self._log.applied
+        self._members_met.update(dict.fromkeys(found.among[0]))
         try:
             async for step in self._look_through(found, self._models, again=again):
                 yield step
@@ -129,6 +139,19 @@ class Repair:
             self._epoch = found.epoch
         if self._short:
             raise FailedError("repair", self._why_not_all(found))
+
+    def _may_wait(self, found: Round, now_ns: int) -> bool:
+        """Say whether nothing lacks a copy by what changed, and who joined needs the machines first."""
+        if found.among != self._seen_among:
+            before, self._seen_among = self._last_among, found.among
+            if before is None:
+                may_wait = found.myself.node_id not in self._log.membership.conf.voters
+            else:
+                came = [one for one in found.among[0] if one not in before[0]]
+                is_new = not any(one in self._members_met for one in came)
+                may_wait = is_new and _is_only_more(before, found.among) and not self._short
+            self._waits_until_ns = now_ns + round(NEWCOMERS_S * NS_PER_S) if may_wait else 0
+        return now_ns < self._waits_until_ns
 
     def counts(self) -> Mapping[str, int]:
         """See Task."""
@@ -354,3 +377,10 @@ class Repair:
         if len(found.nodes) < found.wanted:
             return f"{self._short} chunks need another node, and no other answers"
         return f"{self._short} chunks could not be copied; it is tried again"
+
+
+def _is_only_more(before: Among, after: Among) -> bool:
+    """Say whether members came and nothing else changed: nobody went, or started again, or is to leave."""
+    return before[1:3] == after[1:3] and all(
+        not Counter(known) - Counter(now) for known, now in ((before[0], after[0]), (before[3], after[3]))
+    )

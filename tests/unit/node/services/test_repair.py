@@ -22,7 +22,7 @@ from mcr_node.services.colleagues import Response
 from mcr_node.services.lacking import Order
 from mcr_node.services.pace import SILENCE_S
 from mcr_node.services.presence import Presence
-from mcr_node.services.repair import NEW_VERSIONS_S, REWALK_S, Repair
+from mcr_node.services.repair import NEW_VERSIONS_S, NEWCOMERS_S, REWALK_S, Repair
 from tests.conformance.memory_chunk_store import MemoryChunkStore
 from tests.support.holders import MemoryHolders
 from tests.support.memory_log import MemoryLog, SharedLog
@@ -266,6 +266,35 @@ def test_what_a_node_has_lost_is_found_when_it_starts_again() -> None:
         await scene.run()
         assert len(scene.copies(chunks[0].id)) == 2
         assert not await scene.repair.is_due()
+
+    tell(story)
+
+
+def test_a_member_more_is_no_reason_to_hurry_but_one_that_goes_is() -> None:
+    async def story(scene: Scene) -> None:
+        last = scene.members.pop()
+        await scene.commit(1, "a:1", B, files=5)
+        await scene.run()
+        assert not await scene.repair.is_due()
+        scene.members.append(last)
+        assert not await scene.repair.is_due()
+        scene.wait(NEWCOMERS_S)
+        assert await scene.repair.is_due()
+        await scene.run()
+        assert not await scene.repair.is_due()
+        scene.others.lives[D] = 2
+        assert await scene.repair.is_due()
+
+    tell(story)
+
+
+def test_a_member_more_is_not_waited_for_where_copies_lack() -> None:
+    async def story(scene: Scene) -> None:
+        del scene.members[1:]
+        await scene.commit(1, "a:1", files=5)
+        await scene.run()
+        scene.members.append(Member(2, "b", B))
+        assert await scene.repair.is_due()
 
     tell(story)
 
