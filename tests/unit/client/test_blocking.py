@@ -5,11 +5,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from mcr.blocking import decided
+from mcr.blocking import decided, run_blocking
 from mcr.loop_thread import LoopThread
 
 
@@ -56,6 +57,75 @@ def test_a_request_that_fails_says_so_even_to_a_cancelled_caller() -> None:
 
         with pytest.raises(ValueError, match="refused"):
             await caller
+
+    asyncio.run(work())
+
+
+def test_a_step_returns_what_it_makes_or_raises_what_it_raises() -> None:
+    async def work() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            assert await run_blocking(executor, lambda: "made") == "made"
+            with pytest.raises(ZeroDivisionError):
+                await run_blocking(executor, lambda: 1 // 0)
+
+    asyncio.run(work())
+
+
+def test_a_cancelled_caller_waits_for_the_step_it_began() -> None:
+    async def work() -> None:
+        begun, go_on = asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+        ended: list[bool] = []
+
+        def step() -> None:
+            loop.call_soon_threadsafe(begun.set)
+            go_on.wait()
+            ended.append(True)
+
+        with ThreadPoolExecutor(1) as executor:
+            caller = asyncio.create_task(run_blocking(executor, step))
+            await begun.wait()
+            caller.cancel()
+            await asyncio.sleep(0)
+            assert not caller.done()
+            go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await caller
+            assert ended
+
+    asyncio.run(work())
+
+
+def test_a_step_that_did_not_begin_is_dropped_with_its_caller() -> None:
+    async def work() -> None:
+        go_on = threading.Event()
+        ran: list[str] = []
+        with ThreadPoolExecutor(1) as executor:
+            first = asyncio.create_task(run_blocking(executor, go_on.wait))
+            second = asyncio.create_task(run_blocking(executor, lambda: ran.append("second")))
+            await asyncio.sleep(0)
+            second.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await second
+            go_on.set()
+            await first
+        assert not ran
+
+    asyncio.run(work())
+
+
+def test_a_step_whose_executor_was_shut_down_is_cancelled() -> None:
+    async def work() -> None:
+        go_on = threading.Event()
+        executor = ThreadPoolExecutor(1)
+        first = asyncio.create_task(run_blocking(executor, go_on.wait))
+        second = asyncio.create_task(run_blocking(executor, int))
+        await asyncio.sleep(0)
+        executor.shutdown(wait=False, cancel_futures=True)
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        go_on.set()
+        await first
 
     asyncio.run(work())
 
