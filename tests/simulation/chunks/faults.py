@@ -27,6 +27,8 @@ DIES_MEANWHILE_PER_MILLE = 500
 OFF_US_MAX = (50 * MS, 500 * MS, 4 * SECOND)
 # Who dies of a trap is back soon, while whoever asked goes on.
 TRAPPED_US_MAX = (50 * MS, 50 * MS, 500 * MS)
+# From when one goes while all is calm: repair begins once its silence counts, and tries.
+FULL_IN_CALM_MS = (3000, 8000)
 # How soon one dies after what it said was heard.
 HEARD_US_MAX = 30 * MS
 
@@ -96,9 +98,27 @@ class Faults:
         self._links.delay_us_max = 5 * MS
         for node_id in list(self._shared.cut_off):
             self._mend(node_id)
-        for host in self._present():
-            host.disk.is_full = False
+        self._set_full(False)
         self._start_all()
+
+    def leave_in_calm(self) -> bool:
+        """Let one node go while nothing else happens, in half of the worlds; say whether one went."""
+        candidates = [host for host in self._alive() if self._is_spare(host)]
+        if self._away is not None or len(candidates) < STAYING_MIN or not self._world.happens(500):
+            return False
+        self._world.count("away in calm")
+        self._leave(self._world.pick(candidates))
+        if self._world.happens(500):
+            # Nobody takes a copy at first, and nothing happens afterwards that would let anybody count anew.
+            self._world.count("all full in calm")
+            self._set_full(True)
+            full_s = self._world.between(*FULL_IN_CALM_MS) / 1000
+            asyncio.get_running_loop().call_later(full_s, self._set_full, False)
+        return True
+
+    def _set_full(self, is_full: bool) -> None:
+        for host in self._present():
+            host.disk.is_full = is_full
 
     async def end(self) -> None:
         """Also elect no more; and whoever was away comes back."""
@@ -189,9 +209,12 @@ class Faults:
         candidates = [host for host in self._alive() if self._is_spare(host)]
         if self._away is None and len(self._present()) > STAYING_MIN and candidates:
             self._world.count("away for long")
-            self._away = self._world.pick(candidates)
-            self._away.crash()
-            self._oracle.check(f"{self._away.name} went away")
+            self._leave(self._world.pick(candidates))
+
+    def _leave(self, host: Host) -> None:
+        self._away = host
+        host.crash()
+        self._oracle.check(f"{host.name} went away")
 
     async def _fill(self) -> None:
         if alive := self._alive():
@@ -267,13 +290,16 @@ class Faults:
 
     # ---- members ----
 
-    async def grow(self, site: str = "") -> Host:
-        """Take a node in."""
+    async def grow(self) -> None:
+        """Take a node in; nobody throws it out meanwhile."""
+        async with self._arranging:
+            await self._grow("")
+
+    async def _grow(self, site: str) -> None:
         host = self._add_host(site)
         host.start()
         await self._arrange(lambda leader: leader.log.members.add(host.member))
         await self._arrange(lambda leader: leader.log.members.promote(host.node_id))
-        return host
 
     async def _arrange(self, work: Callable[[Host], Awaitable[object]]) -> None:
         """Let the leader change something, and again until it did."""
@@ -309,7 +335,7 @@ class Faults:
             self._oracle.check(f"{host.name} lost its disk")
             self._shared.elect()
             await self._arrange(lambda leader: _removed(leader, host))
-            await self.grow(host.member.site)
+            await self._grow(host.member.site)
 
     async def _drain(self) -> None:
         """Let a member go in good order, and throw its disk away after that."""
@@ -339,7 +365,7 @@ class Faults:
             self._oracle.goes(host)
             host.disk.destroy()
             self._oracle.check(f"{host.name} went")
-            await self.grow(host.member.site)
+            await self._grow(host.member.site)
 
     def _is_drained(self, host: Host) -> bool:
         return any(

@@ -148,6 +148,9 @@ class Simulation:
                 faults = Faults(world, links, shared, oracle, add_host, bytes_rot=self._bytes_rot)
             await self._storm(loop, oracle, faults, clients)
             await self._calm(loop, oracle, clients)
+            if faults.leave_in_calm():
+                # Those who stay know from before what all held, and have not started again since.
+                await self._heal(loop, oracle)
             await faults.end()
         for host in oracle.hosts.values():
             world.counts["chunks swept"] = world.counts.get("chunks swept", 0) + host.swept
@@ -191,13 +194,7 @@ class Simulation:
 
     async def _calm(self, loop: VirtualLoop, oracle: Oracle, clients: list[Client]) -> None:
         """Nothing fails any more: it must heal, take commits, and give all that it holds."""
-        give_up_s = loop.now_s + SETTLE_S_MAX
-        while lacking := oracle.lacking():
-            await asyncio.sleep(0.5)
-            oracle.check("all is calm")
-            self._check_bugs(oracle)
-            law(loop.now_s < give_up_s, f"liveness: after {SETTLE_S_MAX:.0f} s of calm {lacking}")
-        oracle.settled()
+        await self._heal(loop, oracle)
         await clients[0].seal_long()
         refused = self.world.counts.get("met durability", 0)
         law(await clients[0].commit(is_wide=False), "liveness: no commit")
@@ -209,6 +206,16 @@ class Simulation:
                     await clients[0].read(host, must=True)
         oracle.check("all was read")
         oracle.check_end()
+
+    async def _heal(self, loop: VirtualLoop, oracle: Oracle) -> None:
+        """Wait until those who are there have all copies among them."""
+        give_up_s = loop.now_s + SETTLE_S_MAX
+        while lacking := oracle.lacking():
+            await asyncio.sleep(0.5)
+            oracle.check("all is calm")
+            self._check_bugs(oracle)
+            law(loop.now_s < give_up_s, f"liveness: after {SETTLE_S_MAX:.0f} s of calm {lacking}")
+        oracle.settled()
 
     def _check_bugs(self, oracle: Oracle) -> None:
         bugs = self._bugs + [bug for host in oracle.hosts.values() for bug in host.bugs]
