@@ -161,21 +161,25 @@ class BulkServer:
         return self._store(batch) if batch.length_bytes >= STORE_BYTES else Stored()
 
     def _store(self, batch: _Batch) -> Stored:
-        """Store what was verified, and let it be sent on from the same memory."""
+        """Let what was verified be sent on, and store it from the same memory.
+
+        In this order, so that a node which is killed has little on its disk that nobody else is about to get.
+        """
         if not batch.chunks:
             return Stored()
         chunks, length_bytes = batch.chunks, batch.length_bytes
         batch.chunks, batch.length_bytes = [], 0
+        if batch.forward is not None and length_bytes >= FORWARD_BYTES_MIN:
+            # What is refused here is for nobody else either.
+            self._chunks.check_room(length_bytes)
+            forwarding = self._chunks.forward(chunks, batch.forward)
+            asyncio.run_coroutine_threadsafe(forwarding, self._loop).result()
         try:
-            stored = self._chunks.store(chunks, length_bytes)
+            return self._chunks.store(chunks, length_bytes)
         except StorageFailure as failure:
             if self._on_failure is not None:
                 self._on_failure(failure)
             raise BulkError("the disk failed") from failure
-        if batch.forward is not None and length_bytes >= FORWARD_BYTES_MIN:
-            forwarding = self._chunks.forward(chunks, batch.forward)
-            asyncio.run_coroutine_threadsafe(forwarding, self._loop).result()
-        return stored
 
     @staticmethod
     def _wanted(connection: socket.socket, head: Head) -> list[ChunkId]:

@@ -161,7 +161,7 @@ class LocalChunks:
             OutOfSpaceError: see `put_received`.
             StorageFailure: the disk failed; this process is to end.
         """
-        self._check_room(length_bytes)
+        self.check_room(length_bytes)
         receipt = self._store.put(chunks)
         return Stored(receipt.chunks_new, receipt.bytes_new, receipt.bytes_stored)
 
@@ -185,7 +185,8 @@ class LocalChunks:
     async def close(self) -> None:
         """End what is done beside; the store stays open."""
 
-    def _check_room(self, length_bytes: int) -> None:
+    def check_room(self, length_bytes: int) -> None:
+        """Raise OutOfSpaceError if so many bytes more are beyond what the operator gave this node."""
         capacity_bytes = self.capacity_bytes
         if capacity_bytes is None:
             return

@@ -42,10 +42,13 @@ class _Lane:
         self.offered = self.done = 0
         self.distrusted_until_s = 0.0
 
-    def add(self, chunks: Sequence[Chunk]) -> None:
-        self.waiting.extend(chunks)
-        self.offered += len(chunks)
-        self.waiting_bytes += sum(len(chunk.data) for chunk in chunks)
+    def has_room(self, length_bytes: int) -> bool:
+        return not self.waiting or self.waiting_bytes + length_bytes <= QUEUE_BYTES_MAX
+
+    def add(self, chunk: Chunk) -> None:
+        self.waiting.append(chunk)
+        self.offered += 1
+        self.waiting_bytes += len(chunk.data)
 
     def take(self) -> list[Chunk]:
         """Return what goes out next; the first always, whatever its size."""
@@ -86,17 +89,25 @@ class Forwarding:
             chunks: their buffers must not change until they are sent.
         """
         lane = self._lanes.setdefault(address, _Lane())
+        # One by one: a part of an upload is several times what may wait, and would be lost with this node.
+        for chunk in chunks:
+            await self._wait_for_room(address, lane, len(chunk.data))
+            if not self.is_trusted(address):
+                return
+            lane.add(chunk)
+            self._send_more(address, lane)
+
+    async def _wait_for_room(self, address: str, lane: _Lane, length_bytes: int) -> None:
         give_up_s = _now_s() + WAIT_S
-        while lane.waiting_bytes >= QUEUE_BYTES_MAX and self.is_trusted(address):
+        while not lane.has_room(length_bytes) and self.is_trusted(address):
             lane.moved.clear()
             try:
                 async with asyncio.timeout_at(give_up_s):
                     await lane.moved.wait()
             except TimeoutError:
                 lane.drop(_now_s() + DISTRUST_S)
-        if not self.is_trusted(address):
-            return
-        lane.add(chunks)
+
+    def _send_more(self, address: str, lane: _Lane) -> None:
         if lane.senders < PARTS_IN_FLIGHT:
             # By the task itself, too: one that found nothing left must not look as if it still sent.
             lane.senders += 1

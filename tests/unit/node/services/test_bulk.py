@@ -35,9 +35,12 @@ class ForwardingChunks(LocalChunks):
         super().__init__(store, executor, capacity_bytes=room_bytes)
         self.forwarded: list[tuple[bytes, Forward]] = []
         self.damages = 0
+        self.stored_before_forwarded = 0
 
     async def forward(self, chunks: Sequence[Chunk], forward: Forward) -> None:
-        self.forwarded += [(chunk.id, forward) for chunk in chunks]
+        ids = [chunk.id for chunk in chunks]
+        self.forwarded += [(one, forward) for one in ids]
+        self.stored_before_forwarded += len(ids) - len(await self.missing(ids))
 
     def met_damage(self) -> None:
         self.damages += 1
@@ -113,6 +116,15 @@ def test_chunks_of_a_client_are_forwarded_as_widely_as_their_commit_asks_for() -
     tell(story)
 
 
+def test_what_a_killed_node_has_on_its_disk_is_on_its_way_to_another_one() -> None:
+    async def story(bulk: Bulk) -> None:
+        await bulk.lines.put(bulk.way, CHUNKS, Forward())
+        assert len(bulk.chunks.forwarded) == len(CHUNKS)
+        assert bulk.chunks.stored_before_forwarded == 0
+
+    tell(story)
+
+
 def test_bytes_that_are_not_those_of_their_id_end_the_line_and_are_not_stored() -> None:
     async def story(bulk: Bulk) -> None:
         wrong = [CHUNKS[0], Chunk(CHUNKS[1].id, b"\0" * MIB)]
@@ -127,8 +139,9 @@ def test_bytes_that_are_not_those_of_their_id_end_the_line_and_are_not_stored() 
 def test_a_full_node_takes_nothing_by_this_way_either() -> None:
     async def story(bulk: Bulk) -> None:
         with pytest.raises(BulkError):
-            await bulk.lines.put(bulk.way, CHUNKS, None)
+            await bulk.lines.put(bulk.way, CHUNKS, Forward())
         assert bulk.held(CHUNKS) == 0
+        assert bulk.chunks.forwarded == [], "nor does it burden others with it"
 
     tell(story, room_bytes=MIB)
 

@@ -67,6 +67,26 @@ def test_an_upload_waits_when_too_much_is_behind() -> None:
     tell(story)
 
 
+def test_no_more_than_so_much_is_behind_however_much_is_offered_at_once() -> None:
+    async def story() -> None:
+        holders = SlowHolders("b:1")
+        forward = Forwarding(holders)
+        offering = asyncio.create_task(forward.offer("b:1", CHUNKS))
+        await asyncio.wait([offering], timeout=0.05)
+        lane = forward._lanes["b:1"]
+        assert lane.waiting_bytes <= forwarding.QUEUE_BYTES_MAX
+        assert len(holders.sent["b:1"]) == 0
+        sent_bytes = sum(len(chunk.data) for chunk in CHUNKS[: lane.offered])
+        on_the_way_bytes = forwarding.PARTS_IN_FLIGHT * forwarding.PART_BYTES_MAX
+        assert sent_bytes <= forwarding.QUEUE_BYTES_MAX + on_the_way_bytes
+        holders.gate.set()
+        await offering
+        await forward.flush()
+        assert sorted(holders.sent["b:1"]) == sorted(chunk.id for chunk in CHUNKS)
+
+    tell(story)
+
+
 def test_a_node_that_takes_nothing_holds_an_upload_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forwarding, "WAIT_S", 0.05)
 
