@@ -1,7 +1,15 @@
 """How many copies there are of what a version needs: its manifest is walked, and the nodes are asked."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import field, replace
 from functools import partial
 from itertools import islice
@@ -12,7 +20,8 @@ from mcr.manifest import Opened, Steps, walk_chunks, walk_files, walk_ids, walk_
 from mcr.model import KIB, ChunkId
 from mcr.values import dataclass
 from mcr_node.core.members import Member
-from mcr_node.services.chunks import LocalChunks
+from mcr_node.ports_garbage import Promise
+from mcr_node.services.chunks import VOUCH_IDS_MAX, LocalChunks
 from mcr_node.services.copies import IDS_AT_ONCE, Holders
 from mcr_node.services.lives import Lives
 from mcr_node.services.walking import Kept, in_batches
@@ -31,6 +40,8 @@ NODES_AT_ONCE = 64
 # What reading one node of a manifest counts as: at the usual rate as long as it takes, part of a millisecond,
 # so half the time is left for others. Else ten thousands of small versions would take all of it for a minute.
 NODE_COST_BYTES = 32 * KIB
+# What reading one copy to prove it counts as, between a block of a large tensor and one of other bytes.
+PROVE_COST_BYTES = 256 * KIB
 # What passing one version counts as, also where nothing of it is new, for reading and decoding it takes time.
 # A pass over a hundred thousand versions should take a tenth of a core for two minutes, not all for ten s.
 VERSION_COST_BYTES = 64 * KIB
@@ -138,6 +149,8 @@ class Census:
         alive: Sequence[Member],
         wanted: int,
         lives: Lives,
+        *,
+        proves: bool = False,
     ) -> None:
         """Prepare.
 
@@ -148,6 +161,8 @@ class Census:
             alive: the others whose copies count.
             wanted: so many copies are enough, on nodes that stay.
             lives: of those others.
+            proves: a copy of what a drained node has as well counts only once it was read: bytes that went
+                bad unnoticed are a copy until somebody looks, and theirs may be the last good one.
         """
         self._chunks = chunks
         self._holders = holders
@@ -155,6 +170,7 @@ class Census:
         self._alive = alive
         self._wanted = wanted
         self._lives = lives
+        self._proves = proves
         self._has_begun = False
         self._leaving = [member.node_id for member in (myself, *alive) if member.leaving]
         self._sites = {member.node_id: member.site for member in (myself, *alive)}
@@ -246,6 +262,9 @@ class Census:
             self._chunks.missing(asked),
             *(self._holders.missing(member.address, asked) for member in self._alive),
         )
+        cost_bytes = len(asked) * ASK_BYTES * max(1, len(self._alive))
+        if self._proves:
+            cost_bytes += PROVE_COST_BYTES * await self._prove(asked, here, there)
         # What is held may not be durable yet: as is what this node fetched just now to walk the manifest.
         await self._sync(
             [one for one, missing in zip(self._alive, there, strict=True) if len(missing) < len(asked)]
@@ -265,8 +284,42 @@ class Census:
                 leaving = tuple(node_id for node_id in having if node_id in self._leaving)
                 found.append(Copies(chunk_id, needed_by[chunk_id], holders, leaving))
                 known.lacks(found[-1])
-        cost_bytes = len(asked) * ASK_BYTES * max(1, len(self._alive))
         return Counted(len(asked), (*lost, *found), cost_bytes)
+
+    async def _prove(
+        self, asked: Sequence[ChunkId], here: set[ChunkId], there: Sequence[set[ChunkId]]
+    ) -> int:
+        """Have those who stay read what drained nodes hold as well; what is bad they lack from now on.
+
+        Args:
+            asked: some chunks.
+            here: which of them this node lacks.
+            there: which the others lack.
+
+        Returns:
+            How many copies were read.
+        """
+        stays = [(member, lacking) for member, lacking in zip(self._alive, there, strict=True)]
+        going = [lacking for member, lacking in stays if member.node_id in self._leaving]
+        at_stake = [one for one in asked if any(one not in lacking for lacking in going)]
+
+        async def read(
+            lacking: set[ChunkId], vouch: Callable[[Sequence[ChunkId]], Awaitable[Promise]]
+        ) -> int:
+            held = [one for one in at_stake if one not in lacking]
+            for start in range(0, len(held), VOUCH_IDS_MAX):
+                lacking |= (await vouch(held[start : start + VOUCH_IDS_MAX])).missing
+            return len(held)
+
+        counts = await asyncio.gather(
+            read(here, self._chunks.vouch),
+            *(
+                read(lacking, partial(self._holders.vouch, member.address))
+                for member, lacking in stays
+                if member.node_id not in self._leaving
+            ),
+        )
+        return sum(counts)
 
     async def _sync(self, members: Sequence[Member]) -> None:
         """Make durable what this node and others said they hold.

@@ -49,6 +49,13 @@ class Holders(Protocol):
     async def promise(self, address: str, ids: Sequence[ChunkId]) -> Promise:
         """Return what that node lacks; it keeps the rest until garbage is marked the next time."""
 
+    async def vouch(self, address: str, ids: Sequence[ChunkId]) -> Promise:
+        """Let a node read chunks and sync, and promise those that do not lack; VOUCH_IDS_MAX at most.
+
+        Raises:
+            McrError: it cannot be reached, or is of a release that does not vouch.
+        """
+
     async def put(self, address: str, chunks: Sequence[Chunk]) -> None:
         """Store chunks there; durable after `sync`."""
 

@@ -4,6 +4,7 @@ That it is leaving stands in the member table, so all nodes know it from one pla
 gives it nothing, its copies count no more, and `services.repair` copies what lacks copies for that reason.
 The leader watches over it. When no node has anything left to copy, it walks through the manifests of all
 versions once more and counts the copies on those who stay; only this count says that a member is drained.
+What the member has, those who stay read for it: a copy that went bad unnoticed is none.
 
 A version that is made meanwhile is sealed without the leaving member by every node that knows of it. Before
 the count a fence goes into the log (`core.state.fence`), behind which no other seal counts.
@@ -131,7 +132,8 @@ class Draining:
         # Whoever does not answer may hold what nobody else has.
         is_blind = any(member.node_id not in alive for member in membership.leaving)
         wanted = min(COPIES, len(membership.staying))
-        census = Census(self._chunks, self._others, self._myself(membership), present.alive, wanted, Lives())
+        myself = self._myself(membership)
+        census = Census(self._chunks, self._others, myself, present.alive, wanted, Lives(), proves=True)
         known = Known()
         models = await all_models(log)
         done, total = 0, sum(models.values())

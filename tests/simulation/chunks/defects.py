@@ -241,6 +241,7 @@ DEFECTS: tuple[TextDefect, ...] = (
         "holders = tuple(node_id for node_id in having if node_id not in self._leaving)",
         "holders = tuple(having)",
     ),
+    _service("drain_reads_no_copy", "draining:Draining.run", "proves=True", "proves=False"),
     _service(
         "member_is_drained_at_once",
         "draining:Draining.is_drained",

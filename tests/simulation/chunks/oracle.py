@@ -202,7 +202,8 @@ class Oracle:
         self._thrown_away.append((self._now_s(), frozenset(leaving.disk.durable)))
         for chunk_id in self.needed():
             left = [disk for disk in self.disks() if disk is not leaving.disk and disk.has(chunk_id)]
-            law(bool(left), f"lasting: {leaving.name} may go, and has the last {chunk_id.hex()[:12]}")
+            is_good = any(disk.has_good(chunk_id) for disk in left)
+            law(is_good, f"lasting: {leaving.name} may go, and has the last good {chunk_id.hex()[:12]}")
             enough = len(left) >= self.expected.get(chunk_id, 1)
             law(enough, f"copies: {leaving.name} may go, and {chunk_id.hex()[:12]} depends on it")
 
