@@ -9,20 +9,27 @@ import asyncio
 import secrets
 import socket
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
 from mcr._dialling import dial
 from mcr.addresses import parse_address
 from mcr.values import dataclass
 
 KEY_BYTES = 16
+# How a line of a client begins, from either side; the key follows.
+CALL_WORD = b"mcr-call-1\n"
 _LENGTH = struct.Struct(">I")
 _CONNECT_S = 1.0
 # Whoever was cut off without a word is noticed after so long, as by gRPC's keepalive.
 _SILENCE_S = 8
 _PROBE_S = 2
 _PROBES = 3
+
+
+Made = TypeVar("Made", bound=asyncio.Protocol)
 
 
 class RecordError(Exception):
@@ -77,20 +84,28 @@ class Records:
         return found
 
 
-async def greeted(address: str, place: Place, word: bytes) -> socket.socket:
-    """Connect to a node and greet it.
+async def dialled(address: str, place: Place, word: bytes, made: Made) -> Made:
+    """Connect to a node, greet it, and let `made` have the connection; return it.
 
     Args:
         address: of the node, by gRPC.
         place: where it listens, as it told.
         word: how the greeting begins, of this kind of connection.
-
-    Returns:
-        A socket that does not block.
+        made: what is to speak over it.
 
     Raises:
         RecordError: nobody answers there, or somebody else.
     """
+    connection = await _dial(address, place, word)
+    try:
+        await asyncio.get_running_loop().create_connection(lambda: made, sock=connection)
+    except BaseException:
+        connection.close()
+        raise
+    return made
+
+
+async def _dial(address: str, place: Place, word: bytes) -> socket.socket:
     host = parse_address("address", address).host.strip("[]")
     dialling = asyncio.get_running_loop().run_in_executor(None, _greeted, host, place, word, address)
     try:
@@ -101,9 +116,9 @@ async def greeted(address: str, place: Place, word: bytes) -> socket.socket:
         raise
 
 
-def _discard(dialled: "asyncio.Future[socket.socket]") -> None:
-    if not dialled.cancelled() and dialled.exception() is None:
-        dialled.result().close()
+def _discard(late: "asyncio.Future[socket.socket]") -> None:
+    if not late.cancelled() and late.exception() is None:
+        late.result().close()
 
 
 def _greeted(host: str, place: Place, word: bytes, address: str) -> socket.socket:
@@ -140,7 +155,7 @@ def _set_up(connection: socket.socket) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENCE_S * 1000)
 
 
-class Incoming(asyncio.Protocol):
+class Incoming(asyncio.Protocol, ABC):
     """A connection that somebody dialled, from its greeting on; a subclass says what records mean."""
 
     def __init__(
@@ -171,13 +186,13 @@ class Incoming(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self.transport: asyncio.Transport | None = None
 
+    @abstractmethod
     def took(self, record: bytes) -> None:
         """Take a record.
 
         Raises:
             RecordError: it is none; the connection ends.
         """
-        raise NotImplementedError
 
     def close(self) -> None:
         """End the connection."""

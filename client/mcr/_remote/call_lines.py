@@ -17,12 +17,11 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from mcr._frames import MESSAGE_BYTES_MAX
-from mcr._records import Place, RecordError, Records, greeted, packed
+from mcr._records import CALL_WORD, Place, RecordError, Records, dialled, packed
 from mcr._remote.carriers import IDLE_S, Carrier, failure
 from mcr.blocking import settle
 from mcr.v1 import calls_pb2 as pb
 
-WORD = b"mcr-call-1\n"
 # A client that makes only a few calls is done before a line would pay.
 CALLS_BEFORE = 4
 # An answer was waited for, and nothing came for so long: ask, and then give up. `mcr._remote.nodes` has the
@@ -58,14 +57,7 @@ class LineCarrier(Carrier, asyncio.Protocol):
         Raises:
             RecordError: nobody answers there, or somebody else.
         """
-        connection = await greeted(address, place, WORD)
-        try:
-            line = LineCarrier(account)
-            await asyncio.get_running_loop().create_connection(lambda: line, sock=connection)
-        except BaseException:
-            connection.close()
-            raise
-        return line
+        return await dialled(address, place, CALL_WORD, LineCarrier(account))
 
     async def close(self) -> None:
         """See Carrier."""

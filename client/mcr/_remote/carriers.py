@@ -1,6 +1,7 @@
 """What small calls are carried on, as parts of messages: a stream of gRPC, and what it shares with a line."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -27,7 +28,7 @@ class NotCarriedError(Exception):
     """The node does not know the stream; nothing was done."""
 
 
-class Carrier:
+class Carrier(ABC):
     """Calls under way, until what carries them ends. Used on one event loop."""
 
     def __init__(self) -> None:
@@ -67,13 +68,13 @@ class Carrier:
             raise _refusal(answer.refusal)
         return answer.response
 
+    @abstractmethod
     async def close(self) -> None:
         """End it; what is under way fails."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _filled(self) -> None:
         """There is something to send."""
-        raise NotImplementedError
 
     @property
     def _has_unsent(self) -> bool:

@@ -6,14 +6,13 @@ What goes over it is said in `mcr._remote.call_lines`.
 import asyncio
 
 from mcr._frames import MESSAGE_BYTES_MAX
-from mcr._records import Incoming, Listener, RecordError, packed
+from mcr._records import CALL_WORD, Incoming, Listener, RecordError, packed
 from mcr.blocking import settle
 from mcr.errors import McrError
 from mcr.v1 import calls_pb2 as pb
 from mcr_node.services.calls import CallGroup, Carried
 from mcr_node.services.edge import ACCOUNT_BYTES_MAX, parsed, principal_named
 
-_WORD = b"mcr-call-1\n"
 # Whoever comes beyond goes by gRPC.
 LINES_MAX = 1024
 # From the connection to the client's account.
@@ -26,7 +25,9 @@ class CallLineServer(Listener):
     def __init__(self, carried: Carried) -> None:
         """Serve what is `carried`."""
         self._calls: set[_CallLine] = set()
-        super().__init__(_WORD, lambda greeting, others: _CallLine(carried, greeting, others, self._calls))
+        super().__init__(
+            CALL_WORD, lambda greeting, others: _CallLine(carried, greeting, others, self._calls)
+        )
 
     def end(self) -> None:
         """Begin no more calls, and end each line once those under way are answered."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
 
-from mcr._records import Incoming, Listener, Place, RecordError, greeted, packed
+from mcr._records import Incoming, Listener, Place, RecordError, dialled, packed
 from mcr_node.peer.v1 import raft_pb2
 from mcr_node.transport import codec
 
@@ -50,14 +50,7 @@ class Line(asyncio.Protocol):
         Raises:
             RecordError: nobody answers there, or somebody else.
         """
-        connection = await greeted(address, place, _WORD)
-        try:
-            line = Line(on_room)
-            await asyncio.get_running_loop().create_connection(lambda: line, sock=connection)
-        except BaseException:
-            connection.close()
-            raise
-        return line
+        return await dialled(address, place, _WORD, Line(on_room))
 
     @property
     def has_room(self) -> bool:

@@ -230,7 +230,7 @@ def test_a_node_that_is_silent_is_asked_and_then_given_up(monkeypatch: pytest.Mo
         heard = bytearray()
 
         async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            greeting = await reader.readexactly(len(call_lines.WORD) + _records.KEY_BYTES)
+            greeting = await reader.readexactly(len(_records.CALL_WORD) + _records.KEY_BYTES)
             writer.write(greeting)
             # As a process that was stopped: its kernel takes what comes.
             while data := await reader.read(1 << 16):
