@@ -156,7 +156,10 @@ class _Recovery:
         state.export(folder / "state")
         copy = StateStore.open(folder / "state", self._old.store_id, disk=self._disk)
         try:
-            _apply_rest(copy, log)
+            # Those beyond the known commit index too: the old leader may have had a majority for them, and
+            # have answered, without this node hearing of it. To drop them could lose what was acknowledged;
+            # to keep them does at worst what somebody asked for and got no answer to.
+            apply_entries(copy, log, last=log.bounds()[1])
             # A place of its own in the log, of a term that nobody has seen: the new members stand in it.
             last, term = LogIndex(log.bounds()[1] + 1), log.hard_state().term + 1
             node_id = node_id_of(self._new.store_id)
@@ -177,7 +180,7 @@ class _Recovery:
 def _names(membership: Membership, state: StateStore, log: RocksLogStore) -> dict[int, str]:
     """Return the names of the members by id, as they are once all of the log is applied."""
     names = {member.node_id: member.name for member in membership.members}
-    for entry in _entries_after(state.applied(), log):
+    for entry in _entries_after(state.applied(), log, log.bounds()[1]):
         with suppress(ConfChangeError, InvalidArgumentError):
             change = decode_conf_change(entry) if is_conf_change(entry) else ConfChangeV2()
             names |= {member.node_id: member.name for member in decode_context(change.context).members}
@@ -187,24 +190,11 @@ def _names(membership: Membership, state: StateStore, log: RocksLogStore) -> dic
     return names
 
 
-def _entries_after(index: int, log: RocksLogStore) -> Iterator[Entry]:
-    _, last = log.bounds()
-    while index < last:
-        for found in log.read(LogIndex(index + 1), last, bytes_max=READ_BYTES_MAX):
-            yield from_log(found)
-            index = found.index
-
-
-def _apply_rest(state: StateStore, log: RocksLogStore) -> None:
-    """Apply all entries that are held. Changes of the members are void: the new cluster has its own.
-
-    Those beyond the known commit index too: the old leader may have had a majority for them, and have
-    answered, without this node hearing of it. To drop them could lose what was acknowledged; to keep them
-    does at worst what somebody asked for and got no answer to.
-    """
+def apply_entries(state: StateStore, log: RocksLogStore, *, last: LogIndex) -> None:
+    """Apply what a log holds beyond a state, up to an entry. Changes of the members change nothing."""
     applier = Applier(state)
     run: list[Entry] = []
-    for entry in _entries_after(state.applied(), log):
+    for entry in _entries_after(state.applied(), log, last):
         if not is_conf_change(entry):
             run.append(entry)
         if len(run) == ENTRIES_PER_WRITE_MAX or is_conf_change(entry):
@@ -213,6 +203,13 @@ def _apply_rest(state: StateStore, log: RocksLogStore) -> None:
         if is_conf_change(entry):
             applier.apply_change(entry, None)
     applier.apply(run)
+
+
+def _entries_after(index: int, log: RocksLogStore, last: LogIndex) -> Iterator[Entry]:
+    while index < last:
+        for found in log.read(LogIndex(index + 1), last, bytes_max=READ_BYTES_MAX):
+            yield from_log(found)
+            index = found.index
 
 
 def _count_models(state: StateStore) -> int:

@@ -173,8 +173,9 @@ def _kill(nemesis: Nemesis, nodes: Sequence[int]) -> Undo:
 
 
 def _kill_all(nemesis: Nemesis) -> Undo:
+    told = nemesis.instants.acknowledged()
     start = _kill(nemesis, nemesis.everyone)
-    nemesis.look_at_disks()
+    nemesis.look_at_disks(told)
     return start
 
 
@@ -266,13 +267,14 @@ def _fill(nemesis: Nemesis, node: int) -> Undo:
 
 def _lose_power(nemesis: Nemesis, nodes: Sequence[int]) -> Undo:
     nemesis.strikes_now()
+    told = nemesis.instants.acknowledged()
     nemesis.cluster.lose_power(nodes)
 
     def return_power() -> None:
         nemesis.cluster.switch_on(nodes)
         if len(nodes) == len(nemesis.everyone):
             # What was not synced is gone, and nobody has repaired anything yet.
-            nemesis.look_at_disks()
+            nemesis.look_at_disks(told)
         nemesis.cluster.start_all(nodes)
 
     return return_power

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from mcr.errors import MissingChunkError
+from mcr.errors import CorruptStoreError, MissingChunkError
 from mcr.model import Buffer, ChunkId
 from mcr_node.storage.disk import Disk, Handle
 from tests.chaos.clients import MODEL, Recorder
@@ -51,6 +51,7 @@ def standing(data: Path, to: Path) -> Path:
         if file.is_file():
             shutil.copy(file, to)
     shutil.copytree(data / "state", to / "state")
+    shutil.copytree(data / "log", to / "log")
     (to / "chunks").mkdir()
     with suppress(FileNotFoundError):
         # It may never have held a chunk.
@@ -86,7 +87,10 @@ class Instants:
         """
         with tempfile.TemporaryDirectory(prefix="mcr-instant-") as room:
             copies = [standing(data, Path(room) / str(place)) for place, data in enumerate(folders)]
-            visible = visible_manifests(copies)
+            try:
+                visible = visible_manifests(copies)
+            except CorruptStoreError as error:
+                return [f"damaged: {error.message}"]
             wrong = [
                 f"lost: {name} was acknowledged, and no disk has it" for name in told if name not in visible
             ]
@@ -94,7 +98,9 @@ class Instants:
             try:
                 found = holders_on_disk(copies, chosen.values(), disk=_StandingDisk())
             except MissingChunkError as error:
-                return [*wrong, f"too few copies: none of {error.chunk_id}, of a visible version"]
+                names = [name for name, manifest in chosen.items() if manifest.hex() == error.chunk_id]
+                whose = names[0] if names else "a visible version"
+                return [*wrong, f"too few copies: none of {error.chunk_id}, of {whose}"]
         self.counted += len(chosen)
         short = {
             one: places for one, places in found.items() if len(places) < COPIES and one not in self._short
