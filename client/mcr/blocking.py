@@ -21,10 +21,10 @@ async def run_blocking(executor: Executor, work: Callable[[], Result]) -> Result
     # Not by the library's wrapper, shielded: that takes a turn of the loop more, twice the time of this.
     step = executor.submit(work)
     try:
-        await _ended(step)
+        await ended(step)
     except asyncio.CancelledError:
         if not step.cancel():
-            await _ended(step)
+            await ended(step)
         raise
     if step.cancelled():
         # The executor was shut down before the step began.
@@ -32,23 +32,23 @@ async def run_blocking(executor: Executor, work: Callable[[], Result]) -> Result
     return step.result()
 
 
-def _ended(step: Future[Any]) -> asyncio.Future[None]:
-    """Return what is done once a step is."""
+def ended(step: Future[Any]) -> asyncio.Future[None]:
+    """Return what is done once a step is; it may be awaited, and given up, while the step goes on."""
     loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
+    told: asyncio.Future[None] = loop.create_future()
 
     def tell(_: Future[Any]) -> None:
         # From the thread of the step; a loop that is closed meanwhile has nobody left who waits.
         with suppress(RuntimeError):
-            loop.call_soon_threadsafe(_note, ended)
+            loop.call_soon_threadsafe(_note, told)
 
     step.add_done_callback(tell)
-    return ended
+    return told
 
 
-def _note(ended: asyncio.Future[None]) -> None:
-    if not ended.done():
-        ended.set_result(None)
+def _note(told: asyncio.Future[None]) -> None:
+    if not told.done():
+        told.set_result(None)
 
 
 async def decided(request: Coroutine[Any, Any, Result]) -> Result:

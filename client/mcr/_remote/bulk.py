@@ -15,6 +15,7 @@ from mcr._bulk import BulkError, Forward, Head, Kind
 from mcr._dialling import dial
 from mcr._remote.nodes import Way
 from mcr.addresses import parse_address
+from mcr.blocking import ended
 from mcr.errors import CorruptChunkError
 from mcr.model import CHUNK_BYTES_MAX, Chunk, ChunkId
 from mcr.transfer import Stored, verified
@@ -298,9 +299,13 @@ class BulkLines:
         self, way: Way, executor: ThreadPoolExecutor, work: Callable[[_Line], Answer]
     ) -> Answer:
         line = self._take(way)
-        step = asyncio.wrap_future(executor.submit(work, line))
+        step = executor.submit(work, line)
         try:
-            answer = await asyncio.shield(step)
+            await ended(step)
+            if step.cancelled():
+                # The client was closed before it began.
+                raise asyncio.CancelledError
+            answer = step.result()
             self._distrusted.pop(way.address, None)
             return answer
         except (BulkError, CorruptChunkError):
@@ -309,9 +314,8 @@ class BulkLines:
         except asyncio.CancelledError:
             # The thread uses buffers that are free again when this returns.
             line.abort()
-            await asyncio.wait([step])
-            if not step.cancelled():
-                step.exception()
+            if not step.cancel():
+                await ended(step)
             raise
         finally:
             line.users -= 1

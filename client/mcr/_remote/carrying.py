@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
+import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
@@ -22,6 +23,7 @@ _PREFIX = "/mcr.v1."
 # What is called often, and is small both ways. All else goes by itself, lest it hold these up.
 CARRIED = frozenset(
     {
+        f"{_PREFIX}ChunksService/FindMissing",
         f"{_PREFIX}ReceiptsService/Acknowledge",
         f"{_PREFIX}SessionsService/GetSession",
         f"{_PREFIX}SessionsService/PutPart",
@@ -64,7 +66,9 @@ class CarryingChannel:
         self._metadata: Metadata | None = None
         self._account = b""
         self._line = CallLine(address)
+        # Until when nothing is carried, and single methods are not.
         self._unknown_until_s = 0.0
+        self._strange: dict[str, float] = {}
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the channel has)
         return getattr(self._channel, name)
@@ -89,11 +93,17 @@ class CarryingChannel:
 
         async def call(request: Message, *, timeout: float | None, metadata: Metadata) -> Result:  # noqa: ASYNC109 (the name is grpc's)
             data = request_serializer(request)
-            if len(data) <= REQUEST_BYTES_MAX and _now_s() >= self._unknown_until_s:
+            unknown_until_s = max(self._unknown_until_s, self._strange.get(path, 0.0))
+            if len(data) <= REQUEST_BYTES_MAX and _now_s() >= unknown_until_s:
                 try:
                     return response_deserializer(await self._carry(method, data, timeout, metadata))
                 except NotCarriedError:
                     self._unknown_until_s = _now_s() + UNKNOWN_S
+                except grpc.aio.AioRpcError as error:
+                    # The node carries calls, but not yet this one.
+                    if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                        raise
+                    self._strange[path] = _now_s() + UNKNOWN_S
             return await plain(request, timeout=timeout, metadata=metadata)
 
         return call

@@ -14,7 +14,7 @@ from mcr._remote.status import TransientError
 from mcr.addresses import Address
 from mcr.blocking import settle
 from mcr.errors import McrError, UnavailableError
-from mcr.v1 import admin_pb2 as admin
+from mcr.v1 import admin_pb2
 from mcr.v1.admin_pb2_grpc import AdminServiceStub
 from mcr.v1.chunks_pb2_grpc import ChunksServiceStub
 from mcr.v1.merges_pb2_grpc import MergesServiceStub
@@ -105,7 +105,7 @@ class Way:
             channel,
             carrying,
             VersionsServiceStub(carrying),  # type: ignore[arg-type]
-            ChunksServiceStub(channel),  # type: ignore[arg-type]
+            ChunksServiceStub(carrying),  # type: ignore[arg-type]
             AdminServiceStub(channel),  # type: ignore[arg-type]
             ReceiptsServiceStub(carrying),  # type: ignore[arg-type]
             PoliciesServiceStub(channel),  # type: ignore[arg-type]
@@ -114,6 +114,11 @@ class Way:
             RetentionServiceStub(channel),  # type: ignore[arg-type]
             MergesServiceStub(channel),  # type: ignore[arg-type]
         )
+
+    def told(self, answer: admin_pb2.PingResponse) -> None:
+        """Know where else the node listens; other places after a restart."""
+        self.bulk_port, self.bulk_key = answer.bulk_port, answer.bulk_key
+        self.carrying.offer(Place(answer.call_port, answer.call_key))
 
 
 class Nodes:
@@ -243,13 +248,12 @@ class Nodes:
         """Measure a way; return why it will not do, or None."""
         start_s = self._now_s()
         try:
-            answer = await way.admin.Ping(admin.PingRequest(), timeout=PING_S)
+            answer = await way.admin.Ping(admin_pb2.PingRequest(), timeout=PING_S)
         except grpc.aio.AioRpcError as error:
             return error.details() or error.code().name
         now_s = self._now_s()
         way.latency_s, way.site = now_s - start_s, answer.site
-        way.bulk_port, way.bulk_key = answer.bulk_port, answer.bulk_key
-        way.carrying.offer(Place(answer.call_port, answer.call_key))
+        way.told(answer)
         way.ready_at_s = now_s if answer.ready else None
         return None if answer.ready else f"{answer.name} is not ready"
 

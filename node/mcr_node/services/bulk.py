@@ -172,8 +172,9 @@ class BulkServer:
         if batch.forward is not None and length_bytes >= FORWARD_BYTES_MIN:
             # What is refused here is for nobody else either.
             self._chunks.check_room(length_bytes)
-            forwarding = self._chunks.forward(chunks, batch.forward)
-            asyncio.run_coroutine_threadsafe(forwarding, self._loop).result()
+            # What goes where is found out here, so that the loop has less to do.
+            if parts := self._chunks.spread(chunks, batch.forward, self._loop.time()):
+                asyncio.run_coroutine_threadsafe(self._chunks.offer(parts), self._loop).result()
         try:
             return self._chunks.store(chunks, length_bytes)
         except StorageFailure as failure:

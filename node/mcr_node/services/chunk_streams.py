@@ -16,7 +16,16 @@ from mcr.model import DIGEST_BYTES, ChunkId
 from mcr.transfer import Stored
 from mcr.v1 import chunks_pb2 as pb
 from mcr_node.services.chunks import LocalChunks
-from mcr_node.services.edge import Context, Edge, Handler, Limit, parsed, unary_handlers, unary_methods
+from mcr_node.services.edge import (
+    Context,
+    Edge,
+    Handler,
+    Limit,
+    UnaryMethod,
+    parsed,
+    unary_handlers,
+    unary_methods,
+)
 
 Item = TypeVar("Item")
 Explain = Callable[[McrError], Awaitable[McrError]]
@@ -41,9 +50,13 @@ class ChunkEdge:
         self._uploads = Limit("uploads", UPLOADS_MAX)
         self._downloads = Limit("downloads", DOWNLOADS_MAX)
 
+    def methods(self) -> dict[str, UnaryMethod]:
+        """Return the calls of the service that are small both ways."""
+        return unary_methods(SERVICE, lambda _: self)
+
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers of the service; bulk messages pass through unparsed."""
-        return unary_handlers(self._edge, unary_methods(SERVICE, lambda _: self)) | {
+        return unary_handlers(self._edge, self.methods()) | {
             "PutChunks": grpc.stream_unary_rpc_method_handler(self._put_chunks),
             "GetChunks": grpc.unary_stream_rpc_method_handler(self._get_chunks),
         }

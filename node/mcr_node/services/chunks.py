@@ -1,6 +1,7 @@
 """The chunks of this node: the store's blocking calls, run beside the event loop."""
 
-from collections.abc import Callable, Iterator, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -133,14 +134,16 @@ class LocalChunks:
             OutOfSpaceError: the disk is full, or what the operator gave this node.
             CorruptChunkError: the bytes of a chunk do not hash to its id; nothing of the frame was stored.
         """
+        now_s = asyncio.get_running_loop().time()
 
-        def work() -> tuple[list[Chunk], Stored]:
+        def work() -> tuple[Mapping[str, Sequence[Chunk]], Stored]:
             chunks = self.verify(frame)
-            return chunks, self.store(chunks, len(frame))
+            stored = self.store(chunks, len(frame))
+            is_worth_it = forward is not None and len(frame) >= FORWARD_BYTES_MIN
+            return self.spread(chunks, forward, now_s) if forward and is_worth_it else {}, stored
 
-        chunks, stored = await self._run(work)
-        if forward is not None and len(frame) >= FORWARD_BYTES_MIN:
-            await self.forward(chunks, forward)
+        parts, stored = await self._run(work)
+        await self.offer(parts)
         return stored
 
     def verify(self, frame: Buffer) -> list[Chunk]:
@@ -176,8 +179,15 @@ class LocalChunks:
             await self.put_received(frame)
         await self.sync()
 
-    async def forward(self, chunks: Sequence[Chunk], forward: Forward) -> None:
-        """Send chunks on to other nodes: there is none."""
+    def spread(self, chunks: Sequence[Chunk], forward: Forward, now_s: float) -> Mapping[str, list[Chunk]]:
+        """Return, by address, which chunks should go to which other nodes: there is none.
+
+        From any thread; `now_s` is the time of the event loop.
+        """
+        return {}
+
+    async def offer(self, parts: Mapping[str, Sequence[Chunk]]) -> None:
+        """Send on what `spread` said; waits while too much waits for a node already. On the event loop."""
 
     def describe(self, status: pb.GetStoreStatusResponse) -> None:
         """Put what was counted into the status of this node: nothing, where there is no other one."""

@@ -127,23 +127,25 @@ class ClusterChunks(LocalChunks):
             cached = self._cache.stats()
             status.cache_bytes_used, status.cache_bytes_max = cached.bytes_used, cached.bytes_max
 
-    async def forward(self, chunks: Sequence[Chunk], forward: Forward) -> None:
-        """Send chunks on to those who would hold them if the commit were sealed now."""
+    def spread(self, chunks: Sequence[Chunk], forward: Forward, now_s: float) -> Mapping[str, list[Chunk]]:
+        """See LocalChunks: those would hold them if the commit were sealed now."""
         me = self._me()
         others = [
-            one for one in self._others() if not one.leaving and self.forwarding.is_trusted(one.address)
+            one
+            for one in self._others()
+            if not one.leaving and self.forwarding.is_trusted(one.address, now_s)
         ]
         held = [] if me.leaving else [me]
         wanted = forward.durability or usual(max(1, len(held) + len(others)))
+        parts: dict[str, list[Chunk]] = {}
+        for chunk in chunks:
+            for member in added(chunk.id, others, wanted, held=held, near=me.site):
+                parts.setdefault(member.address, []).append(chunk)
+        return parts
 
-        def work() -> dict[str, list[Chunk]]:
-            parts: dict[str, list[Chunk]] = {}
-            for chunk in chunks:
-                for member in added(chunk.id, others, wanted, held=held, near=me.site):
-                    parts.setdefault(member.address, []).append(chunk)
-            return parts
-
-        for address, part in (await self._run(work)).items():
+    async def offer(self, parts: Mapping[str, Sequence[Chunk]]) -> None:
+        """See LocalChunks."""
+        for address, part in parts.items():
             await self.forwarding.offer(address, part)
 
     async def get(self, ids: Sequence[ChunkId]) -> list[bytes]:

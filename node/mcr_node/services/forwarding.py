@@ -76,10 +76,10 @@ class Forwarding:
         self._holders = holders
         self._lanes: dict[str, _Lane] = {}
 
-    def is_trusted(self, address: str) -> bool:
-        """Say whether a node took what it was sent lately, as far as it was tried."""
+    def is_trusted(self, address: str, now_s: float) -> bool:
+        """Say whether a node took what it was sent lately, as far as it was tried. From any thread."""
         lane = self._lanes.get(address)
-        return lane is None or _now_s() >= lane.distrusted_until_s
+        return lane is None or now_s >= lane.distrusted_until_s
 
     async def offer(self, address: str, chunks: Sequence[Chunk]) -> None:
         """Let chunks be sent to a node; waits while too much waits for it already.
@@ -92,14 +92,14 @@ class Forwarding:
         # One by one: a part of an upload is several times what may wait, and would be lost with this node.
         for chunk in chunks:
             await self._wait_for_room(address, lane, len(chunk.data))
-            if not self.is_trusted(address):
+            if not self.is_trusted(address, _now_s()):
                 return
             lane.add(chunk)
             self._send_more(address, lane)
 
     async def _wait_for_room(self, address: str, lane: _Lane, length_bytes: int) -> None:
         give_up_s = _now_s() + WAIT_S
-        while not lane.has_room(length_bytes) and self.is_trusted(address):
+        while not lane.has_room(length_bytes) and self.is_trusted(address, _now_s()):
             lane.moved.clear()
             try:
                 async with asyncio.timeout_at(give_up_s):

@@ -134,7 +134,9 @@ class PublicServer:
         methods = {service: unary_methods(service, by) for service, by in served.items()}
         services = {service.full_name: unary_handlers(edge, found) for service, found in methods.items()}
         services[VERSIONS.full_name]["WatchEvents"] = watch
-        services[chunk_streams.SERVICE.full_name] = ChunkEdge(chunks, edge, explain).handlers()
+        chunk_edge = ChunkEdge(chunks, edge, explain)
+        methods[chunk_streams.SERVICE] = chunk_edge.methods()
+        services[chunk_streams.SERVICE.full_name] = chunk_edge.handlers()
         carried = {method.full_name: method for found in methods.values() for method in found.values()}
         self._calls = CallsEdge(edge, carried, lambda: admin.myself.address)
         self._call_lines = CallLineServer(self._calls.carried)

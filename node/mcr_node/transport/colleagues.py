@@ -88,8 +88,7 @@ class _Colleague:
             raise TransientError(
                 UnavailableError(self._address, error.details() or error.code().name)
             ) from error
-        # Another one after a restart.
-        way.bulk_port, way.bulk_key = answer.bulk_port, answer.bulk_key
+        way.told(answer)
         self.answered()
 
     async def _ask_again(self) -> None:

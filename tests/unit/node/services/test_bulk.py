@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import pairwise
@@ -35,11 +35,16 @@ class ForwardingChunks(LocalChunks):
         super().__init__(store, executor, capacity_bytes=room_bytes)
         self.forwarded: list[tuple[bytes, Forward]] = []
         self.damages = 0
+        self.offered = 0
         self.stored_before_forwarded = 0
 
-    async def forward(self, chunks: Sequence[Chunk], forward: Forward) -> None:
-        ids = [chunk.id for chunk in chunks]
-        self.forwarded += [(one, forward) for one in ids]
+    def spread(self, chunks: Sequence[Chunk], forward: Forward, now_s: float) -> Mapping[str, list[Chunk]]:
+        self.forwarded += [(chunk.id, forward) for chunk in chunks]
+        return {"b:1": list(chunks)}
+
+    async def offer(self, parts: Mapping[str, Sequence[Chunk]]) -> None:
+        ids = [chunk.id for part in parts.values() for chunk in part]
+        self.offered += len(ids)
         self.stored_before_forwarded += len(ids) - len(await self.missing(ids))
 
     def met_damage(self) -> None:
@@ -119,7 +124,7 @@ def test_chunks_of_a_client_are_forwarded_as_widely_as_their_commit_asks_for() -
 def test_what_a_killed_node_has_on_its_disk_is_on_its_way_to_another_one() -> None:
     async def story(bulk: Bulk) -> None:
         await bulk.lines.put(bulk.way, CHUNKS, Forward())
-        assert len(bulk.chunks.forwarded) == len(CHUNKS)
+        assert bulk.chunks.offered == len(CHUNKS)
         assert bulk.chunks.stored_before_forwarded == 0
 
     tell(story)

@@ -30,7 +30,7 @@ LIMIT_S = 20.0
 class Node:
     """A node whose `GetVersion` does what the reference says."""
 
-    def __init__(self, *, knows_streams: bool = True) -> None:
+    def __init__(self, *, knows_streams: bool = True, carries: bool = True) -> None:
         self.knows_streams = knows_streams
         self.begun: list[str] = []
         self.cancelled: list[str] = []
@@ -44,7 +44,7 @@ class Node:
             ADMIN: unary_methods(ADMIN, lambda _: self),
         }
         carried = {method.full_name: method for found in methods.values() for method in found.values()}
-        self.calls = CallsEdge(self.edge, carried, lambda: "a:1")
+        self.calls = CallsEdge(self.edge, carried if carries else {}, lambda: "a:1")
         self.handlers: dict[str, Any] = {
             service.full_name: unary_handlers(self.edge, found) for service, found in methods.items()
         }
@@ -206,6 +206,30 @@ def test_a_node_that_does_not_know_streams_is_asked_once_and_called_in_the_ordin
 
     assert asyncio.run(story()) == ["m@main"] * 3
     assert opened == 1
+
+
+def test_a_call_that_a_node_does_not_carry_yet_is_asked_for_once_and_made_in_the_ordinary_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused = 0
+    refuse = carriers._refusal
+
+    def counted(refusal: pb.Refusal) -> grpc.aio.AioRpcError:
+        nonlocal refused
+        refused += 1
+        return refuse(refusal)
+
+    monkeypatch.setattr(carriers, "_refusal", counted)
+
+    async def story() -> None:
+        node = Node(carries=False)
+        async with connected(node) as client:
+            for number in range(3):
+                assert (await get(client, f"v{number}")).log_index == number + 1
+        assert node.begun == ["v0", "v1", "v2"]
+
+    asyncio.run(story())
+    assert refused == 1
 
 
 def test_a_call_ends_with_its_own_deadline_at_the_node_as_well() -> None:

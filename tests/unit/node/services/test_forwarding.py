@@ -96,7 +96,7 @@ def test_a_node_that_takes_nothing_holds_an_upload_up_once(monkeypatch: pytest.M
         for chunk in CHUNKS * 4:
             await forward.offer("b:1", [chunk])
         assert asyncio.get_running_loop().time() - start_s < 1
-        assert not forward.is_trusted("b:1")
+        assert not forward.is_trusted("b:1", asyncio.get_running_loop().time())
         await forward.close()
 
     tell(story)
@@ -109,7 +109,7 @@ def test_a_node_that_fails_gets_nothing_for_a_while() -> None:
         forward = Forwarding(holders)
         await forward.offer("b:1", CHUNKS[:1])
         await forward.flush()
-        assert not forward.is_trusted("b:1")
+        assert not forward.is_trusted("b:1", asyncio.get_running_loop().time())
         await forward.offer("b:1", CHUNKS[1:2])
         await forward.flush()
         assert holders.sent["b:1"] == []
