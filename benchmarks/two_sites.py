@@ -122,11 +122,14 @@ def measure(root: Path, size_mib: int, bytes_per_s: float) -> None:
                 f"ratio to the line {size / seconds / line:.2f}"
             )
             write_model(source / FILE, size_mib)
+            before = west.counted()
             made = cluster.run(0, "commit", MODEL, str(source), "-m", "", "--durability", "cluster")
             seconds = made["seconds"]
+            busy = (west.counted() - before).received / seconds / line
             print(
                 f"commit, durability cluster:  {seconds:6.2f} s = {size / seconds / 1e6:5.0f} MB/s; "
-                f"the line gives {line / 1e6:.0f} MB/s; ratio {size / seconds / line:.2f} (claim: 1)"
+                f"the line gives {line / 1e6:.0f} MB/s; ratio {size / seconds / line:.2f} (claim: 1); "
+                f"the line was busy for {busy:.0%} of the time"
             )
 
 

@@ -166,6 +166,8 @@ class Lane:
 
     async def _work(self) -> None:
         part: list[_Wanted] = []
+        task = asyncio.current_task()
+        assert task is not None
         try:
             while self._queue:
                 part = self._take()
@@ -184,6 +186,8 @@ class Lane:
                     self._asked -= len(part)
                 _settle(part, None)
         finally:
+            # By the task itself: one that found nothing left must not look as if it still asked.
+            self._streams.discard(task)
             # Cancelled, or a bug: nobody is left waiting.
             _settle(part, UnavailableError(self.member.address, "it was not asked to the end"))
 
