@@ -75,6 +75,9 @@ class Repair:
         self._models: dict[str, Lacking] = {}
         # Who took part in the last run, by id; what it left to do; how far the log was; and when it ended.
         self._last_among: Among | None = None
+        # Others were seen since. Whoever comes may take over what others then drop, and be gone again while
+        # a run waits for it to settle: the same members then hold less.
+        self._is_unsure = False
         self._last_applied = 0
         self._last_ns = 0
         # Among whom a run broke off, and when; None = the last one did not.
@@ -97,12 +100,15 @@ class Repair:
         if found is None:
             return False
         now_ns = self._clock.monotonic_ns()
+        self._is_unsure = self._is_unsure or found.among != self._last_among
         if self._broke_off is not None and self._broke_off[0] == found.among:
             # What made it break off may well be there still.
             return now_ns - self._broke_off[1] >= AGAIN_S * NS_PER_S
         since_s = (now_ns - self._last_ns) / NS_PER_S
         if found.among != self._last_among:
             return not self._may_wait(found, now_ns)
+        if self._is_unsure:
+            return True
         # Whatever the change was, it is the same members who hold the same.
         self._epoch = found.epoch
         # Somebody waits for a drain, which may hang on a version made before all nodes knew of it.
@@ -118,7 +124,7 @@ class Repair:
         found = await self._begin(asked=asked)
         if found is None:
             raise FailedError("repair", "this node is no member that stays, or out of service")
-        again = asked or found.among != self._last_among or self._short > 0
+        again = asked or self._is_unsure or found.among != self._last_among or self._short > 0
         applied = self._log.applied
         self._members_met.update(dict.fromkeys(found.among[0]))
         try:
@@ -137,6 +143,7 @@ class Repair:
         self._last_ns = self._clock.monotonic_ns()
         if is_all:
             self._epoch = found.epoch
+            self._is_unsure = False
         if self._short:
             raise FailedError("repair", self._why_not_all(found))
 

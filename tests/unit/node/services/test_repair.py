@@ -288,6 +288,24 @@ def test_a_member_more_is_no_reason_to_hurry_but_one_that_goes_is() -> None:
     tell(story)
 
 
+def test_what_was_dropped_for_a_member_that_came_and_went_is_copied_again() -> None:
+    async def story(scene: Scene) -> None:
+        last = scene.members.pop()
+        chunks = await scene.commit(1, "a:1", B, files=5)
+        await scene.run()
+        scene.members.append(last)
+        assert not await scene.repair.is_due()
+        # It took a copy over, so there was one too many; and it is gone before anybody counted.
+        scene.others.stores[B].remove([chunks[0].id])
+        scene.members.pop()
+        assert await scene.repair.is_due()
+        await scene.run()
+        assert len(scene.copies(chunks[0].id)) == 2
+        assert not await scene.repair.is_due()
+
+    tell(story)
+
+
 def test_a_member_more_is_not_waited_for_where_copies_lack() -> None:
     async def story(scene: Scene) -> None:
         del scene.members[1:]
