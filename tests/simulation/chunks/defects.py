@@ -219,8 +219,14 @@ DEFECTS: tuple[TextDefect, ...] = (
     _service(
         "repair_looks_at_no_old_version",
         "repair:Repair.run",
-        "again = asked or found.among != self._last_among or self._short > 0",
+        "again = asked or self._is_unsure or found.among != self._last_among or self._short > 0",
         "again = False",
+    ),
+    _service(
+        "repair_forgets_who_came_and_went",
+        "repair:Repair.is_due",
+        "self._is_unsure = self._is_unsure or found.among != self._last_among",
+        "self._is_unsure = False",
     ),
     _service(
         "repair_believes_a_copy_that_was_refused",
