@@ -54,7 +54,7 @@ PASSING = (
 TRIES_MAX = 12
 COMMIT_S_MAX = 30.0
 # How often a part that is to be there through a storm is tried, each time as often as TRIES_MAX says.
-LONG_TRIES_MAX = 8
+LONG_TRIES_MAX = 24
 
 
 class Content:
