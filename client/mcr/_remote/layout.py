@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mcr._remote.calls import LONG_CALL_S, Calls
-from mcr._remote.nodes import Way
+from mcr._remote.nodes import Way, stub
 from mcr.v1 import layout_pb2 as pb
 from mcr.v1.layout_pb2_grpc import LayoutServiceStub
 
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 def _stub(way: Way) -> "LayoutServiceAsyncStub":
-    return LayoutServiceStub(way.channel)  # type: ignore[return-value]  # one class serves both kinds
+    found: LayoutServiceAsyncStub = stub(LayoutServiceStub, way.channel)
+    return found
 
 
 class RemoteLayout:

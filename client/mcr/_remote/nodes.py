@@ -1,8 +1,8 @@
 """Which node to talk to: the nearest healthy one of several addresses, another one when it fails."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -69,6 +69,15 @@ _OPTIONS = (
 )
 
 
+def stub(kind: Callable[[Any], object], channel: grpc.aio.Channel | CarryingChannel) -> Any:  # noqa: ANN401 (see below)
+    """Return the calls of a service over a channel.
+
+    One generated class serves both kinds of channels, but its type is that for blocking callers; whoever
+    keeps what this returns declares it as the asynchronous one.
+    """
+    return kind(channel)
+
+
 @dataclass(slots=True, eq=False)
 class Way:
     """An address, the channel to it, and what is known about it."""
@@ -99,20 +108,19 @@ class Way:
         """Open a channel; nothing is sent before the first call."""
         channel = grpc.aio.insecure_channel(str(address), options=_OPTIONS)
         carrying = CarryingChannel(channel, str(address))
-        # One generated class serves both kinds of channels; its type is that for blocking callers.
         return Way(
             str(address),
             channel,
             carrying,
-            VersionsServiceStub(carrying),  # type: ignore[arg-type]
-            ChunksServiceStub(carrying),  # type: ignore[arg-type]
-            AdminServiceStub(channel),  # type: ignore[arg-type]
-            ReceiptsServiceStub(carrying),  # type: ignore[arg-type]
-            PoliciesServiceStub(channel),  # type: ignore[arg-type]
-            SessionsServiceStub(carrying),  # type: ignore[arg-type]
-            TrashServiceStub(carrying),  # type: ignore[arg-type]
-            RetentionServiceStub(channel),  # type: ignore[arg-type]
-            MergesServiceStub(channel),  # type: ignore[arg-type]
+            stub(VersionsServiceStub, carrying),
+            stub(ChunksServiceStub, carrying),
+            stub(AdminServiceStub, channel),
+            stub(ReceiptsServiceStub, carrying),
+            stub(PoliciesServiceStub, channel),
+            stub(SessionsServiceStub, carrying),
+            stub(TrashServiceStub, carrying),
+            stub(RetentionServiceStub, channel),
+            stub(MergesServiceStub, channel),
         )
 
     def told(self, answer: admin_pb2.PingResponse) -> None:

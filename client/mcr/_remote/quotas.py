@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mcr._remote.calls import Calls
-from mcr._remote.nodes import Way
+from mcr._remote.nodes import Way, stub
 from mcr.v1 import quotas_pb2 as pb
 from mcr.v1.quotas_pb2_grpc import QuotasServiceStub
 
@@ -15,7 +15,8 @@ SET_S = 120.0
 
 
 def _stub(way: Way) -> "QuotasServiceAsyncStub":
-    return QuotasServiceStub(way.channel)  # type: ignore[return-value]  # one class serves both kinds
+    found: QuotasServiceAsyncStub = stub(QuotasServiceStub, way.channel)
+    return found
 
 
 class RemoteQuotas:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 from mcr.errors import InvalidArgumentError
 from mcr.model import Parameters
@@ -89,9 +89,9 @@ def _wanted(path: str | Path, options: AutoOptions) -> Wanted:
     from mcr.auto_commit.flow import Wanted
     from mcr.auto_commit.rules import check
 
-    given = {name: value for name, value in options.items() if name != "memory"}
+    given: dict[str, Any] = {name: value for name, value in options.items() if name != "memory"}
     # Not resolved: what is watched may be a link that moves. The names and types are those of AutoOptions.
-    wanted = Wanted(path=Path(os.path.abspath(path)), **given)  # type: ignore[arg-type]
+    wanted = Wanted(path=Path(os.path.abspath(path)), **given)
     check_name("branch", wanted.branch)
     check(wanted.rules)
     if wanted.keep < 0 or (wanted.keep and not wanted.each):

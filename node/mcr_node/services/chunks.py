@@ -139,8 +139,9 @@ class LocalChunks:
         def work() -> tuple[Mapping[str, Sequence[Chunk]], Stored]:
             chunks = self.verify(frame)
             stored = self.store(chunks, len(frame))
-            is_worth_it = forward is not None and len(frame) >= FORWARD_BYTES_MIN
-            return self.spread(chunks, forward, now_s) if forward and is_worth_it else {}, stored
+            if forward is None or len(frame) < FORWARD_BYTES_MIN:
+                return {}, stored
+            return self.spread(chunks, forward, now_s), stored
 
         parts, stored = await self._run(work)
         await self.offer(parts)
