@@ -466,10 +466,13 @@ class Peers(Protocol):
         """Know where a node is that is no member yet, as far as this node knows: it may know nobody yet."""
 
     def send(self, message: Message) -> None:
-        """Send a message of raft to the node that it names."""
+        """Send a message of raft to the node that it names, with the next `flush` at the latest."""
 
     def forward(self, to: int, term: int, commands: Sequence[bytes]) -> None:
-        """Hand commands to the leader of `term`."""
+        """Hand commands to the leader of `term`, with the next `flush` at the latest."""
+
+    def flush(self) -> None:
+        """Let go what was sent since the last time: there is nothing more to say now."""
 
     def send_snapshot(self, message: Message, source: SnapshotSource) -> None:
         """Send a snapshot, file by file, and its message last; the end is reported to `PeerEvents`."""
@@ -488,6 +491,9 @@ class NoPeers:
         """See `Peers`."""
 
     def forward(self, to: int, term: int, commands: Sequence[bytes]) -> None:
+        """See `Peers`."""
+
+    def flush(self) -> None:
         """See `Peers`."""
 
     def send_snapshot(self, message: Message, source: SnapshotSource) -> None:

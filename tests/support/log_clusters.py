@@ -259,6 +259,9 @@ class _Wire:
     def forward(self, to: int, term: int, commands: Sequence[bytes]) -> None:
         self._carry(to, lambda runner: runner.accept_forwarded(term, commands))
 
+    def flush(self) -> None:
+        pass
+
     def send_snapshot(self, message: Message, source: SnapshotSource) -> None:
         raise AssertionError("the stores have no snapshots")
 

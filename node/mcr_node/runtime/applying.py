@@ -5,17 +5,25 @@ from collections.abc import Sequence
 from mcr.errors import DivergedError, McrError
 from mcr.model import LogIndex
 from mcr_node.core.members import Membership, encode_membership
-from mcr_node.core.raft.messages import Entry, EntryType
+from mcr_node.core.raft.messages import Entry, EntryType, is_conf_change
 from mcr_node.core.state import codec
 from mcr_node.core.state.apply import Changes, Outcome, apply
 from mcr_node.core.state.commands import CheckDigest
 from mcr_node.core.state.digest import DIGEST_ENTRIES, DigestWatch, Divergence, next_digest
 from mcr_node.core.state.view import Batch
 from mcr_node.ports import Fence, StateStore
+from mcr_node.runtime.limits import APPLIED_AT_ONCE_BYTES_MAX, APPLIED_AT_ONCE_MAX
 
 # Entries in one write of the state. A write costs as much as applying three commands; but a scan in a batch
 # passes over the changes of the batch.
 ENTRIES_PER_WRITE_MAX = 64
+
+
+def are_few(entries: Sequence[Entry]) -> bool:
+    """Say whether these are commands that hold up an event loop no longer than the way to a thread would."""
+    if len(entries) > APPLIED_AT_ONCE_MAX or any([is_conf_change(entry) for entry in entries]):  # noqa: C419
+        return False
+    return sum([len(entry.data) for entry in entries]) <= APPLIED_AT_ONCE_BYTES_MAX
 
 
 class Applier:

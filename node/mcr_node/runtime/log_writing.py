@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mcr.model import LogIndex
 from mcr_node.core.entry import HardState
 from mcr_node.core.raft import messages
-from mcr_node.core.raft.messages import Snapshot
+from mcr_node.core.raft.messages import Message, Snapshot
 from mcr_node.core.replica import Append
 from mcr_node.ports import LogStore, SnapshotSink
 from mcr_node.runtime.raft_storage import to_log
@@ -33,14 +33,17 @@ class LogWriter:
         Raises:
             OutOfSpaceError, CorruptStoreError, StorageFailure: nothing is known of the end of the log.
         """
-        if owed is not None:
-            self._log.write([], HardState(owed.term, owed.vote, LogIndex(owed.commit)))
         needs_sync = False
+        # What is owed goes into the same write as what comes next, unless that supersedes it: for what is lost
+        # and what is not, one write is as good as two, and a write costs as much as applying half a command.
+        hard = None if owed is None else _hard_state(owed)
         for append in batch:
             message = append.message
-            hard: HardState | None = None
+            if message.snapshot is not None and hard is not None:
+                self._log.write([], hard)
+                hard = None
             if message.term or message.vote or message.commit:
-                hard = HardState(message.term, message.vote, LogIndex(message.commit))
+                hard = _hard_state(message)
             if message.snapshot is not None:
                 snapshot = message.snapshot
                 self._sinks.pop((snapshot.index, snapshot.term)).install()
@@ -50,5 +53,10 @@ class LogWriter:
             if entries or hard is not None:
                 self._log.write(entries, hard)
                 needs_sync = needs_sync or bool(message.responses) or bool(entries)
+                hard = None
         if needs_sync:
             self._log.sync()
+
+
+def _hard_state(of: messages.HardState | Message) -> HardState:
+    return HardState(of.term, of.vote, LogIndex(of.commit))

@@ -1,18 +1,19 @@
 """Carry out what the replica decides: persist, send, apply, answer, in that order, many things at a time.
 
-Three tasks beside the event loop's callers: one appends to the log (its disk waits happen on a thread of
-their own), one applies to the state (likewise), one lets time pass. All decisions are the replica's; whatever
-happens ends in `_pump`, which hands its effects out.
+The log is written on a thread of its own (`appending`), much that is to be applied likewise, and little of it
+at once; a task lets time pass. All decisions are the replica's; whatever happens ends in `_pump`, which carries
+out what follows from it.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
-from mcr.blocking import run_blocking
+from mcr.blocking import run_blocking, settle
 from mcr.errors import CorruptStoreError, DivergedError, FailedError, McrError
 from mcr.model import LogIndex
 from mcr_node.core.members import Membership, decode_membership
@@ -34,14 +35,12 @@ from mcr_node.core.state.apply import Outcome
 from mcr_node.core.state.commands import Command
 from mcr_node.core.state.view import View
 from mcr_node.ports import Clock, Fence, LogStore, NoPeers, Peers, Snapshots, SnapshotSink, StateStore
-from mcr_node.runtime.applying import Applier
+from mcr_node.runtime.appending import Appending
+from mcr_node.runtime.applying import Applier, are_few
 from mcr_node.runtime.identity import Self as Self
 from mcr_node.runtime.identity import Timing as Timing
 from mcr_node.runtime.later import Later
 from mcr_node.runtime.limits import (
-    APPENDS_PER_SYNC_MAX,
-    APPLIED_AT_ONCE_BYTES_MAX,
-    APPLIED_AT_ONCE_MAX,
     GATHER_S,
     LOG_ENTRIES_KEPT_MAX,
     NEWS_S,
@@ -98,18 +97,24 @@ class Runner:
         self._answers: dict[int, asyncio.Future[Outcome]] = {}
         self._reads: dict[int, asyncio.Future[int]] = {}
         self._room = asyncio.Semaphore(PROPOSALS_WAITING_MAX)
-        self._appends: asyncio.Queue[Append] = asyncio.Queue()
-        self._applies: asyncio.Queue[Apply] = asyncio.Queue()
         self._writer = LogWriter(log)
         hard = log.hard_state()
-        self._promises = Promises(HardState(hard.term, hard.vote, hard.commit))
+        self._appending = Appending(
+            self._writer,
+            Promises(HardState(hard.term, hard.vote, hard.commit)),
+            log_executor,
+            is_applying=lambda: self._is_applying or bool(self._applies),
+            written=self._on_written,
+        )
+        self._applies: deque[Apply] = deque()
+        self._is_applying = self._apply_due = False
         self._tasks: list[asyncio.Task[None]] = []
         self._news = Later(NEWS_S, partial(self.decide, Replica.tell_news))
         self._gathering = Later(GATHER_S, partial(self.decide, Replica.end_gathering))
         self._failure = self._applier.failure
         # Takes no part at all. Where only the state is wrong, the log and the votes of this node still count.
         self._is_halted = False
-        self._pump_due = False
+        self._pump_due = self._is_pumping = self._is_more = False
         self._patience = Patience(self.timing)
         # When the last read began that a leader confirmed; the view is at least as new as that.
         self.confirmed_ns: int | None = None
@@ -249,8 +254,7 @@ class Runner:
         if peers is not None:
             self._peers = peers
         self._tell_peers()
-        for work in (self._append_for_ever, self._apply_for_ever, self._tick_for_ever):
-            self._tasks.append(asyncio.create_task(self._guarded(work), name=TASK_NAME))
+        self._begin(self._tick_for_ever)
         last = self.replica.last
         if self.replica.is_sole_voter and self.replica.commit < last:
             # What a sole voter holds is committed; but raft says so only of what a term of its own follows.
@@ -263,10 +267,10 @@ class Runner:
         """Stop; who still waits is told."""
         self._news.cancel()
         self._gathering.cancel()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Nothing is applied any more.
+        self._is_applying = True
+        await settle(self._tasks)
+        await self._appending.close()
         await self._shelf.close()
         self._fail(FailedError("proposal", "the node was closed before it was decided"))
 
@@ -330,12 +334,29 @@ class Runner:
             self._pump_due = True
             asyncio.get_running_loop().call_soon(self._pump)
 
-    def _pump(self) -> None:
+    def _pump(self, written: Sequence[Append] = (), *, may_apply: bool = False) -> None:
+        """Carry out what is to be done, until there is nothing more to do now.
+
+        Args:
+            written: what the log holds now.
+            may_apply: although the log's thread has just been given something: it needs the interpreter's lock
+                for a moment, to which it comes when the event loop looks for events.
+        """
         self._pump_due = False
         if self._is_halted:
             return
+        if self._is_pumping:
+            # From within: whoever is at it looks again before it ends.
+            self._is_more = True
+            return
+        self._is_pumping = True
         try:
-            self._carry_out(self.replica.take_effects())
+            if written:
+                self._appended(written)
+            is_more = True
+            while is_more:
+                is_more = self._step(may_apply=may_apply)
+            self._peers.flush()
         except McrError as error:
             # The log could not be read back.
             self._fail(error)
@@ -344,6 +365,29 @@ class Runner:
         except BaseException as error:
             self._fail(FailedError("log", repr(error)))
             raise
+        finally:
+            self._is_pumping = False
+
+    def _step(self, *, may_apply: bool) -> bool:
+        """Do what raft wants now; return whether it may want more after it."""
+        self._is_more = False
+        self._carry_out(self.replica.take_effects())
+        done = self._appending.advance(is_alone=self.replica.is_sole_voter)
+        if done:
+            self._appended(done)
+        if not self._applies or self._is_applying:
+            return self._is_more or bool(done)
+        if may_apply or not self._appending.is_writing:
+            self._apply_next()
+            return True
+        if not self._apply_due:
+            self._apply_due = True
+            asyncio.get_running_loop().call_soon(self._apply_soon)
+        return self._is_more or bool(done)
+
+    def _apply_soon(self) -> None:
+        self._apply_due = False
+        self._pump(may_apply=True)
 
     def _carry_out(self, effects: Sequence[Effect]) -> None:
         if self.replica.has_news:
@@ -353,9 +397,9 @@ class Runner:
         for effect in effects:
             match effect:
                 case Append():
-                    self._appends.put_nowait(effect)
+                    self._appending.put(effect)
                 case Apply():
-                    self._applies.put_nowait(effect)
+                    self._applies.append(effect)
                 case Send(message):
                     self._send(message)
                 case Forward(to, term, commands):
@@ -380,60 +424,69 @@ class Runner:
         else:
             self._peers.send_snapshot(message, source)
 
-    async def _append_for_ever(self) -> None:
-        while True:
-            batch = [await self._appends.get()]
-            while len(batch) < APPENDS_PER_SYNC_MAX and not self._appends.empty():
-                batch.append(self._appends.get_nowait())
-            if any(append.message.snapshot is not None for append in batch):
-                # The state is about to be replaced: nothing may still be on its way into the old one. Raft
-                # hands out nothing to apply until it hears that the snapshot is installed.
-                await self._applies.join()
-            is_alone = self.replica.is_sole_voter
-            owed = self._promises.owed
-            if sum([self._promises.needs_disk(append.message, is_alone=is_alone) for append in batch]):
-                self._promises.owed = None
-                await run_blocking(self._log_executor, partial(self._writer.write, batch, owed))
-            for append in batch:
-                if append.message.snapshot is not None:
-                    self._applier.reload()
-                    self.replica.on_snapshot_installed(decode_membership(self._state.configuration()))
-                    self._tell_peers()
-                self.replica.on_appended(append)
-            self._wake()
-            self._pump()
+    def _on_written(self, batch: Sequence[Append], error: BaseException | None) -> None:
+        if self._is_halted:
+            return
+        if error is not None:
+            # Whatever it was, what is on disk is no longer known here: nothing more is accepted, nobody is
+            # left waiting, and the next opening starts from what was synced.
+            failed = error if isinstance(error, McrError) else FailedError("log", repr(error))
+            failed.__cause__ = None if failed is error else error
+            self._fail(failed)
+            return
+        self._pump(batch)
 
-    async def _apply_for_ever(self) -> None:
-        while True:
-            apply = await self._applies.get()
-            outcomes: list[Outcome | None] = []
-            run: list[Entry] = []
-            for entry in apply.entries:
-                if not is_conf_change(entry):
-                    run.append(entry)
-                    continue
-                outcomes += await self._apply_run(run)
-                run = []
-                membership = self.replica.apply_change(entry)
-                write = partial(self._applier.apply_change, entry, membership)
-                await run_blocking(self._state_executor, write)
+    def _appended(self, batch: Sequence[Append]) -> None:
+        for append in batch:
+            if append.message.snapshot is not None:
+                self._applier.reload()
+                self.replica.on_snapshot_installed(decode_membership(self._state.configuration()))
                 self._tell_peers()
-                outcomes.append(None)
-            outcomes += await self._apply_run(run)
-            self.replica.on_applied(apply, outcomes)
-            self._applies.task_done()
+            self.replica.on_appended(append)
+        self._wake()
+
+    def _apply_next(self) -> None:
+        """Apply what is committed: little of it at once, more of it beside the event loop."""
+        while self._applies and not self._is_applying:
+            apply = self._applies.popleft()
+            # Stays so when it fails: nothing is applied any more.
+            self._is_applying = True
             first, last = self._log.bounds()
-            if last - first >= LOG_ENTRIES_KEPT_MAX:
-                await self._cut_log_back()
-            self._wake()
-            self._pump()
+            if last - first >= LOG_ENTRIES_KEPT_MAX or self._shelf.is_making or not are_few(apply.entries):
+                self._begin(partial(self._apply_beside, apply))
+                return
+            self._applied(apply, self._applier.apply(apply.entries))
+            self._is_applying = False
+
+    def _applied(self, apply: Apply, outcomes: Sequence[Outcome | None]) -> None:
+        self.replica.on_applied(apply, outcomes)
+        self._wake()
+
+    async def _apply_beside(self, apply: Apply) -> None:
+        outcomes: list[Outcome | None] = []
+        run: list[Entry] = []
+        for entry in apply.entries:
+            if not is_conf_change(entry):
+                run.append(entry)
+                continue
+            outcomes += await self._apply_run(run)
+            run = []
+            membership = self.replica.apply_change(entry)
+            write = partial(self._applier.apply_change, entry, membership)
+            await run_blocking(self._state_executor, write)
+            self._tell_peers()
+            outcomes.append(None)
+        outcomes += await self._apply_run(run)
+        self._applied(apply, outcomes)
+        first, last = self._log.bounds()
+        if last - first >= LOG_ENTRIES_KEPT_MAX:
+            await self._cut_log_back()
+        self._is_applying = False
+        self._pump()
 
     async def _apply_run(self, entries: Sequence[Entry]) -> list[Outcome | None]:
         if not entries:
             return []
-        are_few = len(entries) <= APPLIED_AT_ONCE_MAX and not self._shelf.is_making
-        if are_few and sum([len(entry.data) for entry in entries]) <= APPLIED_AT_ONCE_BYTES_MAX:
-            return self._applier.apply(entries)
         return await run_blocking(self._state_executor, lambda: self._applier.apply(entries))
 
     async def _cut_log_back(self) -> None:
@@ -461,6 +514,10 @@ class Runner:
             if is_over:
                 self._turn_away(self._patience.error())
             self._pump()
+
+    def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._tasks = [task for task in self._tasks if not task.done()]
+        self._tasks.append(asyncio.create_task(self._guarded(work), name=TASK_NAME))
 
     async def _guarded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:

@@ -83,7 +83,7 @@ class _CallLine(Incoming):
         self._look()
         self._move()
 
-    def give_up(self) -> list[asyncio.Task[pb.CallAnswer]]:
+    def give_up(self) -> list[asyncio.Task[None]]:
         """Cancel what is under way; return it."""
         return [] if self._group is None else self._group.cancel()
 

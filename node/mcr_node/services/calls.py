@@ -61,7 +61,7 @@ class CallGroup:
         self._carried = carried
         self._principal = principal
         self._on_moved = on_moved
-        self._under_way: dict[int, asyncio.Task[pb.CallAnswer]] = {}
+        self._under_way: dict[int, asyncio.Task[None]] = {}
         self._answers: list[pb.CallAnswer] = []
         # The client asked whether anybody is there.
         self._is_asked = False
@@ -97,7 +97,7 @@ class CallGroup:
         for call in request.calls:
             if call.id in self._under_way:
                 raise InvalidArgumentError("id", f"{call.id} is that of a call under way")
-            task = asyncio.create_task(self._answer(call))
+            task = asyncio.create_task(self._serve(call))
             self._under_way[call.id] = task
             task.add_done_callback(partial(self._done, call.id))
         if not (request.calls or request.cancelled_ids):
@@ -115,18 +115,27 @@ class CallGroup:
         self._is_asked = False
         return response.SerializeToString()
 
-    def cancel(self) -> list[asyncio.Task[pb.CallAnswer]]:
+    def cancel(self) -> list[asyncio.Task[None]]:
         """Give up what is under way; return it."""
         given_up = list(self._under_way.values())
         for task in given_up:
             task.cancel()
         return given_up
 
-    def _done(self, call_id: int, task: asyncio.Task[pb.CallAnswer]) -> None:
-        # Here and not in the task: one that is cancelled before it begins runs no line of its own.
-        del self._under_way[call_id]
+    def _done(self, call_id: int, task: asyncio.Task[None]) -> None:
+        if self._under_way.get(call_id) is task:
+            # Not answered. Here and not in the task: one that is cancelled before it begins runs no line of
+            # its own.
+            del self._under_way[call_id]
+            self._on_moved()
         if not task.cancelled():
-            self._answers.append(task.result())
+            task.result()
+
+    async def _serve(self, call: pb.Call) -> None:
+        answer = await self._answer(call)
+        # At once: until the task counts as done, a turn of the loop passes.
+        del self._under_way[call.id]
+        self._answers.append(answer)
         self._on_moved()
 
     async def _answer(self, call: pb.Call) -> pb.CallAnswer:
@@ -134,13 +143,13 @@ class CallGroup:
         if method is None:
             return _refused(call, Refusal(grpc.StatusCode.UNIMPLEMENTED, "Method not found!", b""))
         left_s = call.timeout_ms / MS_PER_S if call.timeout_ms else CALL_S_MAX
-        work = partial(self._serve, method, call.request)
+        work = partial(self._limited, method, call.request)
         outcome = await self._carried.edge.carried(method.full_name, left_s, work)
         if isinstance(outcome, Refusal):
             return _refused(call, outcome)
         return pb.CallAnswer(id=call.id, response=outcome.SerializeToString())
 
-    async def _serve(self, method: UnaryMethod, data: bytes) -> Message:
+    async def _limited(self, method: UnaryMethod, data: bytes) -> Message:
         with self._carried.limit:
             return await method.serve(data, self._principal)
 

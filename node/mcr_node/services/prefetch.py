@@ -73,9 +73,8 @@ class Prefetch:
             try:
                 moves = await self._log.run(
                     partial(
-                        queries.happenings,
+                        queries.moved,
                         self._log.view(),
-                        "",
                         after=self._seen,
                         through=applied,
                         limit=PAGE_MAX,
@@ -84,10 +83,10 @@ class Prefetch:
             except HistoryGoneError:
                 self._seen = None
                 return True
-            for move in moves:
-                if move.of.kind is RefKind.CHANNEL:
-                    self._changed[move.of.model] = None
-            self._seen = moves[-1].move.log_index if len(moves) == PAGE_MAX else applied
+            for _, ref in moves:
+                if ref.kind is RefKind.CHANNEL:
+                    self._changed[ref.model] = None
+            self._seen = moves[-1][0] if len(moves) == PAGE_MAX else applied
         return bool(self._changed)
 
     async def run(self, *, asked: bool) -> AsyncGenerator[Step]:

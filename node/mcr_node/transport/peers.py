@@ -155,7 +155,6 @@ class _Peer:
         self._by_grpc = asyncio.Event()
         # Open and greeted, and all goes over it; None = by gRPC.
         self._line: Line | None = None
-        self._flush_due = False
         self._stream = asyncio.create_task(self._stream_for_ever(), name="mcr-runner")
         self._dialling = asyncio.create_task(self._dial_for_ever(), name="mcr-runner")
         self._snapshot: asyncio.Task[None] | None = None
@@ -163,10 +162,6 @@ class _Peer:
     def put(self, item: Message | raft_pb2.ForwardedCommands) -> None:
         if not self._queue.put(item, _size(item)):
             self._events.report_unreachable(self.member.node_id)
-        elif self._line is not None and not self._flush_due:
-            # After this turn of the loop: whatever else is said in it goes with it.
-            self._flush_due = True
-            asyncio.get_running_loop().call_soon(self._flush)
 
     def tell_place(self, place: Place) -> None:
         """Know where it takes lines."""
@@ -174,9 +169,8 @@ class _Peer:
             self._place = place
             self._told.set()
 
-    def _flush(self) -> None:
-        """Send what waits over the line, as far as there is room."""
-        self._flush_due = False
+    def flush(self) -> None:
+        """Send what waits over the line, if there is one, as far as there is room; a stream takes it itself."""
         line = self._line
         while line is not None and line.has_room and self._queue.items:
             line.send(self._queue.take())
@@ -191,7 +185,7 @@ class _Peer:
                 wait_s = REDIAL_S_MIN
             self._told.clear()
             try:
-                line = await Line.open(self.member.address, self._place, self._flush)
+                line = await Line.open(self.member.address, self._place, self.flush)
             except RecordError:
                 wait_s = min(2 * wait_s, REDIAL_S_MAX)
                 continue
@@ -208,7 +202,7 @@ class _Peer:
         # The stream is not needed any more: it waits for something to send, and finds the line.
         self._queue.filled.set()
         try:
-            self._flush()
+            self.flush()
             await line.ended
         finally:
             self._line = None
@@ -378,6 +372,11 @@ class GrpcPeers:
         peer = self._peers.get(to)
         if peer is not None:
             peer.put(raft_pb2.ForwardedCommands(term=term, commands=commands))
+
+    def flush(self) -> None:
+        """See `ports.Peers`."""
+        for peer in self._peers.values():
+            peer.flush()
 
     def send_snapshot(self, message: Message, source: SnapshotSource) -> None:
         """See `ports.Peers`."""

@@ -404,6 +404,24 @@ def happenings(view: View, model: str, *, after: int, through: int, limit: int) 
     return [_happening(view, row) for row in islice(mine, _page(limit))]
 
 
+def moved(view: View, *, after: int, through: int, limit: int) -> list[tuple[LogIndex, RefName]]:
+    """Return which refs moved and when, in log order; as `happenings`, for all models, without how.
+
+    Raises:
+        HistoryGoneError: some of a greater log index than `after` are no longer kept.
+    """
+    kept = read(view, keys.EVENTS, EventsRow) or EventsRow()
+    if after < kept.gone_through:
+        raise HistoryGoneError(after, kept.gone_through)
+    found: list[tuple[LogIndex, RefName]] = []
+    for key, value in islice(view.scan(*keys.events_after(after)), _page(limit)):
+        index, row = keys.number_in(key), EventRow.unpack(value)
+        if index > through:
+            break
+        found.append((LogIndex(index), RefName(row.model, RefKind(row.kind), row.name)))
+    return found
+
+
 def _happening(view: View, row: EventRow) -> Happening:
     of = RefName(row.model, RefKind(row.kind), row.name)
     move = _move_of(row.generation, lookup.move_row(view, of, row.generation))

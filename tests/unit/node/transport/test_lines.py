@@ -309,6 +309,7 @@ def test_messages_go_over_the_line_once_there_is_one_and_by_grpc_when_it_is_gone
             stack.push_async_callback(peers.close)
             peers.update([Member(1, "one", f"127.0.0.1:{port}")])
             peers.send(heartbeat(1))
+            peers.flush()
             await receiving.by_grpc.wait(lambda: receiving.indexes == [1])
             greeting = receiving.by_grpc.requests[0]
             assert (greeting.line_port, greeting.line_key) == (
@@ -320,6 +321,7 @@ def test_messages_go_over_the_line_once_there_is_one_and_by_grpc_when_it_is_gone
             await receiving.by_line.wait(lambda: len(receiving.by_line.requests) == 1)
             for index in range(2, 50):
                 peers.send(heartbeat(index))
+                peers.flush()
             await receiving.by_line.wait(lambda: receiving.indexes == list(range(1, 50)))
             assert len(receiving.by_grpc.requests) == 2
             assert events.unreachable == 0
@@ -327,6 +329,7 @@ def test_messages_go_over_the_line_once_there_is_one_and_by_grpc_when_it_is_gone
             await line_server.close()
             await receiving.by_line.wait(lambda: events.unreachable > 0)
             peers.send(heartbeat(50))
+            peers.flush()
             await receiving.by_grpc.wait(lambda: 50 in receiving.indexes)
 
             again = LineServer(receiving.by_line.take)
@@ -336,6 +339,7 @@ def test_messages_go_over_the_line_once_there_is_one_and_by_grpc_when_it_is_gone
             peers.tell_place(1, again.place)
             await receiving.by_line.wait(lambda: len(receiving.by_line.requests) > before)
             peers.send(heartbeat(51))
+            peers.flush()
             await receiving.by_line.wait(lambda: 51 in receiving.indexes)
             assert receiving.by_line.requests[-1].messages[0].index == 51
 
