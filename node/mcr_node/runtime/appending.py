@@ -1,4 +1,4 @@
-"""Handing what raft wants written to the thread of the log: a batch at a time, what comes meanwhile is the next.
+"""Handing what raft wants written to the thread of the log: one batch, and what comes meanwhile is the next.
 
 No task and no queue of the event loop between raft and the thread: each would cost a turn of the loop, of
 which a lone command takes a dozen on each of three nodes.
@@ -69,7 +69,7 @@ class Appending:
         done: list[Append] = []
         while self._step is None and self._waiting and not self._is_closed:
             batch = [self._waiting[at] for at in range(min(len(self._waiting), APPENDS_PER_SYNC_MAX))]
-            if any([append.message.snapshot for append in batch]) and self._is_applying():
+            if any(append.message.snapshot for append in batch) and self._is_applying():
                 # The state is about to be replaced: nothing may still be on its way into the old one. Raft
                 # hands out nothing to apply until it hears that the snapshot is installed.
                 break

@@ -34,8 +34,8 @@ class LogWriter:
             OutOfSpaceError, CorruptStoreError, StorageFailure: nothing is known of the end of the log.
         """
         needs_sync = False
-        # What is owed goes into the same write as what comes next, unless that supersedes it: for what is lost
-        # and what is not, one write is as good as two, and a write costs as much as applying half a command.
+        # What is owed goes into the same write as what comes next, unless that supersedes it: one write is as
+        # safe as two in order, and each costs as much as half of applying a command.
         hard = None if owed is None else _hard_state(owed)
         for append in batch:
             message = append.message

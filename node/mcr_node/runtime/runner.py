@@ -1,25 +1,22 @@
 """Carry out what the replica decides: persist, send, apply, answer, in that order, many things at a time.
 
-The log is written on a thread of its own (`appending`), much that is to be applied likewise, and little of it
-at once; a task lets time pass. All decisions are the replica's; whatever happens ends in `_pump`, which carries
-out what follows from it.
+The log is written on a thread of its own (`appending`), as is the state (`advancing`); a task lets time pass.
+All decisions are the replica's; whatever happens ends in `_pump`, which carries out what follows from it.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
-from mcr.blocking import run_blocking, settle
 from mcr.errors import CorruptStoreError, DivergedError, FailedError, McrError
 from mcr.model import LogIndex
 from mcr_node.core.members import Membership, decode_membership
 from mcr_node.core.promises import Promises
 from mcr_node.core.raft.errors import HaltError, InvalidMessageError
-from mcr_node.core.raft.messages import Entry, HardState, Message, MessageType, is_conf_change
+from mcr_node.core.raft.messages import HardState, Message, MessageType
 from mcr_node.core.replica import (
     Answer,
     AnswerRead,
@@ -35,14 +32,14 @@ from mcr_node.core.state.apply import Outcome
 from mcr_node.core.state.commands import Command
 from mcr_node.core.state.view import View
 from mcr_node.ports import Clock, Fence, LogStore, NoPeers, Peers, Snapshots, SnapshotSink, StateStore
+from mcr_node.runtime.advancing import Advancing
 from mcr_node.runtime.appending import Appending
-from mcr_node.runtime.applying import Applier, are_few
+from mcr_node.runtime.applying import Applier
 from mcr_node.runtime.identity import Self as Self
 from mcr_node.runtime.identity import Timing as Timing
 from mcr_node.runtime.later import Later
 from mcr_node.runtime.limits import (
     GATHER_S,
-    LOG_ENTRIES_KEPT_MAX,
     NEWS_S,
     PROPOSALS_WAITING_MAX,
     READ_TRIPS_MAX,
@@ -53,10 +50,9 @@ from mcr_node.runtime.raft_storage import open_replica
 from mcr_node.runtime.reconfiguring import Reconfiguration
 from mcr_node.runtime.sending_snapshots import SnapshotShelf
 from mcr_node.runtime.shared_reads import SharedReads
+from mcr_node.runtime.tasks import Tasks
 
 Result = TypeVar("Result")
-
-TASK_NAME = "mcr-runner"
 
 
 class Runner:
@@ -97,18 +93,30 @@ class Runner:
         self._answers: dict[int, asyncio.Future[Outcome]] = {}
         self._reads: dict[int, asyncio.Future[int]] = {}
         self._room = asyncio.Semaphore(PROPOSALS_WAITING_MAX)
+        self._tasks = Tasks(self._fail)
         self._writer = LogWriter(log)
         hard = log.hard_state()
         self._appending = Appending(
             self._writer,
             Promises(HardState(hard.term, hard.vote, hard.commit)),
             log_executor,
-            is_applying=lambda: self._is_applying or bool(self._applies),
+            is_applying=lambda: self._advancing.is_busy,
             written=self._on_written,
         )
-        self._applies: deque[Apply] = deque()
-        self._is_applying = self._apply_due = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._advancing = Advancing(
+            self._applier,
+            log,
+            state,
+            apply_change=self.replica.apply_change,
+            changed=self._tell_peers,
+            applied=self._on_applied,
+            freed=self._pump,
+            begin=self._tasks.begin,
+            is_copying=lambda: self._shelf.is_making,
+            log_executor=log_executor,
+            state_executor=state_executor,
+        )
+        self._apply_due = False
         self._news = Later(NEWS_S, partial(self.decide, Replica.tell_news))
         self._gathering = Later(GATHER_S, partial(self.decide, Replica.end_gathering))
         self._failure = self._applier.failure
@@ -254,7 +262,7 @@ class Runner:
         if peers is not None:
             self._peers = peers
         self._tell_peers()
-        self._begin(self._tick_for_ever)
+        self._tasks.begin(self._tick_for_ever)
         last = self.replica.last
         if self.replica.is_sole_voter and self.replica.commit < last:
             # What a sole voter holds is committed; but raft says so only of what a term of its own follows.
@@ -267,9 +275,8 @@ class Runner:
         """Stop; who still waits is told."""
         self._news.cancel()
         self._gathering.cancel()
-        # Nothing is applied any more.
-        self._is_applying = True
-        await settle(self._tasks)
+        self._advancing.stop()
+        await self._tasks.close()
         await self._appending.close()
         await self._shelf.close()
         self._fail(FailedError("proposal", "the node was closed before it was decided"))
@@ -339,8 +346,8 @@ class Runner:
 
         Args:
             written: what the log holds now.
-            may_apply: although the log's thread has just been given something: it needs the interpreter's lock
-                for a moment, to which it comes when the event loop looks for events.
+            may_apply: although the log's thread has just been given something. It needs the interpreter's
+                lock for a moment, and gets it when the event loop looks for events.
         """
         self._pump_due = False
         if self._is_halted:
@@ -375,10 +382,10 @@ class Runner:
         done = self._appending.advance(is_alone=self.replica.is_sole_voter)
         if done:
             self._appended(done)
-        if not self._applies or self._is_applying:
+        if not self._advancing.is_due:
             return self._is_more or bool(done)
         if may_apply or not self._appending.is_writing:
-            self._apply_next()
+            self._advancing.advance()
             return True
         if not self._apply_due:
             self._apply_due = True
@@ -399,7 +406,7 @@ class Runner:
                 case Append():
                     self._appending.put(effect)
                 case Apply():
-                    self._applies.append(effect)
+                    self._advancing.put(effect)
                 case Send(message):
                     self._send(message)
                 case Forward(to, term, commands):
@@ -436,6 +443,10 @@ class Runner:
             return
         self._pump(batch)
 
+    def _on_applied(self, apply: Apply, outcomes: Sequence[Outcome | None]) -> None:
+        self.replica.on_applied(apply, outcomes)
+        self._wake()
+
     def _appended(self, batch: Sequence[Append]) -> None:
         for append in batch:
             if append.message.snapshot is not None:
@@ -444,60 +455,6 @@ class Runner:
                 self._tell_peers()
             self.replica.on_appended(append)
         self._wake()
-
-    def _apply_next(self) -> None:
-        """Apply what is committed: little of it at once, more of it beside the event loop."""
-        while self._applies and not self._is_applying:
-            apply = self._applies.popleft()
-            # Stays so when it fails: nothing is applied any more.
-            self._is_applying = True
-            first, last = self._log.bounds()
-            if last - first >= LOG_ENTRIES_KEPT_MAX or self._shelf.is_making or not are_few(apply.entries):
-                self._begin(partial(self._apply_beside, apply))
-                return
-            self._applied(apply, self._applier.apply(apply.entries))
-            self._is_applying = False
-
-    def _applied(self, apply: Apply, outcomes: Sequence[Outcome | None]) -> None:
-        self.replica.on_applied(apply, outcomes)
-        self._wake()
-
-    async def _apply_beside(self, apply: Apply) -> None:
-        outcomes: list[Outcome | None] = []
-        run: list[Entry] = []
-        for entry in apply.entries:
-            if not is_conf_change(entry):
-                run.append(entry)
-                continue
-            outcomes += await self._apply_run(run)
-            run = []
-            membership = self.replica.apply_change(entry)
-            write = partial(self._applier.apply_change, entry, membership)
-            await run_blocking(self._state_executor, write)
-            self._tell_peers()
-            outcomes.append(None)
-        outcomes += await self._apply_run(run)
-        self._applied(apply, outcomes)
-        first, last = self._log.bounds()
-        if last - first >= LOG_ENTRIES_KEPT_MAX:
-            await self._cut_log_back()
-        self._is_applying = False
-        self._pump()
-
-    async def _apply_run(self, entries: Sequence[Entry]) -> list[Outcome | None]:
-        if not entries:
-            return []
-        return await run_blocking(self._state_executor, lambda: self._applier.apply(entries))
-
-    async def _cut_log_back(self) -> None:
-        first, _ = self._log.bounds()
-        through = LogIndex(self.applied - LOG_ENTRIES_KEPT_MAX // 2)
-        if through < first:
-            # Long, but for what is not applied yet.
-            return
-        # The log may forget only what the state holds durably.
-        await run_blocking(self._state_executor, self._state.sync)
-        await run_blocking(self._log_executor, lambda: self._log.compact(through))
 
     async def _tick_for_ever(self) -> None:
         loop = asyncio.get_running_loop()
@@ -514,23 +471,6 @@ class Runner:
             if is_over:
                 self._turn_away(self._patience.error())
             self._pump()
-
-    def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._tasks = [task for task in self._tasks if not task.done()]
-        self._tasks.append(asyncio.create_task(self._guarded(work), name=TASK_NAME))
-
-    async def _guarded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        try:
-            await work()
-        except asyncio.CancelledError:
-            raise
-        except McrError as error:
-            self._fail(error)
-        except BaseException as error:
-            # Whatever it was, what is on disk is no longer known here: nothing more is accepted, nobody is
-            # left waiting, and the next opening starts from what was synced.
-            self._fail(FailedError("log", repr(error)))
-            raise
 
     def _fail(self, error: McrError) -> None:
         self._failure = self._failure or error

@@ -170,7 +170,7 @@ class _Peer:
             self._told.set()
 
     def flush(self) -> None:
-        """Send what waits over the line, if there is one, as far as there is room; a stream takes it itself."""
+        """Send what waits over the line, if there is one, as far as there is room; a stream takes its own."""
         line = self._line
         while line is not None and line.has_room and self._queue.items:
             line.send(self._queue.take())

@@ -16,7 +16,7 @@ from mcr_node.core.state.commands import CheckDigest, CommitVersion
 from mcr_node.core.state.digest import DIGEST_ENTRIES
 from mcr_node.core.state.outcomes import Accepted, Rejected, VersionResult
 from mcr_node.ports import HardState, LogEntry
-from mcr_node.runtime import runner as runner_module
+from mcr_node.runtime import advancing
 from mcr_node.runtime.runner import Runner, Self
 from tests.conformance.memory_state_store import MemoryStateStore
 from tests.support.memory_log_store import MemoryLogStore
@@ -184,7 +184,7 @@ def test_after_a_failed_append_everybody_is_told_and_nobody_waits(
 
 
 def test_the_log_is_cut_back_only_after_the_state_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner_module, "LOG_ENTRIES_KEPT_MAX", 20)
+    monkeypatch.setattr(advancing, "LOG_ENTRIES_KEPT_MAX", 20)
     log, state = MemoryLogStore(), MemoryStateStore()
     committed(log, state, 0, 30)
     for first in range(100, 160, 10):

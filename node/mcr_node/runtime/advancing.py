@@ -1,0 +1,140 @@
+"""Committed entries on their way into the state: few of them at once, more of them beside the event loop."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from functools import partial
+
+from mcr.blocking import run_blocking
+from mcr.model import LogIndex
+from mcr_node.core.members import Membership
+from mcr_node.core.raft.messages import Entry, is_conf_change
+from mcr_node.core.replica import Apply
+from mcr_node.core.state.apply import Outcome
+from mcr_node.ports import LogStore, StateStore
+from mcr_node.runtime.applying import Applier, are_few
+from mcr_node.runtime.limits import LOG_ENTRIES_KEPT_MAX
+from mcr_node.runtime.tasks import Work
+
+
+class Advancing:
+    """Applies in the order of the log. On the event loop."""
+
+    def __init__(
+        self,
+        applier: Applier,
+        log: LogStore,
+        state: StateStore,
+        *,
+        apply_change: Callable[[Entry], Membership | None],
+        changed: Callable[[], None],
+        applied: Callable[[Apply, Sequence[Outcome | None]], None],
+        freed: Callable[[], None],
+        begin: Callable[[Work], None],
+        is_copying: Callable[[], bool],
+        log_executor: Executor,
+        state_executor: Executor,
+    ) -> None:
+        """Apply by `applier`, and cut `log` back when it is long.
+
+        Args:
+            applier: of `state`.
+            log: of which the state is made.
+            state: what is applied to.
+            apply_change: puts a membership change into force; gives None when nothing came of it.
+            changed: hears that a membership change is in the state.
+            applied: hears that entries are in the state, and of their outcomes.
+            freed: hears that what was done beside the event loop is done.
+            begin: does something in a task whose failure ends all.
+            is_copying: whether a copy of the state is being made, which holds writes up.
+            log_executor: one thread, the log's.
+            state_executor: one thread, the state's.
+        """
+        self._applier = applier
+        self._log = log
+        self._state = state
+        self._apply_change = apply_change
+        self._changed = changed
+        self._applied = applied
+        self._freed = freed
+        self._begin = begin
+        self._is_copying = is_copying
+        self._log_executor = log_executor
+        self._state_executor = state_executor
+        self._waiting: deque[Apply] = deque()
+        # Stays set when applying fails: nothing is applied any more.
+        self._is_applying = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is on its way into the state."""
+        return self._is_applying or bool(self._waiting)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether `advance` has something to do."""
+        return bool(self._waiting) and not self._is_applying
+
+    def put(self, apply: Apply) -> None:
+        """Take what is committed; `advance` soon."""
+        self._waiting.append(apply)
+
+    def stop(self) -> None:
+        """Apply nothing more."""
+        self._is_applying = True
+
+    def advance(self) -> None:
+        """Apply what waits.
+
+        Raises:
+            OutOfSpaceError, CorruptStoreError, DivergedError: as `Applier.apply`, and it was the last time.
+        """
+        while self.is_due:
+            apply = self._waiting.popleft()
+            self._is_applying = True
+            if self._is_log_long or self._is_copying() or not are_few(apply.entries):
+                self._begin(partial(self._apply_beside, apply))
+                return
+            self._applied(apply, self._applier.apply(apply.entries))
+            self._is_applying = False
+
+    async def _apply_beside(self, apply: Apply) -> None:
+        outcomes: list[Outcome | None] = []
+        run: list[Entry] = []
+        for entry in apply.entries:
+            if not is_conf_change(entry):
+                run.append(entry)
+                continue
+            outcomes += await self._apply_run(run)
+            run = []
+            membership = self._apply_change(entry)
+            write = partial(self._applier.apply_change, entry, membership)
+            await run_blocking(self._state_executor, write)
+            self._changed()
+            outcomes.append(None)
+        outcomes += await self._apply_run(run)
+        self._applied(apply, outcomes)
+        if self._is_log_long:
+            await self._cut_log_back()
+        self._is_applying = False
+        self._freed()
+
+    async def _apply_run(self, entries: Sequence[Entry]) -> list[Outcome | None]:
+        if not entries:
+            return []
+        return await run_blocking(self._state_executor, lambda: self._applier.apply(entries))
+
+    @property
+    def _is_log_long(self) -> bool:
+        first, last = self._log.bounds()
+        return last - first >= LOG_ENTRIES_KEPT_MAX
+
+    async def _cut_log_back(self) -> None:
+        first, _ = self._log.bounds()
+        through = LogIndex(self._state.applied() - LOG_ENTRIES_KEPT_MAX // 2)
+        if through < first:
+            # Long, but for what is not applied yet.
+            return
+        # The log may forget only what the state holds durably.
+        await run_blocking(self._state_executor, self._state.sync)
+        await run_blocking(self._log_executor, lambda: self._log.compact(through))
