@@ -164,7 +164,7 @@ class ShortLogCluster(LocalCluster):
     kept = 200
     _program = (
         "-c",
-        "import sys; from mcr_node.runtime import runner; runner.LOG_ENTRIES_KEPT_MAX = 200;"
+        "import sys; from mcr_node.runtime import advancing; advancing.LOG_ENTRIES_KEPT_MAX = 200;"
         "from mcr.cli.main import main; sys.exit(main())",
     )
 
