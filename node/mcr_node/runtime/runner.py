@@ -354,6 +354,7 @@ class Runner:
             return
         if self._is_pumping:
             # From within: whoever is at it looks again before it ends.
+            assert not written, "the log's thread speaks in turns of its own"
             self._is_more = True
             return
         self._is_pumping = True
@@ -363,7 +364,6 @@ class Runner:
             is_more = True
             while is_more:
                 is_more = self._step(may_apply=may_apply)
-            self._peers.flush()
         except McrError as error:
             # The log could not be read back.
             self._fail(error)
@@ -374,6 +374,8 @@ class Runner:
             raise
         finally:
             self._is_pumping = False
+            # Also when nothing more can be applied: what was said before holds.
+            self._peers.flush()
 
     def _step(self, *, may_apply: bool) -> bool:
         """Do what raft wants now; return whether it may want more after it."""
