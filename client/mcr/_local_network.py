@@ -17,6 +17,7 @@ from contextlib import ExitStack, suppress
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from mcr._dialling import NODE_HEADER, PROXY_VARIABLE
 from mcr.errors import FailedError
@@ -32,6 +33,8 @@ _PART_BYTES = 256 << 10
 _HEAD_BYTES_MAX = 16 << 10
 # Of the network's own thread; nothing it does takes long.
 _CALL_S = 10.0
+# How often it is looked, at its end, whether a connection came that nobody was told of yet.
+_LOOK_S = 0.02
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
@@ -45,6 +48,7 @@ class LocalNetwork:
         self._thread.start()
         self._servers: list[asyncio.Server] = []
         self._relays: set[asyncio.Task[None]] = set()
+        self._transports: WeakSet[asyncio.WriteTransport] = WeakSet()
         self._owners: dict[str, str] = {}
         # By (who dialled, who was dialled); a pair without a gate is open.
         self._gates: dict[tuple[str, str], asyncio.Event] = {}
@@ -89,6 +93,7 @@ class LocalNetwork:
             task = asyncio.current_task()
             assert task is not None
             self._relays.add(task)
+            self._transports.add(writer.transport)
             try:
                 with suppress(OSError, ValueError, asyncio.IncompleteReadError, asyncio.CancelledError):
                     await self._relay(name, reader, writer)
@@ -130,6 +135,7 @@ class LocalNetwork:
         gate = self._gate((name, owner))
         await gate.wait()
         far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        self._transports.add(far_writer.transport)
         try:
             writer.write(_ESTABLISHED)
             async with asyncio.TaskGroup() as both:
@@ -142,12 +148,25 @@ class LocalNetwork:
             far_writer.close()
 
     async def _end(self) -> None:
+        loop = asyncio.get_running_loop()
+        for server in self._servers:
+            # Not closed yet: asyncio would lose hold of a connection that it is just taking (seen in 3.11).
+            for listening in server.sockets:
+                loop.remove_reader(listening.fileno())
+        told: set[asyncio.Task[None]] = set()
+        # One that was accepted just now has not begun, and cancelled before it begins it would close nothing.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for relay in self._relays - told:
+                relay.cancel()
+            told |= self._relays
+            await asyncio.wait(others, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
         for server in self._servers:
             server.close()
-        relays = list(self._relays)
-        for relay in relays:
-            relay.cancel()
-        await asyncio.gather(*relays, return_exceptions=True)
+        # One with bytes that nobody takes any more would stay open.
+        for transport in list(self._transports):
+            transport.abort()
+        # The turn of the loop in which they close.
+        await asyncio.sleep(0)
 
     async def _pump(
         self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event
