@@ -10,7 +10,8 @@ import pytest
 
 import mcr
 from mcr._bulk import Forward
-from mcr._remote.bulk import BulkLines
+from mcr._frames import FRAME_BYTES
+from mcr._remote.bulk import PUTS_MAX, BulkLines
 from mcr._remote.chunks import RemoteChunks
 from mcr._remote.nodes import Way
 from mcr.committing import CommitProgress
@@ -28,6 +29,7 @@ SITES = ("east", "east", "west")
 UPLOAD_BYTES = int(os.environ.get("LAWS_UPLOAD_MIB", "128")) * MIB
 KILL_AT = 0.6
 SENT_AGAIN_MAX = 0.1
+UNANSWERED_BYTES_MAX = PUTS_MAX * FRAME_BYTES
 
 
 @pytest.fixture
@@ -171,8 +173,9 @@ def test_a_node_killed_in_the_middle_of_an_upload_costs_little(
     )
     assert arrived_bytes >= KILL_AT * UPLOAD_BYTES
     assert again_bytes < SENT_AGAIN_MAX * arrived_bytes
-    # Each chunk counts as sent as often as it arrived, so far as anybody can tell.
-    assert UPLOAD_BYTES <= made.bytes_sent <= UPLOAD_BYTES + again_bytes
+    # Each chunk counts as sent as often as it arrived, so far as anybody can tell: of what was under way when
+    # the node was killed, some arrived and was handed on, and nobody was left to say so.
+    assert UPLOAD_BYTES - UNANSWERED_BYTES_MAX <= made.bytes_sent <= UPLOAD_BYTES + again_bytes
     with cluster.connect() as client:
         client.model(MODEL).checkout("v1", tmp_path / "out")
     assert (tmp_path / "out" / "weights.bin").read_bytes() == (path / "weights.bin").read_bytes()
