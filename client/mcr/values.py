@@ -55,8 +55,9 @@ def _value(cls: type, *, kw_only: bool) -> type:
             setattr(made, name, method)
     made.__setattr__, made.__delattr__ = _refuse_set, _refuse_delete
     made.__getstate__, made.__setstate__ = _getstate, _setstate
-    _VALUES.add(made)
-    return made  # type: ignore[no-any-return]
+    finished: type = made
+    _VALUES.add(finished)
+    return finished
 
 
 def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -265,10 +266,10 @@ class Watcher:
         kept = [name for name in names if name in there]
         for name in kept[: -self._wanted.keep]:
             candidate = there[name]
-            content = await self._blocking(lambda one=candidate: self._digests.content_of(one))  # type: ignore[misc]
+            content = await self._blocking(partial(self._digests.content_of, candidate))
             if content != self._memory.made[name].content:
                 continue
-            await self._blocking(lambda one=candidate: _remove(one))  # type: ignore[misc]
+            await self._blocking(partial(_remove, candidate))
             self._digests.forget(candidate)
             self._memory = self._memory.without(name)
             await self._save()

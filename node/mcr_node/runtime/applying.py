@@ -21,7 +21,7 @@ ENTRIES_PER_WRITE_MAX = 64
 
 def are_few(entries: Sequence[Entry]) -> bool:
     """Say whether these are commands that hold up an event loop no longer than the way to a thread would."""
-    if len(entries) > APPLIED_AT_ONCE_MAX or any([is_conf_change(entry) for entry in entries]):  # noqa: C419
+    if len(entries) > APPLIED_AT_ONCE_MAX or any(is_conf_change(entry) for entry in entries):
         return False
     return sum([len(entry.data) for entry in entries]) <= APPLIED_AT_ONCE_BYTES_MAX
 

@@ -50,7 +50,7 @@ from mcr_node.runtime.raft_storage import open_replica
 from mcr_node.runtime.reconfiguring import Reconfiguration
 from mcr_node.runtime.sending_snapshots import SnapshotShelf
 from mcr_node.runtime.shared_reads import SharedReads
-from mcr_node.runtime.tasks import Tasks
+from mcr_node.runtime.tasks import Tasks, failure_of
 
 Result = TypeVar("Result")
 
@@ -370,7 +370,7 @@ class Runner:
         except HaltError as error:
             self._fail(CorruptStoreError("the log", str(error)))
         except BaseException as error:
-            self._fail(FailedError("log", repr(error)))
+            self._fail(failure_of(error))
             raise
         finally:
             self._is_pumping = False
@@ -437,11 +437,7 @@ class Runner:
         if self._is_halted:
             return
         if error is not None:
-            # Whatever it was, what is on disk is no longer known here: nothing more is accepted, nobody is
-            # left waiting, and the next opening starts from what was synced.
-            failed = error if isinstance(error, McrError) else FailedError("log", repr(error))
-            failed.__cause__ = None if failed is error else error
-            self._fail(failed)
+            self._fail(failure_of(error))
             return
         self._pump(batch)
 

@@ -37,7 +37,18 @@ class Tasks:
         except McrError as error:
             self._failed(error)
         except BaseException as error:
-            # Whatever it was, what is on disk is no longer known here: nothing more is accepted, nobody is
-            # left waiting, and the next opening starts from what was synced.
-            self._failed(FailedError("log", repr(error)))
+            self._failed(failure_of(error))
             raise
+
+
+def failure_of(error: BaseException) -> McrError:
+    """Return what those who wait are told.
+
+    Whatever it was, what is on disk is no longer known here: nothing more is accepted, nobody is left
+    waiting, and the next opening starts from what was synced.
+    """
+    if isinstance(error, McrError):
+        return error
+    failure = FailedError("log", repr(error))
+    failure.__cause__ = error
+    return failure

@@ -5,9 +5,9 @@ moves never change, so an answer put together while commands are applied is true
 one instant for several answers asks one view that does not change.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, cast
 
 from mcr.errors import (
@@ -394,12 +394,7 @@ def happenings(view: View, model: str, *, after: int, through: int, limit: int) 
     Raises:
         HistoryGoneError: some of a greater log index than `after` are no longer kept.
     """
-    kept = read(view, keys.EVENTS, EventsRow) or EventsRow()
-    if after < kept.gone_through:
-        raise HistoryGoneError(after, kept.gone_through)
-    rows = (
-        (keys.number_in(key), EventRow.unpack(value)) for key, value in view.scan(*keys.events_after(after))
-    )
+    rows = _events(view, after)
     mine = (row for index, row in rows if index <= through and model in ("", row.model))
     return [_happening(view, row) for row in islice(mine, _page(limit))]
 
@@ -410,16 +405,20 @@ def moved(view: View, *, after: int, through: int, limit: int) -> list[tuple[Log
     Raises:
         HistoryGoneError: some of a greater log index than `after` are no longer kept.
     """
+    rows = takewhile(lambda found: found[0] <= through, _events(view, after))
+    return [
+        (LogIndex(index), RefName(row.model, RefKind(row.kind), row.name))
+        for index, row in islice(rows, _page(limit))
+    ]
+
+
+def _events(view: View, after: int) -> Iterator[tuple[int, EventRow]]:
     kept = read(view, keys.EVENTS, EventsRow) or EventsRow()
     if after < kept.gone_through:
         raise HistoryGoneError(after, kept.gone_through)
-    found: list[tuple[LogIndex, RefName]] = []
-    for key, value in islice(view.scan(*keys.events_after(after)), _page(limit)):
-        index, row = keys.number_in(key), EventRow.unpack(value)
-        if index > through:
-            break
-        found.append((LogIndex(index), RefName(row.model, RefKind(row.kind), row.name)))
-    return found
+    return (
+        (keys.number_in(key), EventRow.unpack(value)) for key, value in view.scan(*keys.events_after(after))
+    )
 
 
 def _happening(view: View, row: EventRow) -> Happening:
