@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 from mcr._dialling import NODE_HEADER, PROXY_VARIABLE
+from mcr._records import closed
 from mcr.errors import FailedError
 
 Result = TypeVar("Result")
@@ -148,11 +149,8 @@ class LocalNetwork:
             far_writer.close()
 
     async def _end(self) -> None:
-        loop = asyncio.get_running_loop()
         for server in self._servers:
-            # Not closed yet: asyncio would lose hold of a connection that it is just taking (seen in 3.11).
-            for listening in server.sockets:
-                loop.remove_reader(listening.fileno())
+            await closed(server)
         told: set[asyncio.Task[None]] = set()
         # One that was accepted just now has not begun, and cancelled before it begins it would close nothing.
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
@@ -160,8 +158,6 @@ class LocalNetwork:
                 relay.cancel()
             told |= self._relays
             await asyncio.wait(others, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
-        for server in self._servers:
-            server.close()
         # One with bytes that nobody takes any more would stay open.
         for transport in list(self._transports):
             transport.abort()

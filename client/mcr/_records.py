@@ -9,6 +9,7 @@ import asyncio
 import secrets
 import socket
 import struct
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,7 +28,8 @@ _CONNECT_S = 1.0
 _SILENCE_S = 8
 _PROBE_S = 2
 _PROBES = 3
-
+# Turns of the event loop between asyncio taking a connection and its protocol having it, and one more.
+_TAKING_TURNS = 3
 
 Made = TypeVar("Made", bound=asyncio.Protocol)
 
@@ -96,29 +98,46 @@ async def dialled(address: str, place: Place, word: bytes, made: Made) -> Made:
     Raises:
         RecordError: nobody answers there, or somebody else.
     """
-    connection = await _dial(address, place, word)
+    host = parse_address("address", address).host.strip("[]")
+    dialling = _Dialling()
     try:
-        await asyncio.get_running_loop().create_connection(lambda: made, sock=connection)
+        loop = asyncio.get_running_loop()
+        connection = await loop.run_in_executor(None, dialling.run, host, place, word, address)
+        await loop.create_connection(lambda: made, sock=connection)
     except BaseException:
-        connection.close()
+        dialling.give_up()
         raise
     return made
 
 
-async def _dial(address: str, place: Place, word: bytes) -> socket.socket:
-    host = parse_address("address", address).host.strip("[]")
-    dialling = asyncio.get_running_loop().run_in_executor(None, _greeted, host, place, word, address)
-    try:
-        return await asyncio.shield(dialling)
-    except asyncio.CancelledError:
-        # The thread goes on, for some seconds.
-        dialling.add_done_callback(_discard)
-        raise
+class _Dialling:
+    """What a thread dials. It may still do so when nobody waits for it, and the loop is gone."""
 
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: socket.socket | None = None
+        self._is_given_up = False
 
-def _discard(late: "asyncio.Future[socket.socket]") -> None:
-    if not late.cancelled() and late.exception() is None:
-        late.result().close()
+    def run(self, host: str, place: Place, word: bytes, address: str) -> socket.socket:
+        """Connect and greet; blocks.
+
+        Raises:
+            RecordError: nobody answers there, or somebody else, or nobody waits any more.
+        """
+        connection = _greeted(host, place, word, address)
+        with self._lock:
+            if not self._is_given_up:
+                self._connection = connection
+                return connection
+        connection.close()
+        raise RecordError("nobody waits for it any more")
+
+    def give_up(self) -> None:
+        """Close what was dialled, and what is being dialled, once it is there."""
+        with self._lock:
+            self._is_given_up = True
+            if self._connection is not None:
+                self._connection.close()
 
 
 def _greeted(host: str, place: Place, word: bytes, address: str) -> socket.socket:
@@ -259,6 +278,7 @@ class Listener:
         self._word = word
         self._made = made
         self._server: asyncio.Server | None = None
+        self._closing: asyncio.Task[None] | None = None
         self.lines: set[Incoming] = set()
         self.place = Place(0, secrets.token_bytes(KEY_BYTES))
 
@@ -274,13 +294,30 @@ class Listener:
 
     def take_no_more(self) -> None:
         """Let nobody connect any more."""
-        if self._server is not None:
-            self._server.close()
+        if self._server is not None and self._closing is None:
+            self._closing = asyncio.create_task(closed(self._server))
 
     async def close(self) -> None:
         """End all connections."""
         self.take_no_more()
+        if self._closing is not None:
+            await self._closing
         for line in list(self.lines):
             line.close()
         if self._server is not None:
             await self._server.wait_closed()
+            # The turn of the loop in which they close; 3.11 does not wait for it.
+            await asyncio.sleep(0)
+
+
+async def closed(server: asyncio.Server) -> None:
+    """Take nothing more in, and close once what was taken is with its protocol.
+
+    Closed before, asyncio would lose hold of a connection that it is just taking (seen in 3.11).
+    """
+    loop = asyncio.get_running_loop()
+    for listening in server.sockets:
+        loop.remove_reader(listening.fileno())
+    for _ in range(_TAKING_TURNS):
+        await asyncio.sleep(0)
+    server.close()
