@@ -15,8 +15,15 @@ from mcr_node.core.raft import tracker
 from mcr_node.core.state import requests
 from mcr_node.runtime.runner import Runner
 from mcr_node.services import cluster_chunks, copies
-from mcr_node.storage import frames, segments
+from mcr_node.storage import frames, segment_scan
 from mcr_node.storage.disk import Disk
+
+
+def _replace(where: object, **made: Callable[..., object]) -> None:
+    """Put these in the place of what has their names, which must be there."""
+    for name, function in made.items():
+        assert hasattr(where, name), f"{where} has no {name}"
+        setattr(where, name, function)
 
 
 def _reads_what_it_has() -> None:
@@ -25,12 +32,12 @@ def _reads_what_it_has() -> None:
     async def read_index(runner: Runner, *, at_least: LogIndex | None, stale_ok: bool) -> LogIndex:
         return runner.applied
 
-    Runner.read_index = read_index  # type: ignore[assignment, method-assign]
+    _replace(Runner, read_index=read_index)
 
 
 def _forgets_requests() -> None:
     """A commit that is repeated under its request id is made again."""
-    requests.recall = lambda view, request_id, content: None
+    _replace(requests, recall=lambda view, request_id, content: None)
 
 
 def _answers_before_it_is_replicated() -> None:
@@ -39,23 +46,24 @@ def _answers_before_it_is_replicated() -> None:
     def farthest(indexes: Sequence[int]) -> int:
         return max(indexes, default=0)
 
-    tracker.majority_index = farthest  # type: ignore[attr-defined]
+    _replace(tracker, majority_index=farthest)
 
 
 def _serves_unverified_bytes() -> None:
     """Chunks go out as the disk gives them."""
-    frames.check_payload = segments.check_payload = lambda header, payload: None  # type: ignore[attr-defined]
-    frames._check_id = lambda header, plain: None
+    _replace(frames, check_payload=lambda header, payload: None, _check_id=lambda header, plain: None)
+    _replace(segment_scan, check_payload=lambda header, payload: None)
 
 
 def _acknowledges_before_sync() -> None:
     """Nothing is synced: the log, the state, the chunks."""
-    Disk.fdatasync = lambda disk, handle: None  # type: ignore[assignment, method-assign]
+    _replace(Disk, fdatasync=lambda disk, handle: None)
 
 
 def _seals_too_early() -> None:
     """One copy is enough for a version to be visible."""
-    copies.usual = cluster_chunks.usual = lambda count: Durability(1)  # type: ignore[attr-defined]
+    for module in (copies, cluster_chunks):
+        _replace(module, usual=lambda count: Durability(1))
 
 
 DEFECTS: dict[str, Callable[[], None]] = {

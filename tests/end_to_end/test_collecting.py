@@ -113,7 +113,9 @@ def test_commits_race_marks_and_deletions_and_lose_nothing(cluster: LocalCluster
                 assert (tmp_path / f"out{i}" / "weights.bin").read_bytes() == bytes_from(seed, SIZE)
 
 
-def test_an_upload_that_pauses_across_sweeps_is_finished(cluster: LocalCluster, tmp_path: Path) -> None:
+def test_an_upload_that_pauses_across_sweeps_is_finished(
+    cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its chunks were swept meanwhile, for it held no lease: the client sends them again by itself."""
     write(tmp_path / "in", 21)
 
@@ -131,7 +133,7 @@ def test_an_upload_that_pauses_across_sweeps_is_finished(cluster: LocalCluster, 
             await client._connection.chunks.sync()
             await asyncio.to_thread(wait_rounds, cluster, 4)
             assert await client._connection.chunks.missing([chunk.id]) == {chunk.id}
-            model._seal = pause  # type: ignore[method-assign, assignment]
+            monkeypatch.setattr(model, "_seal", pause)
             await model.commit(tmp_path / "in")
             await model.checkout("v1", tmp_path / "out")
 

@@ -98,7 +98,7 @@ def test_killed_at_any_moment_the_destination_is_whole_and_the_next_one_goes_on(
         version = chance.choice([1, 2, 3])
         generation = move(cluster, model, f"v{version}").generation
         with FollowerProcess(cluster.addresses, reference, destination, "--exec", check) as follower:
-            follower.until(lambda each, stage=stage: each["event"] in {stage, "loaded"})  # type: ignore[misc]
+            follower.until_one_of({stage, "loaded"})
             assert follower.signal(signal.SIGKILL) == -signal.SIGKILL
         if destination.is_symlink():
             assert served(destination) in {1, 2, 3}

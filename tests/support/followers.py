@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Self
 
@@ -62,6 +62,10 @@ class FollowerProcess:
             assert done, f"nothing such among {self.records}; {self.talk()}"
             assert found(), f"it ended: {self.records}; {self.talk()}"
             return found()[0]
+
+    def until_one_of(self, events: Collection[str]) -> dict[str, Any]:
+        """Wait for any of these to happen."""
+        return self.until(lambda each: each["event"] in events)
 
     def until_loaded(self, generation: int) -> dict[str, Any]:
         """Wait until a move of the channel, or a later one, is followed."""
