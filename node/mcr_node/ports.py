@@ -443,8 +443,8 @@ class ScrubPlaces(Protocol):
 class PeerEvents(Protocol):
     """What the transport tells a node; all on the event loop, none waits."""
 
-    def deliver(self, message: Message) -> None:
-        """A message of raft has come; who sent it is proved."""
+    def deliver(self, messages: Sequence[Message]) -> None:
+        """Messages of raft have come together; who sent them is proved."""
 
     def accept_forwarded(self, term: int, commands: Sequence[bytes]) -> None:
         """Commands that another node was given have come, meant for the leader of `term`."""

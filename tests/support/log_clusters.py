@@ -223,7 +223,8 @@ class _RaftCluster:
 
     def waiting(self, node_id: int) -> int:
         runner = self.runners[node_id]
-        return len(runner._answers) + len(runner._reads) + runner.replica.waiting
+        waiting = runner._waiting
+        return len(waiting.answers) + len(waiting.reads) + runner.replica.waiting
 
     async def started(self) -> None:
         await asyncio.gather(*self._starting)
@@ -254,7 +255,7 @@ class _Wire:
         pass
 
     def send(self, message: Message) -> None:
-        self._carry(message.to, lambda runner: runner.deliver(message))
+        self._carry(message.to, lambda runner: runner.deliver([message]))
 
     def forward(self, to: int, term: int, commands: Sequence[bytes]) -> None:
         self._carry(to, lambda runner: runner.accept_forwarded(term, commands))

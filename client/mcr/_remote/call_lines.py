@@ -70,8 +70,13 @@ class LineCarrier(Carrier, asyncio.Protocol):
             self._transport.abort()
 
     def _filled(self) -> None:
-        # The callers that run in this turn of the loop come along.
-        if not (self._flushing or self.is_over):
+        if self._flushing or self.is_over:
+            return
+        if len(self._waiting) == 1:
+            # A lone caller has nobody to wait for.
+            self._flush()
+        else:
+            # The callers that run in this turn of the loop come along.
             self._flushing = True
             self._loop.call_soon(self._flush)
 

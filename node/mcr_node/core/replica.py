@@ -218,6 +218,12 @@ class Replica:
             self._proposals.accept_forwarded(term, commands)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether this node leads, its log is committed to the end, and commands do not come in crowds."""
+        log = self._node.raft.log
+        return self.is_leader and log.committed == log.last_index and not self._proposals.is_gathering
+
+    @property
     def is_gathering(self) -> bool:
         """Leader: whether commands wait for more of them although the log is free.
 

@@ -71,6 +71,11 @@ class Advancing:
         return self._is_applying or bool(self._waiting)
 
     @property
+    def is_beside(self) -> bool:
+        """Whether something is done beside the event loop: applying, or cutting the log back."""
+        return self._is_applying
+
+    @property
     def is_due(self) -> bool:
         """Whether `advance` has something to do."""
         return bool(self._waiting) and not self._is_applying
@@ -97,6 +102,15 @@ class Advancing:
                 return
             self._applied(apply, self._applier.apply(apply.entries))
             self._is_applying = False
+
+    def foresee(self, entries: Sequence[Entry]) -> None:
+        """Work out what the next entries will do, if nothing is on its way and they are few.
+
+        Raises:
+            CorruptStoreError: as `Applier.apply`.
+        """
+        if entries and not self.is_busy and are_few(entries):
+            self._applier.foresee(entries)
 
     async def _apply_beside(self, apply: Apply) -> None:
         outcomes: list[Outcome | None] = []

@@ -1,5 +1,9 @@
 """Handing what raft wants written to the thread of the log: one batch, and what comes meanwhile is the next.
 
+A few entries are written on the event loop itself and only synced by the thread: the database's binding holds
+the interpreter's lock while it writes, so a thread would hold the loop up as long, and while it waits for the
+lock nobody else gets on.
+
 No task and no queue of the event loop between raft and the thread: each would cost a turn of the loop, of
 which a lone command takes a dozen on each of three nodes.
 """
@@ -9,10 +13,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import suppress
-from functools import partial
 
 from mcr.blocking import ended
 from mcr_node.core.promises import Promises
+from mcr_node.core.raft.messages import HardState
 from mcr_node.core.replica import Append
 from mcr_node.runtime.limits import APPENDS_PER_SYNC_MAX
 from mcr_node.runtime.log_writing import LogWriter
@@ -31,6 +35,9 @@ class Appending:
         executor: Executor,
         *,
         is_applying: Callable[[], bool],
+        is_cutting: Callable[[], bool],
+        is_awaited: Callable[[Sequence[Append]], bool],
+        syncing: Callable[[Sequence[Append]], None],
         written: Written,
     ) -> None:
         """Write by `writer` on `executor`, and tell `written` on the event loop.
@@ -40,12 +47,18 @@ class Appending:
             promises: says what needs the disk at all.
             executor: one thread, the log's.
             is_applying: whether anything is on its way into the state.
+            is_cutting: whether the log may be being cut back, on the same thread.
+            is_awaited: whether `syncing` wants to hear of a batch.
+            syncing: hears that the disk is waited for.
             written: hears of each batch that was written, in order; not again after a failure.
         """
         self._writer = writer
         self._promises = promises
         self._executor = executor
         self._is_applying = is_applying
+        self._is_cutting = is_cutting
+        self._is_awaited = is_awaited
+        self._syncing = syncing
         self._written = written
         self._waiting: deque[Append] = deque()
         self._step: Future[None] | None = None
@@ -78,21 +91,45 @@ class Appending:
             owed = self._promises.owed
             if sum([self._promises.needs_disk(append.message, is_alone=is_alone) for append in batch]):
                 self._promises.owed = None
-                self._write(batch, partial(self._writer.write, batch, owed))
+                self._write(batch, owed)
             else:
                 done += batch
         return done
 
-    def _write(self, batch: Sequence[Append], work: Callable[[], None]) -> None:
+    def _write(self, batch: Sequence[Append], owed: HardState | None) -> None:
         loop = asyncio.get_running_loop()
 
+        # Both from the thread; a loop that is closed meanwhile has nobody left who waits.
+        def tell_of_sync() -> None:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._syncing, batch)
+
         def tell(step: Future[None]) -> None:
-            # From the thread; a loop that is closed meanwhile has nobody left who waits.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._end, batch, step)
 
-        self._step = self._executor.submit(work)
+        # To wake the loop costs something, so only for what is worth it.
+        syncing = tell_of_sync if self._is_awaited(batch) else _nothing
+        if self._is_cutting() or not self._writer.is_brief(batch):
+            self._step = self._executor.submit(self._writer.write, batch, owed, syncing)
+        else:
+            self._step = self._write_here(batch, owed, syncing)
         self._step.add_done_callback(tell)
+
+    def _write_here(
+        self, batch: Sequence[Append], owed: HardState | None, syncing: Callable[[], None]
+    ) -> Future[None]:
+        """Write what is brief, and leave to the thread only what waits for the disk."""
+        step: Future[None] = Future()
+        try:
+            needs_sync = self._writer.put(batch, owed)
+        except Exception as error:  # noqa: BLE001 (told as the thread would have told it)
+            step.set_exception(error)
+            return step
+        if needs_sync:
+            return self._executor.submit(self._writer.sync, syncing)
+        step.set_result(None)
+        return step
 
     def _end(self, batch: Sequence[Append], step: Future[None]) -> None:
         if self._is_closed or step.cancelled():
@@ -109,3 +146,7 @@ class Appending:
         step, self._step = self._step, None
         if step is not None and not step.cancel():
             await ended(step)
+
+
+def _nothing() -> None:
+    """Nobody wants to hear of it."""

@@ -1,9 +1,11 @@
 """Applying committed entries to the state store: blocking, one thread, many entries to a write."""
 
 from collections.abc import Sequence
+from dataclasses import field
 
 from mcr.errors import DivergedError, McrError
 from mcr.model import LogIndex
+from mcr.values import dataclass
 from mcr_node.core.members import Membership, encode_membership
 from mcr_node.core.raft.messages import Entry, EntryType, is_conf_change
 from mcr_node.core.state import codec
@@ -17,6 +19,22 @@ from mcr_node.runtime.limits import APPLIED_AT_ONCE_BYTES_MAX, APPLIED_AT_ONCE_M
 # Entries in one write of the state. A write costs as much as applying three commands; but a scan in a batch
 # passes over the changes of the batch.
 ENTRIES_PER_WRITE_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What entries do to the state as it is.
+
+    Attributes:
+        checks: for each entry, what it asks to compare.
+        digests: after each entry.
+    """
+
+    entries: tuple[Entry, ...]
+    batch: Batch
+    checks: list[CheckDigest | None] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    outcomes: list[Outcome | None] = field(default_factory=list)
 
 
 def are_few(entries: Sequence[Entry]) -> bool:
@@ -37,6 +55,8 @@ class Applier:
         self._fence = fence
         self.digest = state.state_digest()
         self.digests = DigestWatch(digest_entries, None if fence is None else fence.divergence())
+        # Only while nothing was written since.
+        self._foreseen: _Work | None = None
 
     @property
     def failure(self) -> McrError | None:
@@ -57,27 +77,55 @@ class Applier:
             outcomes += self._write(entries[start : start + ENTRIES_PER_WRITE_MAX])
         return outcomes
 
+    def foresee(self, entries: Sequence[Entry]) -> None:
+        """Work out what entries will do, before it is known that they are committed; nothing is changed.
+
+        The wait for other nodes is long enough for it. `apply` takes it up, if it is these that are applied
+        next.
+
+        Args:
+            entries: few, no membership changes, those that follow the last applied.
+
+        Raises:
+            CorruptStoreError: as `apply`.
+        """
+        self._foreseen = self._work_out(entries)
+
     def _write(self, entries: Sequence[Entry]) -> list[Outcome | None]:
+        work, self._foreseen = self._foreseen, None
+        if work is None or work.entries != tuple(entries):
+            work = self._work_out(entries)
+        for entry, check, digest in zip(entries, work.checks, work.digests, strict=True):
+            if check is not None:
+                self._compare(LogIndex(entry.index), check)
+            self.digests.note(LogIndex(entry.index), digest)
+        last = entries[-1]
+        self._state.write(
+            work.batch.changes(), LogIndex(last.index), work.digests[-1], applied_term=last.term
+        )
+        self.digest = work.digests[-1]
+        return work.outcomes
+
+    def _work_out(self, entries: Sequence[Entry]) -> "_Work":
         batch = Batch(self._state.view())
-        outcomes: list[Outcome | None] = []
+        work = _Work(tuple(entries), batch)
         digest = self.digest
         for entry in entries:
             assert entry.type is EntryType.NORMAL
             outcome: Outcome | None = None
+            check: CheckDigest | None = None
             changes: Changes = []
             if entry.data:
                 command = codec.decode(entry.data)
                 if isinstance(command, CheckDigest):
-                    self._compare(LogIndex(entry.index), command)
+                    check = command
                 outcome, changes = apply(batch, LogIndex(entry.index), command)
             batch.make(changes)
             digest = next_digest(digest, LogIndex(entry.index), changes)
-            self.digests.note(LogIndex(entry.index), digest)
-            outcomes.append(outcome)
-        last = entries[-1]
-        self._state.write(batch.changes(), LogIndex(last.index), digest, applied_term=last.term)
-        self.digest = digest
-        return outcomes
+            work.checks.append(check)
+            work.digests.append(digest)
+            work.outcomes.append(outcome)
+        return work
 
     def apply_change(self, entry: Entry, membership: Membership | None) -> None:
         """Apply a membership change, durable at return; None = nothing came of it.
@@ -90,6 +138,7 @@ class Applier:
             DivergedError: as `apply`.
         """
         self._refuse_if_wrong()
+        self._foreseen = None
         digest = next_digest(self.digest, LogIndex(entry.index), [])
         configuration = None if membership is None else encode_membership(membership)
         self._state.write(
@@ -119,6 +168,7 @@ class Applier:
 
     def reload(self) -> None:
         """Take up from a snapshot that was installed."""
+        self._foreseen = None
         self.digest = self._state.state_digest()
         self.digests.forget()
 

@@ -7,16 +7,15 @@ from collections.abc import Callable
 class Later:
     """Does something a while after it was first asked for; what is asked meanwhile is the same request."""
 
-    def __init__(self, delay_s: float, work: Callable[[], None]) -> None:
-        """Do `work` each time, `delay_s` after `set`."""
-        self._delay_s = delay_s
+    def __init__(self, work: Callable[[], None]) -> None:
+        """Do `work` each time that it is asked for."""
         self._work = work
         self._timer: asyncio.TimerHandle | None = None
 
-    def set(self) -> None:
-        """Ask for it."""
+    def set(self, delay_s: float) -> None:
+        """Ask for it, after a time; what was asked for stands."""
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._delay_s, self._run)
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._run)
 
     def cancel(self) -> None:
         """Do it no more, unless asked for again."""

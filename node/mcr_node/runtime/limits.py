@@ -19,9 +19,6 @@ APPLIED_AT_ONCE_MAX: Final = 4
 APPLIED_AT_ONCE_BYTES_MAX: Final = 16 * KIB
 # One more than one, so that a long list does not hold up every other read.
 READ_TRIPS_MAX: Final = 2
-# How long a leader waits for the next entry to say along with it that the one before is committed. Others
-# apply as much later; who waits for them is not made to (see `Replica`).
-NEWS_S: Final = 0.002
 # How long commands that come many at a time wait for each other, to share messages and syncs. A batch costs
 # as much as ten commands, and who is one of many waits several times as long anyway.
 GATHER_S: Final = 0.010

@@ -1,6 +1,6 @@
 """Writing what raft wants durable: log, hard state and snapshots; blocking, one thread, one sync for many."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mcr.model import LogIndex
 from mcr_node.core.entry import HardState
@@ -8,6 +8,7 @@ from mcr_node.core.raft import messages
 from mcr_node.core.raft.messages import Message, Snapshot
 from mcr_node.core.replica import Append
 from mcr_node.ports import LogStore, SnapshotSink
+from mcr_node.runtime.applying import are_few
 from mcr_node.runtime.raft_storage import to_log
 
 
@@ -23,8 +24,20 @@ class LogWriter:
         """Know where the bytes of a snapshot are that raft is about to be told of; forget an earlier one."""
         self._sinks = {(snapshot.index, snapshot.term): sink}
 
-    def write(self, batch: Sequence[Append], owed: messages.HardState | None = None) -> None:
-        """Write all, in order, then sync once; durable at return where raft promises something about it.
+    def is_brief(self, batch: Sequence[Append]) -> bool:
+        """Say whether `put` is done as soon as a thread would be reached, and only adds to the log's end.
+
+        The database's binding holds the interpreter's lock while it writes, so a thread would hold the event
+        loop up as long.
+        """
+        if any(append.message.snapshot is not None for append in batch):
+            return False
+        entries = [entry for append in batch for entry in append.message.entries]
+        _, last = self._log.bounds()
+        return are_few(entries) and all(entry.index > last for entry in entries[:1])
+
+    def put(self, batch: Sequence[Append], owed: messages.HardState | None = None) -> bool:
+        """Write all, in order; return whether raft promises something about it, so that it is to be synced.
 
         Args:
             batch: what raft handed out.
@@ -54,8 +67,22 @@ class LogWriter:
                 self._log.write(entries, hard)
                 needs_sync = needs_sync or bool(message.responses) or bool(entries)
                 hard = None
-        if needs_sync:
-            self._log.sync()
+        return needs_sync
+
+    def sync(self, syncing: Callable[[], None]) -> None:
+        """Make durable what was put; `syncing` is called when only the disk is waited for.
+
+        Raises: as `put`.
+        """
+        syncing()
+        self._log.sync()
+
+    def write(
+        self, batch: Sequence[Append], owed: messages.HardState | None, syncing: Callable[[], None]
+    ) -> None:
+        """Put and sync, if it is to be synced; arguments and errors as of these."""
+        if self.put(batch, owed):
+            self.sync(syncing)
 
 
 def _hard_state(of: messages.HardState | Message) -> HardState:

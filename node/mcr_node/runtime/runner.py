@@ -7,9 +7,7 @@ All decisions are the replica's; whatever happens ends in `_pump`, which carries
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from functools import partial
-from itertools import count
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mcr.errors import CorruptStoreError, DivergedError, FailedError, McrError
 from mcr.model import LogIndex
@@ -34,13 +32,10 @@ from mcr_node.core.state.view import View
 from mcr_node.ports import Clock, Fence, LogStore, NoPeers, Peers, Snapshots, SnapshotSink, StateStore
 from mcr_node.runtime.advancing import Advancing
 from mcr_node.runtime.appending import Appending
-from mcr_node.runtime.applying import Applier
+from mcr_node.runtime.applying import Applier, are_few
 from mcr_node.runtime.identity import Self as Self
 from mcr_node.runtime.identity import Timing as Timing
-from mcr_node.runtime.later import Later
 from mcr_node.runtime.limits import (
-    GATHER_S,
-    NEWS_S,
     PROPOSALS_WAITING_MAX,
     READ_TRIPS_MAX,
 )
@@ -51,6 +46,8 @@ from mcr_node.runtime.reconfiguring import Reconfiguration
 from mcr_node.runtime.sending_snapshots import SnapshotShelf
 from mcr_node.runtime.shared_reads import SharedReads
 from mcr_node.runtime.tasks import Tasks, failure_of
+from mcr_node.runtime.telling import Telling
+from mcr_node.runtime.waiting import Waiting
 
 Result = TypeVar("Result")
 
@@ -89,9 +86,7 @@ class Runner:
         self.digests = self._applier.digests
         self.replica = open_replica(myself, log, state, self.timing, self._shelf.position)
         self.members = Reconfiguration(self)
-        self._tickets = count(1)
-        self._answers: dict[int, asyncio.Future[Outcome]] = {}
-        self._reads: dict[int, asyncio.Future[int]] = {}
+        self._waiting = Waiting()
         self._room = asyncio.Semaphore(PROPOSALS_WAITING_MAX)
         self._tasks = Tasks(self._fail)
         self._writer = LogWriter(log)
@@ -101,6 +96,9 @@ class Runner:
             Promises(HardState(hard.term, hard.vote, hard.commit)),
             log_executor,
             is_applying=lambda: self._advancing.is_busy,
+            is_cutting=lambda: self._advancing.is_beside,
+            is_awaited=self._is_foreseeable,
+            syncing=self._foresee,
             written=self._on_written,
         )
         self._advancing = Advancing(
@@ -117,8 +115,7 @@ class Runner:
             state_executor=state_executor,
         )
         self._apply_due = False
-        self._news = Later(NEWS_S, partial(self.decide, Replica.tell_news))
-        self._gathering = Later(GATHER_S, partial(self.decide, Replica.end_gathering))
+        self._telling = Telling(self.decide)
         self._failure = self._applier.failure
         # Takes no part at all. Where only the state is wrong, the log and the votes of this node still count.
         self._is_halted = False
@@ -192,9 +189,7 @@ class Runner:
             await self.wait_applied(at_least)
             return self.applied
         self._check()
-        ticket = next(self._tickets)
-        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._reads[ticket] = answer
+        ticket, answer = self._waiting.for_read()
         begun_ns = self.clock.monotonic_ns()
         try:
             self.replica.read(ticket)
@@ -203,7 +198,7 @@ class Runner:
             self.confirmed_ns = begun_ns
             return index
         finally:
-            if self._reads.pop(ticket, None) is not None:
+            if self._waiting.reads.pop(ticket, None) is not None:
                 self.replica.forget(ticket)
 
     async def wait_applied(self, index: LogIndex) -> None:
@@ -242,15 +237,17 @@ class Runner:
         data = codec.encode(command)
         async with self._room:
             self._check()
-            ticket = next(self._tickets)
-            answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-            self._answers[ticket] = answer
+            ticket, answer = self._waiting.for_answer()
             try:
                 self.replica.propose(ticket, data)
-                self._pump_soon()
+                if self.replica.is_idle:
+                    # Nobody to share entries with.
+                    self._pump()
+                else:
+                    self._pump_soon()
                 return await answer
             finally:
-                if self._answers.pop(ticket, None) is not None:
+                if self._waiting.answers.pop(ticket, None) is not None:
                     self.replica.forget(ticket, data)
 
     async def run(self, work: Callable[[], Result]) -> Result:
@@ -273,8 +270,7 @@ class Runner:
 
     async def close(self) -> None:
         """Stop; who still waits is told."""
-        self._news.cancel()
-        self._gathering.cancel()
+        self._telling.cancel()
         self._advancing.stop()
         await self._tasks.close()
         await self._appending.close()
@@ -283,19 +279,21 @@ class Runner:
 
     # ---- ports.PeerEvents ----
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, messages: Sequence[Message]) -> None:
         """See `ports.PeerEvents`."""
         if self._is_halted:
             return
-        try:
-            self.replica.deliver(message)
-        except InvalidMessageError:
-            # Dropped: old news of a former member, or a peer that is broken. It changes nothing.
-            return
-        except HaltError as error:
-            self._fail(CorruptStoreError("the log", str(error)))
-            return
-        self._pump_soon()
+        for message in messages:
+            try:
+                self.replica.deliver(message)
+            except InvalidMessageError:
+                # Dropped: old news of a former member, or a peer that is broken. It changes nothing.
+                continue
+            except HaltError as error:
+                self._fail(CorruptStoreError("the log", str(error)))
+                return
+        # At once, for what comes together comes in one call.
+        self._pump()
 
     def accept_forwarded(self, term: int, commands: Sequence[bytes]) -> None:
         """See `ports.PeerEvents`."""
@@ -314,7 +312,7 @@ class Runner:
             # A state that is wrong is replaced otherwise, and by one thing at a time: `runtime.reseeding`.
             return
         self._writer.expect(message.snapshot, sink)
-        self.deliver(message)
+        self.deliver([message])
 
     def report_unreachable(self, node_id: int) -> None:
         """See `ports.PeerEvents`."""
@@ -381,28 +379,42 @@ class Runner:
         """Do what raft wants now; return whether it may want more after it."""
         self._is_more = False
         self._carry_out(self.replica.take_effects())
+        self._peers.flush()
         done = self._appending.advance(is_alone=self.replica.is_sole_voter)
         if done:
             self._appended(done)
         if not self._advancing.is_due:
             return self._is_more or bool(done)
         if may_apply or not self._appending.is_writing:
+            self._peers.flush()
             self._advancing.advance()
             return True
-        if not self._apply_due:
+        if self.is_leader and not self._apply_due:
             self._apply_due = True
             asyncio.get_running_loop().call_soon(self._apply_soon)
         return self._is_more or bool(done)
+
+    def _is_foreseeable(self, batch: Sequence[Append]) -> bool:
+        return bool(self._waiting.answers) and len(batch) == 1 and are_few(batch[0].message.entries)
+
+    def _foresee(self, batch: Sequence[Append]) -> None:
+        """While disks are waited for, work out what somebody here waits to hear of what is being written."""
+        entries, replica = batch[0].message.entries, self.replica
+        if entries and entries[0].index == replica.applied + 1 and entries[-1].index == replica.last:
+            try:
+                self._advancing.foresee(entries)
+            except McrError as error:
+                self._fail(error)
+            except BaseException as error:
+                self._fail(failure_of(error))
+                raise
 
     def _apply_soon(self) -> None:
         self._apply_due = False
         self._pump(may_apply=True)
 
     def _carry_out(self, effects: Sequence[Effect]) -> None:
-        if self.replica.has_news:
-            self._news.set()
-        if self.replica.is_gathering:
-            self._gathering.set()
+        self._telling.look(self.replica, effects)
         for effect in effects:
             match effect:
                 case Append():
@@ -414,13 +426,9 @@ class Runner:
                 case Forward(to, term, commands):
                     self._peers.forward(to, term, commands)
                 case Answer(ticket, outcome):
-                    answer = self._answers.pop(ticket, None)
-                    if answer is not None and not answer.done():
-                        answer.set_result(outcome)
+                    self._waiting.answer(ticket, outcome)
                 case AnswerRead(ticket, index):
-                    read = self._reads.pop(ticket, None)
-                    if read is not None and not read.done():
-                        read.set_result(index)
+                    self._waiting.answer_read(ticket, index)
 
     def _send(self, message: Message) -> None:
         if message.type is not MessageType.SNAPSHOT:
@@ -439,7 +447,7 @@ class Runner:
         if error is not None:
             self._fail(failure_of(error))
             return
-        self._pump(batch)
+        self._pump(batch, may_apply=True)
 
     def _on_applied(self, apply: Apply, outcomes: Sequence[Outcome | None]) -> None:
         self.replica.on_applied(apply, outcomes)
@@ -467,21 +475,14 @@ class Runner:
             # Those who wait for a leader, or for another one, look again.
             self._wake()
             if is_over:
-                self._turn_away(self._patience.error())
+                self._waiting.turn_away(self._patience.error())
             self._pump()
 
     def _fail(self, error: McrError) -> None:
         self._failure = self._failure or error
         self._is_halted = self._is_halted or not isinstance(error, DivergedError)
-        self._turn_away(error)
+        self._waiting.turn_away(error)
         self._wake()
-
-    def _turn_away(self, error: McrError) -> None:
-        """Tell everybody who waits that nothing will come, or that nobody knows."""
-        waiting: list[asyncio.Future[Any]] = [*self._answers.values(), *self._reads.values()]
-        for future in waiting:
-            if not future.done():
-                future.set_exception(error)
 
     def _tell_peers(self) -> None:
         if self.membership != self._told:

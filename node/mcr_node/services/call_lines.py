@@ -88,8 +88,11 @@ class _CallLine(Incoming):
         return [] if self._group is None else self._group.cancel()
 
     def _move(self) -> None:
-        # What ends in this turn of the loop is answered together.
-        if not self._is_flushing:
+        if self._group is not None and self._group.is_quiet and not self._is_flushing:
+            # Nothing else can end in this turn of the loop.
+            self._flush()
+        elif not self._is_flushing:
+            # What ends in this turn is answered together.
             self._is_flushing = True
             self._loop.call_soon(self._flush)
 

@@ -72,6 +72,11 @@ class CallGroup:
         return bool(self._answers or self._is_asked)
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._under_way
+
+    @property
     def is_done(self) -> bool:
         """Whether all that was begun is answered, and taken."""
         return not (self._answers or self._under_way)

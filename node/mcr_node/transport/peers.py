@@ -324,6 +324,8 @@ class GrpcPeers:
         # As the nodes told, since this one started; of peers only.
         self._places: dict[int, Place] = {}
         self._closing: list[asyncio.Task[None]] = []
+        # Those to whom something was said since the last flush; nearly always there is nobody.
+        self._addressed: list[_Peer] = []
 
     def update(self, members: Sequence[Member]) -> None:
         """See `ports.Peers`."""
@@ -363,20 +365,24 @@ class GrpcPeers:
     def send(self, message: Message) -> None:
         """See `ports.Peers`."""
         assert message.type is not MessageType.SNAPSHOT
-        peer = self._peers.get(message.to)
-        if peer is not None:
-            peer.put(message)
+        self._put(message.to, message)
 
     def forward(self, to: int, term: int, commands: Sequence[bytes]) -> None:
         """See `ports.Peers`."""
+        self._put(to, raft_pb2.ForwardedCommands(term=term, commands=commands))
+
+    def _put(self, to: int, item: Message | raft_pb2.ForwardedCommands) -> None:
         peer = self._peers.get(to)
         if peer is not None:
-            peer.put(raft_pb2.ForwardedCommands(term=term, commands=commands))
+            peer.put(item)
+            self._addressed.append(peer)
 
     def flush(self) -> None:
         """See `ports.Peers`."""
-        for peer in self._peers.values():
-            peer.flush()
+        if self._addressed:
+            addressed, self._addressed = self._addressed, []
+            for peer in addressed:
+                peer.flush()
 
     def send_snapshot(self, message: Message, source: SnapshotSource) -> None:
         """See `ports.Peers`."""

@@ -159,11 +159,11 @@ class RaftEdge(raft_pb2_grpc.RaftServiceServicer):
                 self._receiver.introduce(sender, request.address)
                 if 0 < request.line_port < PORT_LIMIT and len(request.line_key) == KEY_BYTES:
                     self._tell_place(sender, Place(request.line_port, request.line_key))
-        for wire in request.messages:
-            message = codec.decode(wire, sender=sender, to=self._owner.node_id)
-            if message.type is MessageType.SNAPSHOT:
-                raise codec.WireError("a snapshot without its files")
-            self._receiver.deliver(message)
+        messages = [codec.decode(wire, sender=sender, to=self._owner.node_id) for wire in request.messages]
+        if any(message.type is MessageType.SNAPSHOT for message in messages):
+            raise codec.WireError("a snapshot without its files")
+        if messages:
+            self._receiver.deliver(messages)
         for forwarded in request.forwarded:
             if len(forwarded.commands) <= COMMANDS_PER_FORWARD_MAX and all(
                 map(is_command, forwarded.commands)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
+import pytest
+
 from mcr_node.core.promises import Promises
 from mcr_node.core.raft.messages import (
     APPEND_QUEUE,
@@ -21,7 +23,7 @@ from mcr_node.core.replica import Append
 from mcr_node.ports import HardState as LogHardState
 from mcr_node.ports import LogEntry, SnapshotSink
 from mcr_node.runtime.appending import Appending
-from mcr_node.runtime.limits import APPENDS_PER_SYNC_MAX
+from mcr_node.runtime.limits import APPENDS_PER_SYNC_MAX, APPLIED_AT_ONCE_MAX
 from mcr_node.runtime.log_writing import LogWriter
 from tests.support.memory_log_store import MemoryLogStore
 
@@ -37,42 +39,52 @@ def append(index: int, *, commit: int = 0) -> Append:
 
 
 class HeldLogStore(MemoryLogStore):
-    """A log whose writes wait until they are let go, and that remembers each."""
+    """A log whose syncs wait until they are let go, and that remembers what was written, and by whom."""
 
     def __init__(self) -> None:
         super().__init__()
         self.let_go = threading.Event()
         self.writes: list[tuple[list[int], int | None]] = []
+        self.writers: list[threading.Thread] = []
         self.syncs = 0
         self.failure: Exception | None = None
 
     def write(self, entries: Sequence[LogEntry], hard_state: LogHardState | None = None) -> None:
-        assert self.let_go.wait(STORY_S_MAX)
         if self.failure is not None:
             raise self.failure
         super().write(entries, hard_state)
         commit = None if hard_state is None else int(hard_state.commit)
         self.writes.append(([int(entry.index) for entry in entries], commit))
+        self.writers.append(threading.current_thread())
 
     def sync(self) -> None:
+        assert self.let_go.wait(STORY_S_MAX)
         super().sync()
         self.syncs += 1
 
 
 class Scene:
-    """An `Appending` and what it told."""
+    """An `Appending` and what it told. With `is_cutting` its thread does all, else only the syncs."""
+
+    is_cutting = False
 
     def __init__(self, executor: ThreadPoolExecutor) -> None:
         self.log = HeldLogStore()
         self.written: list[int] = []
         self.errors: list[BaseException] = []
         self.is_applying = False
+        # What is to be told of when it is being synced; and what was, with all that was written before.
+        self.awaited: set[int] = set()
+        self.syncing: list[tuple[list[int], list[int]]] = []
         self.writer = LogWriter(self.log)
         self.appending = Appending(
             self.writer,
             Promises(HardState()),
             executor,
             is_applying=lambda: self.is_applying,
+            is_cutting=lambda: self.is_cutting,
+            is_awaited=lambda batch: not self.awaited.isdisjoint(indexes(batch)),
+            syncing=lambda batch: self.syncing.append((indexes(batch), list(self.written))),
             written=self.tell,
         )
 
@@ -97,6 +109,54 @@ class Scene:
 
 def indexes(batch: Sequence[Append]) -> list[int]:
     return [entry.index for each in batch for entry in each.message.entries]
+
+
+@pytest.fixture(params=[False, True], ids=["brief", "by the thread"], autouse=True)
+def is_cutting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the log is being cut back, so that its thread has to do all: the same laws hold."""
+    monkeypatch.setattr(Scene, "is_cutting", request.param)
+    return bool(request.param)
+
+
+def test_the_thread_writes_only_what_is_not_brief_or_while_it_cuts_the_log_back(is_cutting: bool) -> None:
+    async def story() -> None:
+        here = threading.current_thread()
+        with ThreadPoolExecutor(1) as executor:
+            scene = Scene(executor)
+            scene.log.let_go.set()
+            scene.put(append(1))
+            await scene.until(lambda: scene.written == [1])
+            # As many as hold up the loop longer than the way to the thread.
+            scene.put(*[append(index) for index in range(2, 3 + APPLIED_AT_ONCE_MAX)])
+            await scene.until(lambda: len(scene.written) == 2 + APPLIED_AT_ONCE_MAX)
+            # In place of one that is there, which is noted beside the log.
+            scene.put(append(2 + APPLIED_AT_ONCE_MAX))
+            await scene.until(lambda: len(scene.written) == 3 + APPLIED_AT_ONCE_MAX)
+            by_loop = [writer is here for writer in scene.log.writers]
+            assert by_loop == [not is_cutting, *[False] * (2 + APPLIED_AT_ONCE_MAX)]
+            await scene.appending.close()
+
+    asyncio.run(story())
+
+
+def test_who_waits_for_an_entry_hears_when_only_the_disk_is_waited_for() -> None:
+    async def story() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            scene = Scene(executor)
+            scene.awaited = {2}
+            scene.log.let_go.set()
+            scene.put(append(1))
+            await scene.until(lambda: scene.written == [1])
+            scene.log.let_go.clear()
+            scene.put(append(2))
+            await scene.until(lambda: bool(scene.syncing))
+            assert (scene.written, scene.log.writes[-1][0]) == ([1], [2])
+            scene.log.let_go.set()
+            await scene.until(lambda: scene.written == [1, 2])
+            assert scene.syncing == [([2], [1])]
+            await scene.appending.close()
+
+    asyncio.run(story())
 
 
 def test_what_comes_while_the_log_is_written_is_one_batch_with_one_sync() -> None:

@@ -15,7 +15,7 @@ from mcr_node.core.state import codec
 from mcr_node.core.state.commands import CheckDigest, CommitVersion
 from mcr_node.core.state.digest import DIGEST_ENTRIES
 from mcr_node.core.state.outcomes import Accepted, Rejected, VersionResult
-from mcr_node.ports import HardState, LogEntry
+from mcr_node.ports import HardState, LogEntry, SnapshotSource
 from mcr_node.runtime import advancing
 from mcr_node.runtime.runner import Runner, Self
 from tests.conformance.memory_state_store import MemoryStateStore
@@ -309,16 +309,126 @@ def test_an_entry_is_never_on_disk_before_a_commit_index_that_was_known_before_i
             voters = Membership(ConfState(voters=(1, 2)), (Member(1, "one"), Member(2, "two")))
             runner = start(log, MemoryStateStore(), executor, voters)
             await runner.start()
-            runner.deliver(append_of(2, after=(0, 0), entries=2, commit=0))
+            runner.deliver([append_of(2, after=(0, 0), entries=2, commit=0)])
             await until(lambda: log.bounds()[1] == 2, runner)
             # Alone, it is not written.
-            runner.deliver(append_of(2, after=(1, 2), entries=0, commit=2))
+            runner.deliver([append_of(2, after=(1, 2), entries=0, commit=2)])
             await runner.wait_applied(LogIndex(2))
             assert log.hard_state().commit == 0
             # With whatever comes next it is.
-            runner.deliver(append_of(2, after=(1, 2), entries=1, commit=2))
+            runner.deliver([append_of(2, after=(1, 2), entries=1, commit=2)])
             await until(lambda: log.bounds()[1] == 3, runner)
             assert log.hard_state().commit == 2
             await runner.close()
 
     asyncio.run(story())
+
+
+class Story:
+    """A log, a state and peers that write down, in order, what is done with them."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self._said: list[str] = []
+        self.log, self.state = _StoryLog(self.told), _StoryState(self.told)
+
+    # ---- ports.Peers ----
+
+    def update(self, members: Sequence[Member]) -> None: ...
+
+    def introduce(self, node_id: int, address: str) -> None: ...
+
+    def send(self, message: Message) -> None:
+        what = f" of {len(message.entries)}" if message.entries else ""
+        self._said.append(f"{message.type.name} to {message.to}{what}")
+
+    def forward(self, to: int, term: int, commands: Sequence[bytes]) -> None: ...
+
+    def flush(self) -> None:
+        self.told += self._said
+        self._said.clear()
+
+    def send_snapshot(self, message: Message, source: SnapshotSource) -> None: ...
+
+
+class _StoryLog(MemoryLogStore):
+    def __init__(self, told: list[str]) -> None:
+        super().__init__()
+        self._told = told
+
+    def write(self, entries: Sequence[LogEntry], hard_state: HardState | None = None) -> None:
+        self._told.append(f"write {len(entries)}")
+        super().write(entries, hard_state)
+
+    def sync(self) -> None:
+        self._told.append("sync")
+        super().sync()
+
+
+class _StoryState(MemoryStateStore):
+    def __init__(self, told: list[str]) -> None:
+        super().__init__()
+        self._told = told
+
+    def write(
+        self,
+        changes: Sequence[tuple[bytes, bytes | None]],
+        applied: LogIndex,
+        state_digest: bytes,
+        *,
+        applied_term: int,
+        configuration: bytes | None = None,
+    ) -> None:
+        self._told.append(f"apply {applied}")
+        super().write(changes, applied, state_digest, applied_term=applied_term, configuration=configuration)
+
+
+BOTH = Membership(ConfState(voters=(1, 2)), (Member(1, "one"), Member(2, "two")))
+
+
+def test_a_follower_acknowledges_before_it_applies_what_the_same_message_told_of() -> None:
+    """The leader and its caller wait for the first, and nobody for the second."""
+    story = Story()
+
+    async def tell() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            runner = start(story.log, story.state, executor, BOTH)
+            await runner.start(story)
+            runner.deliver([append_of(2, after=(0, 0), entries=1, commit=0)])
+            await until(lambda: story.told[-1:] == ["APPEND_RESP to 2"], runner)
+            story.told.clear()
+            runner.deliver([append_of(2, after=(1, 1), entries=1, commit=1)])
+            await runner.wait_applied(LogIndex(1))
+            assert story.told == ["write 1", "sync", "APPEND_RESP to 2", "apply 1"]
+            await runner.close()
+
+    asyncio.run(tell())
+
+
+def test_a_leader_sends_an_entry_before_it_writes_it() -> None:
+    """Thesis, 10.2.1: so that disks work at the same time. Its own copy counts once it is written."""
+    story = Story()
+
+    async def tell() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            runner = start(story.log, story.state, executor, BOTH)
+            await runner.start(story)
+            leading = Message(MessageType.TIMEOUT_NOW, 1, 2, 1)
+            runner.deliver([append_of(2, after=(0, 0), entries=1, commit=0), leading])
+            await until(lambda: "VOTE to 2" in story.told, runner)
+            runner.deliver([Message(MessageType.VOTE_RESP, 1, 2, 2)])
+            await until(lambda: runner.is_leader, runner)
+            runner.deliver([Message(MessageType.APPEND_RESP, 1, 2, 2, index=2)])
+            await runner.wait_applied(LogIndex(2))
+            story.told.clear()
+            proposal = asyncio.create_task(runner.propose(commit(1)))
+            await until(lambda: "sync" in story.told, runner)
+            assert story.told == ["APPEND to 2 of 1", "write 1", "sync"]
+            runner.deliver([Message(MessageType.APPEND_RESP, 1, 2, 2, index=3)])
+            assert isinstance(await proposal, Accepted)
+            assert story.told[3] == "apply 3"
+            # Nothing followed: the other one hears of the commit all the same.
+            await until(lambda: story.told[4:] == ["APPEND to 2"], runner)
+            await runner.close()
+
+    asyncio.run(tell())

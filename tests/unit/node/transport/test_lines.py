@@ -218,8 +218,8 @@ class Events:
     def __init__(self) -> None:
         self.unreachable = 0
 
-    def deliver(self, message: Message) -> None:
-        raise AssertionError(message)
+    def deliver(self, messages: Sequence[Message]) -> None:
+        raise AssertionError(messages)
 
     def accept_forwarded(self, term: int, commands: Sequence[bytes]) -> None:
         raise AssertionError(term)
