@@ -13,7 +13,8 @@ from mcr_node.core.replica import Apply
 from mcr_node.core.state.apply import Outcome
 from mcr_node.ports import LogStore, StateStore
 from mcr_node.runtime.applying import Applier, are_few
-from mcr_node.runtime.limits import LOG_ENTRIES_KEPT_MAX
+from mcr_node.runtime.later import Later
+from mcr_node.runtime.limits import APPLIED_AT_ONCE_MAX, LOG_ENTRIES_KEPT_MAX, PUT_OFF_S
 from mcr_node.runtime.tasks import Work
 
 
@@ -30,6 +31,7 @@ class Advancing:
         changed: Callable[[], None],
         applied: Callable[[Apply, Sequence[Outcome | None]], None],
         freed: Callable[[], None],
+        is_awaited: Callable[[], bool],
         begin: Callable[[Work], None],
         is_copying: Callable[[], bool],
         log_executor: Executor,
@@ -44,7 +46,9 @@ class Advancing:
             apply_change: puts a membership change into force; gives None when nothing came of it.
             changed: hears that a membership change is in the state.
             applied: hears that entries are in the state, and of their outcomes.
-            freed: hears that what was done beside the event loop is done.
+            freed: hears that there is something to do: what was done beside the event loop is done, or what
+                was put off is due.
+            is_awaited: whether anybody waits for the state.
             begin: does something in a task whose failure ends all.
             is_copying: whether a copy of the state is being made, which holds writes up.
             log_executor: one thread, the log's.
@@ -57,11 +61,14 @@ class Advancing:
         self._changed = changed
         self._applied = applied
         self._freed = freed
+        self._is_awaited = is_awaited
         self._begin = begin
         self._is_copying = is_copying
         self._log_executor = log_executor
         self._state_executor = state_executor
         self._waiting: deque[Apply] = deque()
+        self._put_off = Later(self._hurry)
+        self._is_hurried = False
         # Stays set when applying fails: nothing is applied any more.
         self._is_applying = False
 
@@ -77,16 +84,33 @@ class Advancing:
 
     @property
     def is_due(self) -> bool:
-        """Whether `advance` has something to do."""
-        return bool(self._waiting) and not self._is_applying
+        """Whether `advance` has something to do now.
+
+        What nobody waits for is put off a while, a few entries at the most, and then done in one go: that
+        costs a third less, and those who wait on other nodes have the processor meanwhile.
+        """
+        if not self._waiting or self._is_applying:
+            return False
+        return self._is_hurried or self._is_awaited() or not self._may_wait
+
+    @property
+    def _may_wait(self) -> bool:
+        count = sum([len(apply.entries) for apply in self._waiting])
+        return count < APPLIED_AT_ONCE_MAX and all(are_few(apply.entries) for apply in self._waiting)
 
     def put(self, apply: Apply) -> None:
         """Take what is committed; `advance` soon."""
         self._waiting.append(apply)
+        self._put_off.set(PUT_OFF_S)
+
+    def _hurry(self) -> None:
+        self._is_hurried = bool(self._waiting)
+        self._freed()
 
     def stop(self) -> None:
         """Apply nothing more."""
         self._is_applying = True
+        self._put_off.cancel()
 
     def advance(self) -> None:
         """Apply what waits.
@@ -95,13 +119,30 @@ class Advancing:
             OutOfSpaceError, CorruptStoreError, DivergedError: as `Applier.apply`, and it was the last time.
         """
         while self.is_due:
-            apply = self._waiting.popleft()
             self._is_applying = True
-            if self._is_log_long or self._is_copying() or not are_few(apply.entries):
-                self._begin(partial(self._apply_beside, apply))
+            taken = self._take_few()
+            if not taken:
+                self._begin(partial(self._apply_beside, self._waiting.popleft()))
                 return
-            self._applied(apply, self._applier.apply(apply.entries))
+            outcomes = self._applier.apply([entry for apply in taken for entry in apply.entries])
+            for apply in taken:
+                self._applied(apply, outcomes[: len(apply.entries)])
+                del outcomes[: len(apply.entries)]
             self._is_applying = False
+        if not self._waiting:
+            self._put_off.cancel()
+            self._is_hurried = False
+
+    def _take_few(self) -> list[Apply]:
+        """Take what may be applied on the event loop, together; nothing if the next may not."""
+        taken: list[Apply] = []
+        if self._is_log_long or self._is_copying():
+            return taken
+        entries: list[Entry] = []
+        while self._waiting and are_few([*entries, *self._waiting[0].entries]):
+            entries += self._waiting[0].entries
+            taken.append(self._waiting.popleft())
+        return taken
 
     def foresee(self, entries: Sequence[Entry]) -> None:
         """Work out what the next entries will do, if nothing is on its way and they are few.

@@ -17,6 +17,8 @@ APPENDS_PER_SYNC_MAX: Final = 64
 APPLIED_AT_ONCE_MAX: Final = 4
 # Of their data, for one entry may hold as many reports of metrics as keep the loop busy for ten milliseconds.
 APPLIED_AT_ONCE_BYTES_MAX: Final = 16 * KIB
+# How long a few entries wait to be applied by a node on which nobody waits for them.
+PUT_OFF_S: Final = 0.02
 # One more than one, so that a long list does not hold up every other read.
 READ_TRIPS_MAX: Final = 2
 # How long commands that come many at a time wait for each other, to share messages and syncs. A batch costs

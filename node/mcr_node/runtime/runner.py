@@ -109,6 +109,7 @@ class Runner:
             changed=self._tell_peers,
             applied=self._on_applied,
             freed=self._pump,
+            is_awaited=lambda: self.is_leader or self._waiting.is_anybody,
             begin=self._tasks.begin,
             is_copying=lambda: self._shelf.is_making,
             log_executor=log_executor,
@@ -211,10 +212,15 @@ class Runner:
         Raises:
             McrError: the log failed.
         """
-        while not condition():
-            if self._failure is not None:
-                raise self._failure
-            await self._advanced.wait()
+        if condition():
+            return
+        with self._waiting.for_progress():
+            # What was put off, for nobody waited, is due now.
+            self._pump_soon()
+            while not condition():
+                if self._failure is not None:
+                    raise self._failure
+                await self._advanced.wait()
 
     def decide(self, work: Callable[[Replica], None]) -> None:
         """Let the replica do something, and carry out what follows from it.

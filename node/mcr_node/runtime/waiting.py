@@ -1,6 +1,8 @@
 """Callers that wait for the log: for the outcome of a proposal, or until a read may be served."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
@@ -15,6 +17,21 @@ class Waiting:
         self._tickets = count(1)
         self.answers: dict[int, asyncio.Future[Outcome]] = {}
         self.reads: dict[int, asyncio.Future[int]] = {}
+        self._for_progress = 0
+
+    @property
+    def is_anybody(self) -> bool:
+        """Whether anybody waits for what a further entry in the state would bring."""
+        return bool(self.answers or self.reads or self._for_progress)
+
+    @contextmanager
+    def for_progress(self) -> Iterator[None]:
+        """Wait, within this, for anything that applying brings about."""
+        self._for_progress += 1
+        try:
+            yield
+        finally:
+            self._for_progress -= 1
 
     def for_answer(self) -> tuple[int, asyncio.Future[Outcome]]:
         """Begin to wait for the outcome of a proposal; return ticket and answer."""

@@ -17,6 +17,7 @@ from mcr_node.core.state.digest import DIGEST_ENTRIES
 from mcr_node.core.state.outcomes import Accepted, Rejected, VersionResult
 from mcr_node.ports import HardState, LogEntry, SnapshotSource
 from mcr_node.runtime import advancing
+from mcr_node.runtime.limits import APPLIED_AT_ONCE_MAX
 from mcr_node.runtime.runner import Runner, Self
 from tests.conformance.memory_state_store import MemoryStateStore
 from tests.support.memory_log_store import MemoryLogStore
@@ -429,6 +430,74 @@ def test_a_leader_sends_an_entry_before_it_writes_it() -> None:
             assert story.told[3] == "apply 3"
             # Nothing followed: the other one hears of the commit all the same.
             await until(lambda: story.told[4:] == ["APPEND to 2"], runner)
+            await runner.close()
+
+    asyncio.run(tell())
+
+
+def test_what_nobody_waits_for_is_applied_a_little_later_in_one_go() -> None:
+    story = Story()
+
+    async def tell() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            runner = start(story.log, story.state, executor, BOTH)
+            await runner.start(story)
+            runner.deliver([append_of(2, after=(0, 0), entries=3, commit=0)])
+            await until(lambda: "APPEND_RESP to 2" in story.told, runner)
+            story.told.clear()
+            for each in (1, 2, 3):
+                runner.deliver([append_of(2, after=(1, 3), entries=0, commit=each)])
+            await until(lambda: runner.applied == 3, runner)
+            assert [told for told in story.told if told.startswith("apply")] == ["apply 3"]
+            await runner.close()
+
+    asyncio.run(tell())
+
+
+def test_nothing_is_put_off_that_somebody_waits_for_or_that_is_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advancing, "PUT_OFF_S", 3600.0)
+    story = Story()
+
+    async def tell() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            runner = start(story.log, story.state, executor, BOTH)
+            await runner.start(story)
+            count = 2 + APPLIED_AT_ONCE_MAX
+            runner.deliver([append_of(2, after=(0, 0), entries=count, commit=0)])
+            await until(lambda: "APPEND_RESP to 2" in story.told, runner)
+            runner.deliver([append_of(2, after=(1, count), entries=0, commit=1)])
+            assert runner.applied == 0
+            async with asyncio.timeout(STORY_S_MAX):
+                await runner.wait_applied(LogIndex(1))
+            runner.deliver([append_of(2, after=(1, count), entries=0, commit=2)])
+            assert runner.applied == 1
+            read = asyncio.create_task(runner.read_index(at_least=None, stale_ok=False))
+            await until(lambda: runner.applied == 2, runner)
+            read.cancel()
+            await asyncio.wait([read])
+            runner.deliver([append_of(2, after=(1, count), entries=0, commit=count)])
+            await until(lambda: runner.applied == count, runner)
+            await runner.close()
+
+    asyncio.run(tell())
+
+
+def test_who_becomes_leader_applies_what_it_had_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advancing, "PUT_OFF_S", 3600.0)
+    story = Story()
+
+    async def tell() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            runner = start(story.log, story.state, executor, BOTH)
+            await runner.start(story)
+            runner.deliver([append_of(2, after=(0, 0), entries=1, commit=0)])
+            await until(lambda: "APPEND_RESP to 2" in story.told, runner)
+            runner.deliver([append_of(2, after=(1, 1), entries=0, commit=1)])
+            assert runner.applied == 0
+            runner.deliver([Message(MessageType.TIMEOUT_NOW, 1, 2, 1)])
+            await until(lambda: "VOTE to 2" in story.told, runner)
+            runner.deliver([Message(MessageType.VOTE_RESP, 1, 2, 2)])
+            await until(lambda: runner.applied == 1, runner)
             await runner.close()
 
     asyncio.run(tell())
