@@ -101,7 +101,11 @@ class Advancing:
     def put(self, apply: Apply) -> None:
         """Take what is committed; `advance` soon."""
         self._waiting.append(apply)
-        self._put_off.set(PUT_OFF_S)
+
+    def rest(self) -> None:
+        """Have what is not due done a little later."""
+        if self._waiting and not self._is_applying:
+            self._put_off.set(PUT_OFF_S)
 
     def _hurry(self) -> None:
         self._is_hurried = bool(self._waiting)

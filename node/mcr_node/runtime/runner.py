@@ -118,14 +118,15 @@ class Runner:
         self._apply_due = False
         self._telling = Telling(self.decide)
         self._failure = self._applier.failure
+        self._failed = asyncio.Event()
+        if self._failure is not None:
+            self._failed.set()
         # Takes no part at all. Where only the state is wrong, the log and the votes of this node still count.
         self._is_halted = False
         self._pump_due = self._is_pumping = self._is_more = False
         self._patience = Patience(self.timing)
         # When the last read began that a leader confirmed; the view is at least as new as that.
         self.confirmed_ns: int | None = None
-        # Replaced each time it is set, so that whoever waits wakes up once for each step forward.
-        self._advanced = asyncio.Event()
 
     # ---- what is known ----
 
@@ -212,15 +213,12 @@ class Runner:
         Raises:
             McrError: the log failed.
         """
-        if condition():
-            return
-        with self._waiting.for_progress():
-            # What was put off, for nobody waited, is due now.
+        while not condition():
+            if self._failure is not None:
+                raise self._failure
+            # What was put off is due now.
             self._pump_soon()
-            while not condition():
-                if self._failure is not None:
-                    raise self._failure
-                await self._advanced.wait()
+            await self._waiting.progress()
 
     def decide(self, work: Callable[[Replica], None]) -> None:
         """Let the replica do something, and carry out what follows from it.
@@ -233,8 +231,8 @@ class Runner:
 
     async def wait_failed(self) -> McrError:
         """Wait until the log takes no more proposals, and return why."""
-        while self._failure is None:
-            await self._advanced.wait()
+        await self._failed.wait()
+        assert self._failure is not None
         return self._failure
 
     async def propose(self, command: Command) -> Outcome:
@@ -390,6 +388,7 @@ class Runner:
         if done:
             self._appended(done)
         if not self._advancing.is_due:
+            self._advancing.rest()
             return self._is_more or bool(done)
         if may_apply or not self._appending.is_writing:
             self._peers.flush()
@@ -457,7 +456,7 @@ class Runner:
 
     def _on_applied(self, apply: Apply, outcomes: Sequence[Outcome | None]) -> None:
         self.replica.on_applied(apply, outcomes)
-        self._wake()
+        self._waiting.wake()
 
     def _appended(self, batch: Sequence[Append]) -> None:
         for append in batch:
@@ -466,7 +465,7 @@ class Runner:
                 self.replica.on_snapshot_installed(decode_membership(self._state.configuration()))
                 self._tell_peers()
             self.replica.on_appended(append)
-        self._wake()
+        self._waiting.wake()
 
     async def _tick_for_ever(self) -> None:
         loop = asyncio.get_running_loop()
@@ -479,22 +478,19 @@ class Runner:
             self.replica.tick()
             is_over = self._patience.tick(has_leader=bool(self.leader))
             # Those who wait for a leader, or for another one, look again.
-            self._wake()
+            self._waiting.wake()
             if is_over:
                 self._waiting.turn_away(self._patience.error())
             self._pump()
 
     def _fail(self, error: McrError) -> None:
         self._failure = self._failure or error
+        self._failed.set()
         self._is_halted = self._is_halted or not isinstance(error, DivergedError)
         self._waiting.turn_away(error)
-        self._wake()
+        self._waiting.wake()
 
     def _tell_peers(self) -> None:
         if self.membership != self._told:
             self._told = self.membership
             self._peers.update(self.membership.members)
-
-    def _wake(self) -> None:
-        self._advanced.set()
-        self._advanced = asyncio.Event()

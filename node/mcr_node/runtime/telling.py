@@ -22,6 +22,11 @@ class Telling:
 
     def look(self, replica: Replica, effects: Sequence[Effect]) -> None:
         """See to what `replica` waits for, having handed out `effects`."""
+        if replica.is_gathering:
+            self._gathering.set(GATHER_S)
+        if not effects:
+            # Neither was anything committed nor anybody told.
+            return
         now_s = asyncio.get_running_loop().time()
         if any(isinstance(effect, Append) and effect.message.entries for effect in effects):
             self._succession.appended(now_s)
@@ -31,8 +36,6 @@ class Telling:
         else:
             # Told along with an entry; what is news next has its own time.
             self._news.cancel()
-        if replica.is_gathering:
-            self._gathering.set(GATHER_S)
 
     def cancel(self) -> None:
         """Do nothing more."""

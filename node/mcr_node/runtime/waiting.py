@@ -1,8 +1,6 @@
 """Callers that wait for the log: for the outcome of a proposal, or until a read may be served."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
@@ -18,20 +16,27 @@ class Waiting:
         self.answers: dict[int, asyncio.Future[Outcome]] = {}
         self.reads: dict[int, asyncio.Future[int]] = {}
         self._for_progress = 0
+        self._moved = asyncio.Event()
 
     @property
     def is_anybody(self) -> bool:
         """Whether anybody waits for what a further entry in the state would bring."""
         return bool(self.answers or self.reads or self._for_progress)
 
-    @contextmanager
-    def for_progress(self) -> Iterator[None]:
-        """Wait, within this, for anything that applying brings about."""
+    async def progress(self) -> None:
+        """Wait for the next `wake`."""
         self._for_progress += 1
         try:
-            yield
+            await self._moved.wait()
         finally:
             self._for_progress -= 1
+
+    def wake(self) -> None:
+        """Let those look again who wait for something that happens on this node."""
+        if self._for_progress:
+            self._moved.set()
+            # Another one, so that whoever waits wakes up once for each step forward.
+            self._moved = asyncio.Event()
 
     def for_answer(self) -> tuple[int, asyncio.Future[Outcome]]:
         """Begin to wait for the outcome of a proposal; return ticket and answer."""
