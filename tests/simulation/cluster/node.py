@@ -15,7 +15,9 @@ from mcr_node.core.raft.errors import HaltError, InvalidMessageError, UnknownPee
 from mcr_node.core.raft.messages import ConfState, Entry, HardState, Message, MessageType, is_conf_change
 from mcr_node.core.replica import Answer, AnswerRead, Append, Apply, Effect, Forward, Replica, Send, config_of
 from mcr_node.core.state.outcomes import Outcome
+from mcr_node.core.succession import Succession
 from mcr_node.ports import StatePosition
+from mcr_node.runtime.applying import are_few
 from tests.simulation.cluster.applying import Memory, SparedApplier
 from tests.simulation.cluster.disk import LogDisk, Rows, StateDisk
 from tests.simulation.cluster.network import Network
@@ -24,8 +26,10 @@ from tests.simulation.cluster.world import MS, World
 # Half of the product's, so that a minute holds twice the elections; a shorter one only beats more often.
 TICK_US = 50 * MS
 # As in the runner.
-NEWS_US = 2 * MS
 GATHER_US = 10 * MS
+US_PER_S = 1_000_000
+# Of the entries of which it could be worked out what they will do, so many are.
+FORESEEN_PER_MILLE = 100
 ELECTION_TICKS = 10
 APPENDS_PER_SYNC_MAX = 64
 
@@ -143,6 +147,7 @@ class Process:
         self._shelf_used = True
         self._is_exporting = False
         self._promises = Promises(host.log.now.hard)
+        self._succession = Succession()
         self._news_due = False
         self._gathering_due = False
         self._sinks: dict[tuple[int, int], tuple[StatePosition, Rows]] = {}
@@ -213,15 +218,24 @@ class Process:
     def pump(self) -> None:
         effects = self.replica.take_effects()
         self.host.watcher.effects_taken(self, effects)
-        if self.replica.has_news and not self._news_due:
-            self._news_due = True
-            self._later(NEWS_US, self._tell_news)
+        if effects:
+            self._look_for_news(effects)
         if self.replica.is_gathering and not self._gathering_due:
             self._gathering_due = True
             self._later(GATHER_US, self._end_gathering)
         for effect in effects:
             self._carry_out(effect)
         self.host.watcher.stepped(self)
+
+    def _look_for_news(self, effects: Sequence[Effect]) -> None:
+        now_s = self.world.now_us / US_PER_S
+        if any(isinstance(effect, Append) and effect.message.entries for effect in effects):
+            self._succession.appended(now_s)
+        if self.replica.has_news:
+            self._succession.committed(now_s)
+            if not self._news_due:
+                self._news_due = True
+                self._later(int(self._succession.wait_s * US_PER_S), self._tell_news)
 
     def _tell_news(self) -> None:
         self._news_due = False
@@ -375,7 +389,16 @@ class Process:
             self.replica.on_appended(append)
         self._is_appending = False
         self.pump()
+        self._foresee(batch[-1].message.entries)
         self._append_if_idle()
+
+    def _foresee(self, entries: Sequence[Entry]) -> None:
+        """Now and then work out what entries will do, as the product does where somebody waits for them."""
+        is_next = bool(entries) and entries[0].index == self.replica.applied + 1
+        is_busy = bool(self._applies) or self._is_applying
+        if is_next and not is_busy and are_few(entries) and self.world.happens(FORESEEN_PER_MILLE):
+            self.world.count("entries foreseen")
+            self.applier.foresee(entries)
 
     # ---- the state's thread ----
 
