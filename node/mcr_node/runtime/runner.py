@@ -391,7 +391,6 @@ class Runner:
             self._advancing.rest()
             return self._is_more or bool(done)
         if may_apply or not self._appending.is_writing:
-            self._peers.flush()
             self._advancing.advance()
             return True
         if self.is_leader and not self._apply_due:

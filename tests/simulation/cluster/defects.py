@@ -22,8 +22,6 @@ from mcr_node.core.raft import (
 from mcr_node.core.raft.messages import APPEND_QUEUE, ConfChangeV2, Entry, HardState, Message, MessageType
 from mcr_node.core.replica import Append, Replica
 from mcr_node.core.state import requests
-from mcr_node.core.state.outcomes import Outcome
-from mcr_node.runtime.applying import Applier
 from tests.simulation.cluster import disk
 from tests.simulation.cluster import node as node_module
 
@@ -393,22 +391,6 @@ def _reads_wait_for_an_entry_after_the_snapshot() -> Wrong:
 @defect
 def _snapshot_brings_no_members() -> Wrong:
     return _wrong(Replica, "on_snapshot_installed", lambda *_: None)
-
-
-# ---- applying ----
-
-
-@defect
-def _what_was_foreseen_is_believed() -> Wrong:
-    """Of another entry, that never came: a leader's that lost its place."""
-
-    def write(of: Applier, entries: Sequence[Entry]) -> list[Outcome | None]:
-        if of._foreseen is not None and len(of._foreseen.entries) == len(entries):
-            of._foreseen = replace(of._foreseen, entries=tuple(entries))
-        return original(of, entries)
-
-    original = Applier._write
-    return _wrong(Applier, "_write", write)
 
 
 # ---- reads ----
