@@ -23,7 +23,7 @@ from mcr import errors
 from mcr._frames import encode
 from mcr.model import Chunk, Event
 from mcr.v1 import chunks_pb2, versions_pb2
-from tests.support.served import COMMAND, ServedNode, bytes_from, mcr_command
+from tests.support.served import COMMAND, INTERRUPTIBLE, ServedNode, bytes_from, mcr_command
 
 MIB = 1 << 20
 M = "vision/resnet50"
@@ -552,12 +552,10 @@ def test_ctrl_c_in_a_commit_is_130_and_the_same_command_goes_on(node: ServedNode
         file.truncate(512 * MIB)
     arguments = ["commit", "story/interrupted", str(big), "-m", "big", "--cluster", node.listen]
     with subprocess.Popen(
-        [*COMMAND, *arguments, "--progress"],
+        [*INTERRUPTIBLE, *arguments, "--progress"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A suite that runs in the background of a shell inherits SIGINT ignored, and would hand that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as child:
         assert child.stderr is not None
         seen = ""

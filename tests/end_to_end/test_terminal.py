@@ -22,11 +22,11 @@ from safetensors.numpy import save_file
 
 import mcr
 from mcr.cli.main import main
+from tests.support.served import COMMAND, INTERRUPTIBLE
 
 M = "vision/resnet50"
 MIB = 1 << 20
 GIB = 1 << 30
-COMMAND = [sys.executable, "-m", "mcr.cli.main"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -528,12 +528,10 @@ def test_ctrl_c_in_a_commit_is_130_and_the_same_command_goes_on(store: Run) -> N
         file.truncate(1024 * GIB)
     commit = ["commit", "big/model", "big.bin", "-m", "big"]
     with subprocess.Popen(
-        [*COMMAND, *commit, "--progress"],
+        [*INTERRUPTIBLE, *commit, "--progress"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A suite that runs in the background of a shell inherits SIGINT ignored, and would hand that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as child:
         assert child.stderr is not None
         seen = ""

@@ -12,6 +12,16 @@ from pathlib import Path
 import numpy as np
 
 COMMAND = [sys.executable, "-m", "mcr.cli.main"]
+# The same, to be interrupted: a suite that runs in the background of a shell inherits SIGINT ignored, and
+# would hand that on. Not by `preexec_fn`, for that forks, and a fork of a process that uses gRPC may not live.
+INTERRUPTIBLE = [
+    sys.executable,
+    "-c",
+    "import os, signal, sys\n"
+    "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+    "os.execv(sys.argv[1], sys.argv[1:])",
+    *COMMAND,
+]
 # Generous: a loaded machine starts a process in seconds.
 START_S_MAX = 60.0
 STOP_S_MAX = 30.0
