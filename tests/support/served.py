@@ -13,7 +13,7 @@ import numpy as np
 
 COMMAND = [sys.executable, "-m", "mcr.cli.main"]
 # The same, to be interrupted: a suite that runs in the background of a shell inherits SIGINT ignored, and
-# would hand that on. Not by `preexec_fn`, for that forks, and a fork of a process that uses gRPC may not live.
+# would hand that on. Not by `preexec_fn`: that forks, and a fork of a process that uses gRPC may not live.
 INTERRUPTIBLE = [
     sys.executable,
     "-c",
