@@ -1,7 +1,6 @@
 """Applying committed entries to the state store: blocking, one thread, many entries to a write."""
 
-from collections.abc import Sequence
-from dataclasses import field
+from collections.abc import Iterable, Iterator, Sequence
 
 from mcr.errors import DivergedError, McrError
 from mcr.model import LogIndex
@@ -22,19 +21,18 @@ ENTRIES_PER_WRITE_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """What entries do to the state as it is.
+class _Step:
+    """What an entry does to the state as the entries before it left it.
 
     Attributes:
-        checks: for each entry, what it asks to compare.
-        digests: after each entry.
+        check: what it asks to compare.
+        digest: after it.
     """
 
-    entries: tuple[Entry, ...]
-    batch: Batch
-    checks: list[CheckDigest | None] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)
-    outcomes: list[Outcome | None] = field(default_factory=list)
+    entry: Entry
+    check: CheckDigest | None
+    digest: bytes
+    outcome: Outcome | None
 
 
 def are_few(entries: Sequence[Entry]) -> bool:
@@ -62,7 +60,7 @@ class Applier:
         self.digest = state.state_digest()
         self.digests = DigestWatch(digest_entries, None if fence is None else fence.divergence())
         # Only while nothing was written since.
-        self._foreseen: _Work | None = None
+        self._foreseen: tuple[Batch, list[_Step]] | None = None
 
     @property
     def failure(self) -> McrError | None:
@@ -95,26 +93,33 @@ class Applier:
         Raises:
             CorruptStoreError: as `apply`.
         """
-        self._foreseen = self._work_out(entries)
+        batch = Batch(self._state.view())
+        self._foreseen = batch, list(self._steps(entries, batch))
 
     def _write(self, entries: Sequence[Entry]) -> list[Outcome | None]:
-        work, self._foreseen = self._foreseen, None
-        if work is None or work.entries != tuple(entries):
-            work = self._work_out(entries)
-        for entry, check, digest in zip(entries, work.checks, work.digests, strict=True):
-            if check is not None:
-                self._compare(LogIndex(entry.index), check)
-            self.digests.note(LogIndex(entry.index), digest)
+        foreseen, self._foreseen = self._foreseen, None
+        steps: Iterable[_Step]
+        if foreseen is not None and [step.entry for step in foreseen[1]] == list(entries):
+            batch, steps = foreseen
+        else:
+            batch = Batch(self._state.view())
+            steps = self._steps(entries, batch)
+        outcomes: list[Outcome | None] = []
+        digest = self.digest
+        for step in steps:
+            # Before anything that follows it is worked out on a state that may be wrong.
+            if step.check is not None:
+                self._compare(LogIndex(step.entry.index), step.check)
+            digest = step.digest
+            self.digests.note(LogIndex(step.entry.index), digest)
+            outcomes.append(step.outcome)
         last = entries[-1]
-        self._state.write(
-            work.batch.changes(), LogIndex(last.index), work.digests[-1], applied_term=last.term
-        )
-        self.digest = work.digests[-1]
-        return work.outcomes
+        self._state.write(batch.changes(), LogIndex(last.index), digest, applied_term=last.term)
+        self.digest = digest
+        return outcomes
 
-    def _work_out(self, entries: Sequence[Entry]) -> "_Work":
-        batch = Batch(self._state.view())
-        work = _Work(tuple(entries), batch)
+    def _steps(self, entries: Sequence[Entry], batch: Batch) -> Iterator[_Step]:
+        """Make the changes of entries in `batch`, one by one."""
         digest = self.digest
         for entry in entries:
             assert entry.type is EntryType.NORMAL
@@ -123,15 +128,11 @@ class Applier:
             changes: Changes = []
             if entry.data:
                 command = codec.decode(entry.data)
-                if isinstance(command, CheckDigest):
-                    check = command
+                check = command if isinstance(command, CheckDigest) else None
                 outcome, changes = apply(batch, LogIndex(entry.index), command)
             batch.make(changes)
             digest = next_digest(digest, LogIndex(entry.index), changes)
-            work.checks.append(check)
-            work.digests.append(digest)
-            work.outcomes.append(outcome)
-        return work
+            yield _Step(entry, check, digest, outcome)
 
     def apply_change(self, entry: Entry, membership: Membership | None) -> None:
         """Apply a membership change, durable at return; None = nothing came of it.

@@ -74,6 +74,15 @@ def test_a_wrong_state_is_fenced_before_anything_beyond_is_applied_and_stays_so(
     again.close()
 
 
+def test_a_wrong_state_is_fenced_before_what_follows_is_worked_out_on_it(state: StateStore) -> None:
+    applier = Applier(state, state, digest_entries=5)
+    # As if it could not be carried out on what this state has come to.
+    unreadable = Entry(1, 7, EntryType.NORMAL, b"\xff")
+    with pytest.raises(DivergedError):
+        applier.apply([*entries(1, 5), check(6, 5, OTHER), unreadable])
+    assert state.divergence() is not None
+
+
 def test_a_node_that_does_not_know_its_digest_there_goes_on(state: StateStore) -> None:
     Applier(state, state, digest_entries=5).apply(entries(1, 5))
     restarted = Applier(state, state, digest_entries=5)

@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -387,21 +388,35 @@ class _StoryState(MemoryStateStore):
 BOTH = Membership(ConfState(voters=(1, 2)), (Member(1, "one"), Member(2, "two")))
 
 
+@asynccontextmanager
+async def one_of_two(story: Story) -> AsyncIterator[Runner]:
+    """Node 1; the other one is played by the story."""
+    with ThreadPoolExecutor(1) as executor:
+        runner = start(story.log, story.state, executor, BOTH)
+        await runner.start(story)
+        yield runner
+        await runner.close()
+
+
+async def elected(runner: Runner, story: Story) -> None:
+    """Let the other node hand over leadership, and vote."""
+    runner.deliver([Message(MessageType.TIMEOUT_NOW, 1, 2, 1)])
+    await until(lambda: "VOTE to 2" in story.told, runner)
+    runner.deliver([Message(MessageType.VOTE_RESP, 1, 2, 2)])
+
+
 def test_a_follower_acknowledges_before_it_applies_what_the_same_message_told_of() -> None:
     """The leader and its caller wait for the first, and nobody for the second."""
     story = Story()
 
     async def tell() -> None:
-        with ThreadPoolExecutor(1) as executor:
-            runner = start(story.log, story.state, executor, BOTH)
-            await runner.start(story)
+        async with one_of_two(story) as runner:
             runner.deliver([append_of(2, after=(0, 0), entries=1, commit=0)])
             await until(lambda: story.told[-1:] == ["APPEND_RESP to 2"], runner)
             story.told.clear()
             runner.deliver([append_of(2, after=(1, 1), entries=1, commit=1)])
             await runner.wait_applied(LogIndex(1))
             assert story.told == ["write 1", "sync", "APPEND_RESP to 2", "apply 1"]
-            await runner.close()
 
     asyncio.run(tell())
 
@@ -411,16 +426,14 @@ def test_a_leader_sends_an_entry_before_it_writes_it() -> None:
     story = Story()
 
     async def tell() -> None:
-        with ThreadPoolExecutor(1) as executor:
-            runner = start(story.log, story.state, executor, BOTH)
-            await runner.start(story)
-            leading = Message(MessageType.TIMEOUT_NOW, 1, 2, 1)
-            runner.deliver([append_of(2, after=(0, 0), entries=1, commit=0), leading])
-            await until(lambda: "VOTE to 2" in story.told, runner)
-            runner.deliver([Message(MessageType.VOTE_RESP, 1, 2, 2)])
+        async with one_of_two(story) as runner:
+            runner.deliver([append_of(2, after=(0, 0), entries=1, commit=0)])
+            await elected(runner, story)
             await until(lambda: runner.is_leader, runner)
             runner.deliver([Message(MessageType.APPEND_RESP, 1, 2, 2, index=2)])
             await runner.wait_applied(LogIndex(2))
+            # News of that, or it would come in between.
+            await until(lambda: story.told[-1:] == ["APPEND to 2"], runner)
             story.told.clear()
             proposal = asyncio.create_task(runner.propose(commit(1)))
             await until(lambda: "sync" in story.told, runner)
@@ -430,7 +443,6 @@ def test_a_leader_sends_an_entry_before_it_writes_it() -> None:
             assert story.told[3] == "apply 3"
             # Nothing followed: the other one hears of the commit all the same.
             await until(lambda: story.told[4:] == ["APPEND to 2"], runner)
-            await runner.close()
 
     asyncio.run(tell())
 
@@ -439,9 +451,7 @@ def test_what_nobody_waits_for_is_applied_a_little_later_in_one_go() -> None:
     story = Story()
 
     async def tell() -> None:
-        with ThreadPoolExecutor(1) as executor:
-            runner = start(story.log, story.state, executor, BOTH)
-            await runner.start(story)
+        async with one_of_two(story) as runner:
             runner.deliver([append_of(2, after=(0, 0), entries=3, commit=0)])
             await until(lambda: "APPEND_RESP to 2" in story.told, runner)
             story.told.clear()
@@ -449,7 +459,6 @@ def test_what_nobody_waits_for_is_applied_a_little_later_in_one_go() -> None:
                 runner.deliver([append_of(2, after=(1, 3), entries=0, commit=each)])
             await until(lambda: runner.applied == 3, runner)
             assert [told for told in story.told if told.startswith("apply")] == ["apply 3"]
-            await runner.close()
 
     asyncio.run(tell())
 
@@ -459,9 +468,7 @@ def test_nothing_is_put_off_that_somebody_waits_for_or_that_is_many(monkeypatch:
     story = Story()
 
     async def tell() -> None:
-        with ThreadPoolExecutor(1) as executor:
-            runner = start(story.log, story.state, executor, BOTH)
-            await runner.start(story)
+        async with one_of_two(story) as runner:
             count = 2 + APPLIED_AT_ONCE_MAX
             runner.deliver([append_of(2, after=(0, 0), entries=count, commit=0)])
             await until(lambda: "APPEND_RESP to 2" in story.told, runner)
@@ -477,7 +484,6 @@ def test_nothing_is_put_off_that_somebody_waits_for_or_that_is_many(monkeypatch:
             await asyncio.wait([read])
             runner.deliver([append_of(2, after=(1, count), entries=0, commit=count)])
             await until(lambda: runner.applied == count, runner)
-            await runner.close()
 
     asyncio.run(tell())
 
@@ -487,17 +493,12 @@ def test_who_becomes_leader_applies_what_it_had_put_off(monkeypatch: pytest.Monk
     story = Story()
 
     async def tell() -> None:
-        with ThreadPoolExecutor(1) as executor:
-            runner = start(story.log, story.state, executor, BOTH)
-            await runner.start(story)
+        async with one_of_two(story) as runner:
             runner.deliver([append_of(2, after=(0, 0), entries=1, commit=0)])
             await until(lambda: "APPEND_RESP to 2" in story.told, runner)
             runner.deliver([append_of(2, after=(1, 1), entries=0, commit=1)])
             assert runner.applied == 0
-            runner.deliver([Message(MessageType.TIMEOUT_NOW, 1, 2, 1)])
-            await until(lambda: "VOTE to 2" in story.told, runner)
-            runner.deliver([Message(MessageType.VOTE_RESP, 1, 2, 2)])
+            await elected(runner, story)
             await until(lambda: runner.applied == 1, runner)
-            await runner.close()
 
     asyncio.run(tell())
