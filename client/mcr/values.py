@@ -1,10 +1,10 @@
-"""`dataclass` as in the standard library, cheaper for the frozen, slotted ones that nearly all of ours are.
+"""`dataclass` as in the standard library, cheaper to define.
 
-The standard one compiles six methods for each class when its module is loaded, used or not: for three hundred
-classes a third of the time in which a command starts. Here nothing is compiled but `__init__`, when the first
-instance is made; the rest are closures. What others can ask is the same: `fields`, `replace`, `asdict`,
-comparison, hash, repr, `match`, copying, pickling, `FrozenInstanceError`. Only `__dataclass_params__`
-does not say that they are frozen, so a class below one is made here, too.
+The standard one compiles up to six methods for each class when its module is loaded, used or not: for four
+hundred classes a third of the time in which a command starts. Here nothing is compiled but `__init__`, when
+the first instance is made; the rest are closures. What others can ask is the same: `fields`, `replace`,
+`asdict`, comparison, hash, repr, `match`, copying, pickling, `FrozenInstanceError`. Only
+`__dataclass_params__` does not say that they are frozen or compared, so a class below one is made here, too.
 """
 
 import dataclasses
@@ -20,43 +20,49 @@ else:
         """See `dataclasses.dataclass`."""
 
         def make(of: type) -> type:
-            fast = options.items() >= _FAST and options.keys() <= _KNOWN
             below = [base for base in of.__mro__[1:] if dataclasses.is_dataclass(base)]
-            if not fast or any(base not in _VALUES for base in below):
+            # A frozen one without slots is the one kind that is left to the standard library: none is used.
+            ours = options.keys() <= _KNOWN and options.get("slots", False) >= options.get("frozen", False)
+            if not ours or any(base not in _MADE for base in below):
                 return dataclasses.dataclass(of, **options)
-            return _value(of, kw_only=options.get("kw_only", False))
+            return _make(of, **options)
 
         return make if cls is None else make(cls)
 
 
-_FAST = {("frozen", True), ("slots", True)}
-_KNOWN = {"frozen", "slots", "kw_only"}
+_KNOWN = {"frozen", "slots", "kw_only", "eq"}
 _MISSING: Any = dataclasses.MISSING
 # Those made here, which live as long as their modules.
-_VALUES: set[type] = set()
+_MADE: set[type] = set()
 
 
-def _value(cls: type, *, kw_only: bool) -> type:
+def _make(
+    cls: type, *, frozen: bool = False, slots: bool = False, kw_only: bool = False, eq: bool = True
+) -> type:
     own = cls.__dict__
     if cls.__doc__ is None:
         # Or the standard one writes a signature into it, which takes longer than all the rest.
         cls.__doc__ = f"{cls.__name__}: a value."
     # Not said to be frozen, or two more methods were compiled, and the same for each class below it.
-    made: Any = dataclasses.dataclass(init=False, repr=False, eq=False, slots=True, kw_only=kw_only)(cls)
-    compared = _getter(tuple(each.name for each in dataclasses.fields(made) if each.compare))
-    for name, method in (
-        ("__init__", _first_init(made)),
-        ("__eq__", _equal(compared)),
-        ("__hash__", lambda self: hash(compared(self))),
-        ("__repr__", _repr),
-    ):
-        if name not in own:
-            method.__qualname__ = f"{made.__qualname__}.{name}"
+    made: Any = dataclasses.dataclass(init=False, repr=False, eq=False, slots=slots, kw_only=kw_only)(cls)
+    methods: dict[str, Any] = {"__init__": _first_init(made, frozen=frozen), "__repr__": _repr}
+    if eq:
+        compared = _getter(tuple(each.name for each in dataclasses.fields(made) if each.compare))
+        methods["__eq__"] = _equal(compared)
+        # What can change must not be a key.
+        methods["__hash__"] = (lambda self: hash(compared(self))) if frozen else None
+    for name, method in methods.items():
+        # Who writes `__eq__` and no `__hash__` gets None for it from the language.
+        written = name in own and not (name == "__hash__" and own[name] is None)
+        if not written:
+            if method is not None:
+                method.__qualname__ = f"{made.__qualname__}.{name}"
             setattr(made, name, method)
-    made.__setattr__, made.__delattr__ = _refuse_set, _refuse_delete
-    made.__getstate__, made.__setstate__ = _getstate, _setstate
+    if frozen:
+        made.__setattr__, made.__delattr__ = _refuse_set, _refuse_delete
+        made.__getstate__, made.__setstate__ = _getstate, _setstate
     finished: type = made
-    _VALUES.add(finished)
+    _MADE.add(finished)
     return finished
 
 
@@ -100,24 +106,23 @@ def _setstate(self: Any, state: list[Any]) -> None:  # noqa: ANN401
         object.__setattr__(self, each.name, value)
 
 
-def _first_init(cls: Any) -> Callable[..., None]:  # noqa: ANN401
+def _first_init(cls: Any, *, frozen: bool) -> Callable[..., None]:  # noqa: ANN401
     def init(self: Any, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
         # Two threads may come here at once: both make the same.
-        cls.__init__ = _init(cls)
+        cls.__init__ = _init(cls, frozen=frozen)
         cls.__init__(self, *arguments, **named)
 
     return init
 
 
-def _init(cls: Any) -> Any:  # noqa: ANN401 (a function of the class's own signature)
-    """Compile `__init__`: parameters as the fields stand, each stored by its slot, then `__post_init__`."""
+def _init(cls: Any, *, frozen: bool) -> Any:  # noqa: ANN401 (a function of the class's own signature)
+    """Compile `__init__`: parameters as the fields stand, each stored, then `__post_init__`."""
     scope: dict[str, Any] = {"_MISSING": _MISSING}
     positional: list[str] = []
     named: list[str] = []
     body: list[str] = []
     for each in dataclasses.fields(cls):
         name = each.name
-        scope[f"_set_{name}"] = getattr(cls, name).__set__
         text, value = name, name
         if each.default_factory is not _MISSING:
             scope[f"_make_{name}"] = each.default_factory
@@ -125,9 +130,19 @@ def _init(cls: Any) -> Any:  # noqa: ANN401 (a function of the class's own signa
         elif each.default is not _MISSING:
             scope[f"_default_{name}"] = each.default
             text = f"{name}=_default_{name}"
-        assert each.init, "fields that are no parameters are not needed here"
-        (named if each.kw_only else positional).append(text)
-        body.append(f" _set_{name}(self, {value})\n")
+        if each.init:
+            (named if each.kw_only else positional).append(text)
+        elif text == name:
+            # No parameter and no default: `__post_init__` gives it a value.
+            continue
+        else:
+            value = f"_default_{name}" if each.default is not _MISSING else f"_make_{name}()"
+        if frozen:
+            # By its slot, for the class itself refuses.
+            scope[f"_set_{name}"] = getattr(cls, name).__set__
+            body.append(f" _set_{name}(self, {value})\n")
+        else:
+            body.append(f" self.{name} = {value}\n")
     if hasattr(cls, "__post_init__"):
         body.append(" self.__post_init__()\n")
     parameters = ", ".join(("self", *positional, *(("*", *named) if named else ())))

@@ -135,6 +135,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Start-up makes some ten thousand objects that live to the end; collecting them again and again is a
     # tenth of a short command. Cycles are still found, later.
     gc.set_threshold(GARBAGE_OBJECTS)
+    try:
+        return _main(arguments)
+    finally:
+        if arguments is None:
+            # The process ends, and the interpreter would look through all that is left for cycles, twice:
+            # a quarter of a short command. Nothing of ours is closed by being collected.
+            gc.freeze()
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     output.prepare()
     given = list(sys.argv[1:] if arguments is None else arguments)
     told = Output(json=_asks_for_json(given))

@@ -1,4 +1,4 @@
-"""Values are what frozen, slotted dataclasses of the standard library are."""
+"""Values are what dataclasses of the standard library are, frozen or not, with slots or without."""
 
 import copy
 import dataclasses
@@ -72,6 +72,44 @@ class Loud:
     def __hash__(self) -> int:
         return 7
 
+
+class Kinds:
+    """One class in each form that is used, made by one of the two."""
+
+    def __init__(self, make: Any) -> None:  # noqa: ANN401
+        @make(slots=True)
+        class Counter:
+            name: str
+            seen: list[int] = field(default_factory=list)
+            count: int = field(default=0, init=False)
+            memory: dict[str, int] = field(default_factory=dict, init=False, compare=False)
+
+        @make(slots=True, eq=False)
+        class Identity:
+            name: str
+            size: int = 4
+
+        @make(frozen=True, slots=True, eq=False)
+        class FrozenIdentity:
+            name: str
+
+        @make(eq=False)
+        class BrokenError(Exception):
+            name: str
+            size: int = 4
+
+            def __post_init__(self) -> None:
+                super().__init__(f"{self.name} {self.size}")
+
+        @make(eq=False)
+        class LowerError(BrokenError):
+            more: str = "m"
+
+        self.all: tuple[Any, ...] = (Counter, Identity, FrozenIdentity, BrokenError, LowerError)
+
+
+OURS, STANDARDS = Kinds(dataclass), Kinds(dataclasses.dataclass)
+PAIRS = list(zip(OURS.all, STANDARDS.all, strict=True))
 
 values = st.tuples(st.integers(), st.text(max_size=3), st.lists(st.integers(), max_size=2), st.integers())
 
@@ -176,3 +214,47 @@ def test_a_value_may_stand_below_another() -> None:
         Lower(1, 10)
     with pytest.raises(TypeError):
         Enveloped(wide=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(("ours", "standard"), PAIRS, ids=lambda made: made.__name__)
+def test_what_can_change_or_is_itself_alone_behaves_as_the_standard_one(
+    ours: Any,  # noqa: ANN401
+    standard: Any,  # noqa: ANN401
+) -> None:
+    one, other = ours("a"), standard("a")
+    assert (one == ours("a"), one == one) == (other == standard("a"), other == other)
+    assert repr(one) == repr(other)
+    assert str(one) == str(other)
+    assert dataclasses.asdict(one) == dataclasses.asdict(other)
+    assert (ours.__hash__ is None, hasattr(one, "__dict__")) == (
+        standard.__hash__ is None,
+        hasattr(other, "__dict__"),
+    )
+    for each, made in ((one, ours), (other, standard)):
+        if made in (OURS.all[2], STANDARDS.all[2]):
+            with pytest.raises(FrozenInstanceError):
+                each.name = "b"
+        else:
+            each.name = "b"
+            assert each.name == "b" != made("a").name
+    assert list(inspect.signature(ours).parameters) == list(inspect.signature(standard).parameters)
+
+
+def test_a_counter_starts_with_what_is_its_own() -> None:
+    counter = OURS.all[0]
+    one, other = counter("a"), counter("a", seen=[])
+    one.memory["x"], one.count = 1, 3
+    assert (other.memory, other.count, other.seen) == ({}, 0, [])
+    assert one != other
+    other.count = 3
+    assert one == other, "what is not compared does not count"
+    with pytest.raises(TypeError):
+        counter("a", count=3)
+
+
+def test_errors_below_others_say_all_their_fields() -> None:
+    failure = OURS.all[4]
+    raised = failure("a", 5, more="n")
+    assert (str(raised), raised.args) == ("a 5", ("a 5",))
+    assert [each.name for each in dataclasses.fields(raised)] == ["name", "size", "more"]
+    assert isinstance(raised, OURS.all[3])
