@@ -31,11 +31,16 @@ DIRECT_BYTES_MIN = 256 * 1024
 STAGING_BYTES = 2 * MIB
 
 
+def aligned_memory(length_bytes: int) -> memoryview:
+    """Return zeroed memory that starts at a page; from it, direct writes need no copy."""
+    return memoryview(mmap.mmap(-1, length_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
 class _Staging(threading.local):
     """One aligned buffer a thread, made at its first direct write."""
 
     def __init__(self) -> None:
-        self.view = memoryview(mmap.mmap(-1, STAGING_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        self.view = aligned_memory(STAGING_BYTES)
 
 
 _staging = _Staging()
@@ -66,9 +71,7 @@ def write_at(descriptor: int, direct: int | None, buffers: Sequence[Buffer], off
         OSError: any part may have been written.
     """
     views = [view for buffer in buffers if (view := memoryview(buffer).cast("B")).nbytes]
-    end = offset_bytes + sum(view.nbytes for view in views)
-    first = -(-offset_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
-    last = end // ALIGNMENT_BYTES * ALIGNMENT_BYTES
+    first, last = _whole_pages(offset_bytes, sum(view.nbytes for view in views))
     if direct is None or last - first < DIRECT_BYTES_MIN:
         _write_buffered(descriptor, views, offset_bytes)
         return
@@ -77,10 +80,40 @@ def write_at(descriptor: int, direct: int | None, buffers: Sequence[Buffer], off
     _write_buffered(descriptor, head, offset_bytes)
     at = first
     for piece in _aligned(middle):
-        if not _write_direct(direct, piece, at):
-            _write_buffered(descriptor, [piece], at)
+        _write_pages(descriptor, direct, piece, at)
         at += piece.nbytes
     _write_buffered(descriptor, tail, last)
+
+
+def write_placed(descriptor: int, direct: int | None, data: memoryview, offset_bytes: int) -> None:
+    """Write bytes that lie in memory as they do in the file: at the same place within a page.
+
+    As `write_at`, without the copy. What does not lie so is written all the same, through the page cache.
+
+    Args:
+        descriptor: of a file open for writing.
+        direct: `open_direct(descriptor)`; None = buffered writes only.
+        offset_bytes: where the first byte goes.
+        data: from `aligned_memory`, starting `offset_bytes % ALIGNMENT_BYTES` after the start of a page.
+
+    Raises:
+        OSError: any part may have been written.
+    """
+    first, last = _whole_pages(offset_bytes, data.nbytes)
+    if direct is None or last - first < DIRECT_BYTES_MIN:
+        _write_buffered(descriptor, [data], offset_bytes)
+        return
+    if first > offset_bytes:
+        _write_buffered(descriptor, [data[: first - offset_bytes]], offset_bytes)
+    _write_pages(descriptor, direct, data[first - offset_bytes : last - offset_bytes], first)
+    if last < offset_bytes + data.nbytes:
+        _write_buffered(descriptor, [data[last - offset_bytes :]], last)
+
+
+def _whole_pages(offset_bytes: int, length_bytes: int) -> tuple[int, int]:
+    """Return where the whole pages of a stretch begin and end; the end may come first where there is none."""
+    first = -(-offset_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+    return first, (offset_bytes + length_bytes) // ALIGNMENT_BYTES * ALIGNMENT_BYTES
 
 
 def _split(views: Sequence[memoryview], length_bytes: int) -> tuple[list[memoryview], list[memoryview]]:
@@ -112,15 +145,16 @@ def _aligned(views: Sequence[memoryview]) -> Iterator[memoryview]:
         yield staging[:filled]
 
 
-def _write_direct(direct: int, piece: memoryview, offset_bytes: int) -> bool:
-    """Write an aligned piece whole; False when it has to go the other way."""
+def _write_pages(descriptor: int, direct: int, piece: memoryview, offset_bytes: int) -> None:
+    """Write whole pages past the page cache, or through it where that is refused or cut short."""
     try:
-        return os.pwrite(direct, piece, offset_bytes) == piece.nbytes
+        if os.pwrite(direct, piece, offset_bytes) == piece.nbytes:
+            return
     except OSError as error:
         # A device with larger blocks, or memory that it cannot reach.
-        if error.errno == errno.EINVAL:
-            return False
-        raise
+        if error.errno != errno.EINVAL:
+            raise
+    _write_buffered(descriptor, [piece], offset_bytes)
 
 
 def _write_buffered(descriptor: int, views: Sequence[memoryview], offset_bytes: int) -> None:

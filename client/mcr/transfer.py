@@ -55,6 +55,20 @@ class ChunkTransport(Protocol):
             MissingChunkError, CorruptChunkError: names the chunk; nothing wrong is returned.
         """
 
+    async def get_into(self, ids: Sequence[ChunkId], places: Sequence[memoryview]) -> list[int]:
+        """Write the plain bytes of each id, verified, to where they are wanted.
+
+        Args:
+            ids: as for `get`.
+            places: writable bytes for each; what they are after a failure has no meaning.
+
+        Returns:
+            The lengths of the chunks in bytes. Only to a place that is as long was anything written.
+
+        Raises:
+            MissingChunkError, CorruptChunkError: as `get`.
+        """
+
     async def missing(self, ids: Sequence[ChunkId]) -> set[ChunkId]:
         """Return those ids that are not held."""
 
@@ -69,3 +83,11 @@ def verified(chunk_id: ChunkId, data: Buffer, *, element_bytes: int = 0) -> Chun
     if actual != chunk_id:
         raise CorruptChunkError(chunk_id.hex(), f"its bytes hash to {actual.hex()}")
     return Chunk(chunk_id, data, element_bytes)
+
+
+def put_in_place(data: Buffer, place: memoryview) -> int:
+    """Copy the bytes of a chunk to where they are wanted, if they are as long; return how long they are."""
+    view = memoryview(data).cast("B")
+    if view.nbytes == place.nbytes:
+        place[:] = view
+    return view.nbytes

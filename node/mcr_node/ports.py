@@ -384,6 +384,20 @@ class ChunkStore(Protocol):
                 later `put` of the same chunk heals it.
         """
 
+    def get_into(self, chunk_id: ChunkId, place: memoryview) -> int:
+        """Write the plain bytes, verified against the id, to where the caller wants them.
+
+        Args:
+            chunk_id: whose bytes.
+            place: writable; what it holds after a failure has no meaning.
+
+        Returns:
+            The chunk's length in bytes. Only where `place` is as long was anything written.
+
+        Raises:
+            MissingChunkError, CorruptChunkError: as `get`.
+        """
+
     def expect(self, ids: Sequence[ChunkId]) -> None:
         """Start to read chunks that `get` is about to be asked for; returns at once, promises nothing."""
 
@@ -411,33 +425,6 @@ class ChunkStore(Protocol):
 
     def close(self) -> None:
         """Sync, then release the files."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScrubPlace:
-    """How far the scrub of a node came. Kept over restarts, of which there may be several in one period.
-
-    Attributes:
-        after: where the run that is under way goes on; None = at the start, or none is under way.
-        ended_ms: when a run last came to its end, milliseconds since 1970; 0 = never.
-    """
-
-    after: ChunkId | None = None
-    ended_ms: int = 0
-
-
-class ScrubPlaces(Protocol):
-    """Where that is kept."""
-
-    def read(self) -> ScrubPlace:
-        """Return what was kept; a new one when nothing was, or it cannot be read: then all is read again."""
-
-    def write(self, place: ScrubPlace) -> None:
-        """Keep it.
-
-        Raises:
-            OutOfSpaceError, DestinationError: it cannot be written.
-        """
 
 
 class PeerEvents(Protocol):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from mcr.errors import CorruptChunkError, MissingChunkError
 from mcr.model import Chunk, ChunkId, digest
+from mcr.transfer import put_in_place
 from mcr_node.ports import ChunkStoreStats, Compacted, HeldChunk, PutReceipt, Scrubbed
 
 
@@ -47,6 +48,9 @@ class MemoryChunkStore:
         """Change a byte of a chunk, as a bad disk would."""
         data = self._chunks[chunk_id]
         self._chunks[chunk_id] = bytes((data[0] ^ 1,)) + data[1:]
+
+    def get_into(self, chunk_id: ChunkId, place: memoryview) -> int:
+        return put_in_place(self.get(chunk_id), place)
 
     def expect(self, ids: Sequence[ChunkId]) -> None:
         """Memory needs no warning."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import pytest
 
@@ -38,13 +38,14 @@ class InMemory:
 
 
 class OnDisk:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, encoding: Literal["raw", "auto"]) -> None:
         self.path = path
+        self.encoding = encoding
         self.store: ChunkStore = self._open()
 
     def _open(self) -> ChunkStore:
         return PackChunkStore.open(
-            self.path, encoding="auto", disk=Disk(), segment_bytes_max=64 * 1024, reserve_bytes=0
+            self.path, encoding=self.encoding, disk=Disk(), segment_bytes_max=64 * 1024, reserve_bytes=0
         )
 
     def damage(self, chunk_id: ChunkId) -> None:
@@ -61,11 +62,12 @@ class OnDisk:
         self.store = self._open()
 
 
-@pytest.fixture(params=["memory", "disk"])
+@pytest.fixture(params=["memory", "disk", "disk-raw"])
 def setting(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Setting]:
     makers: dict[str, Callable[[], Setting]] = {
         "memory": InMemory,
-        "disk": lambda: OnDisk(tmp_path / "store"),
+        "disk": lambda: OnDisk(tmp_path / "store", "auto"),
+        "disk-raw": lambda: OnDisk(tmp_path / "store", "raw"),
     }
     made = makers[request.param]()
     yield made
@@ -84,6 +86,30 @@ def test_what_was_put_is_read_back_at_once(setting: Setting) -> None:
     assert receipt.chunks_new == len(chunks)
     assert receipt.bytes_new == sum(len(chunk.data) for chunk in chunks)
     assert all(setting.store.get(chunk.id) == chunk.data for chunk in chunks)
+
+
+def test_what_is_read_into_a_place_is_what_was_put(setting: Setting) -> None:
+    chunks = [*numbered(5), Chunk.of(b""), Chunk.of(bytes(CHUNK_BYTES_MAX)), Chunk.of(memoryview(b"view"))]
+    setting.store.put(chunks)
+    setting.store.sync()
+    for chunk in chunks:
+        around = bytearray(b"#" * (len(chunk.data) + 2))
+
+        length_bytes = setting.store.get_into(chunk.id, memoryview(around)[1:-1])
+
+        assert length_bytes == len(chunk.data)
+        assert around == b"#" + bytes(chunk.data) + b"#"
+
+
+@pytest.mark.parametrize("surplus", [-1, 1, 1000])
+def test_a_place_of_another_length_is_left_alone(setting: Setting, surplus: int) -> None:
+    chunk = numbered(1)[0]
+    setting.store.put([chunk])
+    place = bytearray(b"#" * (len(chunk.data) + surplus))
+
+    assert setting.store.get_into(chunk.id, memoryview(place)) == len(chunk.data)
+
+    assert set(place) == set(b"#")
 
 
 def test_missing_names_exactly_what_is_not_held(setting: Setting) -> None:
@@ -136,8 +162,19 @@ def test_a_chunk_never_put_is_missing(setting: Setting) -> None:
     assert raised.value.chunk_id == bytes(32).hex()
 
 
+def get(store: ChunkStore, chunk: Chunk) -> object:
+    return store.get(chunk.id)
+
+
+def get_into(store: ChunkStore, chunk: Chunk) -> object:
+    return store.get_into(chunk.id, memoryview(bytearray(len(chunk.data))))
+
+
+@pytest.mark.parametrize("read", [get, get_into])
 @pytest.mark.parametrize("synced", [True, False])
-def test_a_damaged_chunk_is_never_served_and_healed_by_put(setting: Setting, synced: bool) -> None:
+def test_a_damaged_chunk_is_never_served_and_healed_by_put(
+    setting: Setting, synced: bool, read: Callable[[ChunkStore, Chunk], object]
+) -> None:
     chunk, other = numbered(2)
     setting.store.put([chunk, other])
     if synced:
@@ -145,13 +182,13 @@ def test_a_damaged_chunk_is_never_served_and_healed_by_put(setting: Setting, syn
     setting.damage(chunk.id)
 
     with pytest.raises(CorruptChunkError) as raised:
-        setting.store.get(chunk.id)
+        read(setting.store, chunk)
 
     assert raised.value.chunk_id == chunk.id.hex()
     assert setting.store.missing([chunk.id, other.id]) == {chunk.id}
     assert setting.store.stats().quarantined == 1
     with pytest.raises(MissingChunkError):
-        setting.store.get(chunk.id)
+        read(setting.store, chunk)
     assert setting.store.put([chunk]).chunks_new == 1
     assert setting.store.get(chunk.id) == chunk.data
 

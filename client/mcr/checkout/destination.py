@@ -14,12 +14,12 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import blake3
 
+from mcr.checkout.batch import Batch
 from mcr.checkout.tree import FOLDER_MODE, OPEN_FOLDER, Tree, translated
-from mcr.direct_writes import open_direct, write_at
+from mcr.direct_writes import open_direct, write_at, write_placed
 from mcr.errors import CorruptChunkError, DestinationError, McrError
 from mcr.manifest import PARTIAL_FOLDER, Span
-from mcr.model import KIB, MIB, FileEntry, digest
-from mcr.values import dataclass
+from mcr.model import MIB, FileEntry, digest
 
 FILE_MODE, EXECUTABLE_MODE = 0o644, 0o755
 LOCK_NAME = "lock"
@@ -27,20 +27,10 @@ LOCK_NAME = "lock"
 LOCK_TRIES_MAX = 10
 # Read and hashed in one step: long enough for all cores to hash it, short enough to be cancelled soon.
 HASH_STEP_BYTES = 16 * MIB
-# Zeros shorter than this are written, not left out: a hole saves whole pages only.
-HOLE_BYTES_MIN = 64 * KIB
 
 # Non-blocking, or a FIFO in the way would keep us waiting for its other end.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """A chunk and where it goes in its file."""
-
-    span: Span
-    data: bytes
 
 
 class FileDigest:
@@ -230,13 +220,13 @@ class Destination:
     # Writing.
 
     @_on_entry
-    def write_whole(self, entry: FileEntry, payloads: Sequence[Payload]) -> None:
+    def write_whole(self, entry: FileEntry, pieces: Sequence[bytes]) -> None:
         """Write a small file into its partial file and start to write it back; `sync` waits for that."""
         flags = _WRITE | os.O_CREAT | os.O_TRUNC
         descriptor = os.open(partial_name(entry), flags, FILE_MODE, dir_fd=self._partial)
         try:
             os.fchmod(descriptor, _mode(entry))
-            _write(descriptor, None, payloads, leave_holes=False)
+            write_at(descriptor, None, pieces, 0)
             # On Linux this starts the write-back without waiting for it. So the blocks of a whole group of
             # files are allocated before the first sync commits the journal: once for all, not once for each.
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -274,15 +264,16 @@ class Destination:
             os.close(descriptor)
 
     @_on_entry
-    def write_spans(self, entry: FileEntry, payloads: Sequence[Payload], *, leave_holes: bool) -> None:
-        """Write chunks of a large file, in file order, into its partial file.
+    def write_batch(self, entry: FileEntry, batch: Batch, *, leave_holes: bool) -> None:
+        """Write chunks of a large file into its partial file.
 
         With `leave_holes` (the file is new) long runs of zeros are not written.
         """
         descriptor = os.open(partial_name(entry), _WRITE, dir_fd=self._partial)
         direct = open_direct(descriptor)
         try:
-            _write(descriptor, direct, payloads, leave_holes=leave_holes)
+            for offset_bytes, data in batch.runs(leave_holes=leave_holes):
+                write_placed(descriptor, direct, data, offset_bytes)
         finally:
             os.close(descriptor)
             if direct is not None:
@@ -377,26 +368,3 @@ def _mode(entry: FileEntry) -> int:
 def _is_at(descriptor: int, name: str, folder: int) -> bool:
     named = os.stat(name, dir_fd=folder, follow_symlinks=False)
     return os.path.samestat(os.fstat(descriptor), named)
-
-
-def _write(descriptor: int, direct: int | None, payloads: Sequence[Payload], *, leave_holes: bool) -> None:
-    run: list[Payload] = []
-    for payload in payloads:
-        if leave_holes and _is_zeros(payload.data):
-            continue
-        if run and run[-1].span.offset_bytes + len(run[-1].data) != payload.span.offset_bytes:
-            _write_run(descriptor, direct, run)
-            run = []
-        run.append(payload)
-    if run:
-        _write_run(descriptor, direct, run)
-
-
-def _write_run(descriptor: int, direct: int | None, run: Sequence[Payload]) -> None:
-    """Write payloads that lie one after the other."""
-    write_at(descriptor, direct, [payload.data for payload in run], run[0].span.offset_bytes)
-
-
-def _is_zeros(data: bytes) -> bool:
-    # Almost all data fails at its first bytes, so the full count is paid for zeros only.
-    return len(data) >= HOLE_BYTES_MIN and not any(data[:64]) and data.count(0) == len(data)

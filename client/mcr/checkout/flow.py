@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from mcr.blocking import run_blocking
-from mcr.checkout.destination import Destination, FileDigest, Payload
+from mcr.checkout.batch import Batch, batch_memory
+from mcr.checkout.destination import Destination, FileDigest
 from mcr.errors import CorruptChunkError, PathNotFoundError
 from mcr.manifest import FileRow, PathPattern, Span, drain_async, walk_chunks, walk_files
 from mcr.model import MIB, ChunkId, EntryKind, FileEntry
@@ -35,8 +36,8 @@ GROUP_FILES_MAX = 128
 TASKS_IN_FLIGHT = 4
 # Two to write, one to sync, one to look at what is there already.
 WORKERS = 4
-# Synced while more arrives, so that the last sync is short.
-SYNC_BYTES = 64 * MIB
+# Synced while more arrives, so that the last sync is short; not so much that all batches wait for it.
+SYNC_BYTES = 32 * MIB
 FOLDERS_PER_STEP = 64
 EXTRAS_PER_STEP = 64
 
@@ -48,6 +49,9 @@ class ChunkReader(Protocol):
 
     async def get(self, ids: Sequence[ChunkId]) -> list[bytes]:
         """Return the plain bytes of each id, verified, in the order asked for."""
+
+    async def get_into(self, ids: Sequence[ChunkId], places: Sequence[memoryview]) -> list[int]:
+        """Write the plain bytes of each id to its place, if that is as long; return how long they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +201,8 @@ class _Checkout:
         self._verify = verify
         self._progress = progress
         self._batches = asyncio.Semaphore(BATCHES_IN_FLIGHT)
+        # Memory for batches of large files that none is in just now.
+        self._memory: list[memoryview] = []
         self._tasks = asyncio.Semaphore(TASKS_IN_FLIGHT)
         self._written = self._unchanged = self._bytes_written = self._bytes_done = 0
 
@@ -289,7 +295,7 @@ class _Checkout:
             entry = row.entry
             match entry.kind:
                 case EntryKind.FILE:
-                    self._target.write_whole(entry, _payloads(row, found))
+                    self._target.write_whole(entry, _pieces(row, found))
                     files.append(entry)
                 case EntryKind.SYMLINK:
                     self._target.link(entry)
@@ -371,9 +377,13 @@ class _Checkout:
         if resumed:
             missing = await self._step(lambda: self._target.missing_spans(entry, spans))
         if missing:
-            found = await self._fetch(list(dict.fromkeys(span.id for span in missing)))
-            payloads = [_payload(span, found) for span in missing]
-            await self._step(lambda: self._target.write_spans(entry, payloads, leave_holes=not resumed))
+            memory = self._memory.pop() if self._memory else batch_memory(BATCH_BYTES_MAX)
+            batch = Batch(missing, memory)
+            found = await self._reader.get_into([span.id for span in missing], batch.places())
+            for span, length_bytes in zip(missing, found, strict=True):
+                _check_length(span.id, length_bytes, span.length_bytes)
+            await self._step(lambda: self._target.write_batch(entry, batch, leave_holes=not resumed))
+            self._memory.append(memory)
         self._bytes_written += sum(span.length_bytes for span in missing)
         self._advance(sum(span.length_bytes for span in spans))
 
@@ -404,19 +414,14 @@ def _is_small(row: FileRow) -> bool:
     return row.entry.size_bytes <= SMALL_FILE_BYTES_MAX and row.entry.chunks_root is None
 
 
-def _payloads(row: FileRow, found: dict[ChunkId, bytes]) -> list[Payload]:
-    payloads: list[Payload] = []
-    offset_bytes = 0
+def _pieces(row: FileRow, found: dict[ChunkId, bytes]) -> list[bytes]:
     for ref in row.chunks:
-        payloads.append(_payload(Span(offset_bytes, ref.id, ref.length_bytes), found))
-        offset_bytes += ref.length_bytes
-    return payloads
+        _check_length(ref.id, len(found[ref.id]), ref.length_bytes)
+    return [found[ref.id] for ref in row.chunks]
 
 
-def _payload(span: Span, found: dict[ChunkId, bytes]) -> Payload:
-    data = found[span.id]
-    if len(data) != span.length_bytes:
+def _check_length(chunk_id: ChunkId, found_bytes: int, said_bytes: int) -> None:
+    if found_bytes != said_bytes:
         # The chunk is itself, so it is the manifest that lies; to write it would shift what follows.
-        reason = f"it has {len(data)} bytes, the manifest says {span.length_bytes}"
-        raise CorruptChunkError(span.id.hex(), reason)
-    return Payload(span, data)
+        reason = f"it has {found_bytes} bytes, the manifest says {said_bytes}"
+        raise CorruptChunkError(chunk_id.hex(), reason)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from mcr.errors import MissingChunkError
 from mcr.model import MIB, Chunk, ChunkId
+from mcr.transfer import put_in_place
 from mcr_node.ports import ChunkStore
 from mcr_node.ports_cache import ChunkCache
 from mcr_node.services.damage import WatchedStore
@@ -36,6 +37,10 @@ class CachingStore(WatchedStore):
         if self.lacks(chunk_id):
             self.put([Chunk(chunk_id, data)])
         return data
+
+    def get_into(self, chunk_id: ChunkId, place: memoryview) -> int:
+        """See ChunkStore."""
+        return put_in_place(self.get(chunk_id), place)
 
 
 def room_bytes(

@@ -83,6 +83,16 @@ class LocalChunks:
 
         return await self._run(read)
 
+    async def get_into(self, ids: Sequence[ChunkId], places: Sequence[memoryview]) -> list[int]:
+        """See ChunkTransport."""
+
+        def read() -> list[int]:
+            if len(ids) > 1:
+                self._store.expect(ids)
+            return [self._store.get_into(*wanted) for wanted in zip(ids, places, strict=True)]
+
+        return await self._run(read)
+
     async def missing(self, ids: Sequence[ChunkId]) -> set[ChunkId]:
         """See ChunkTransport."""
         return await self._run(lambda: self._store.missing(ids))

@@ -96,6 +96,14 @@ class WatchedStore:
             self._met(chunk_id)
             raise
 
+    def get_into(self, chunk_id: ChunkId, place: memoryview) -> int:
+        """See ChunkStore."""
+        try:
+            return self._store.get_into(chunk_id, place)
+        except CorruptChunkError:
+            self._met(chunk_id)
+            raise
+
     def expect(self, ids: Sequence[ChunkId]) -> None:
         """See ChunkStore."""
         self._store.expect(ids)

@@ -5,7 +5,7 @@ is one search at a time, for so long and no longer; what it has found by then is
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -133,8 +133,15 @@ class ExplainingChunks:
 
     async def get(self, ids: Sequence[ChunkId]) -> list[bytes]:
         """See ChunkTransport."""
+        return await self._explained(self._chunks.get(ids))
+
+    async def get_into(self, ids: Sequence[ChunkId], places: Sequence[memoryview]) -> list[int]:
+        """See ChunkTransport."""
+        return await self._explained(self._chunks.get_into(ids, places))
+
+    async def _explained(self, reading: Awaitable[Item]) -> Item:
         try:
-            return await self._chunks.get(ids)
+            return await reading
         except McrError as error:
             explained = await self._needing.explain(error)
             if explained is error:

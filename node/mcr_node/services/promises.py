@@ -161,6 +161,10 @@ class PromisingStore:
         """See ChunkStore."""
         return self._store.get(chunk_id)
 
+    def get_into(self, chunk_id: ChunkId, place: memoryview) -> int:
+        """See ChunkStore."""
+        return self._store.get_into(chunk_id, place)
+
     def expect(self, ids: Sequence[ChunkId]) -> None:
         """See ChunkStore."""
         self._store.expect(ids)

@@ -6,7 +6,8 @@ from itertools import islice
 
 from mcr.errors import FailedError, McrError
 from mcr.model import MIB, ChunkId
-from mcr_node.ports import Clock, Scrubbed, ScrubPlace, ScrubPlaces
+from mcr_node.ports import Clock, Scrubbed
+from mcr_node.ports_scrub import ScrubPlace, ScrubPlaces
 from mcr_node.services.chunks import LocalChunks
 from mcr_node.services.damage import WatchedStore
 from mcr_node.services.pace import SCRUB_BYTES_PER_S, SCRUB_PERIOD_S

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from mcr.errors import CorruptChunkError, CorruptStoreError, InvalidArgumentError, MissingChunkError
 from mcr.model import CHUNK_BYTES_MAX, MIB, Buffer, Chunk, ChunkId
@@ -36,11 +36,14 @@ from mcr_node.storage.chunk_index import (
 from mcr_node.storage.database import Database
 from mcr_node.storage.disk import Disk, StorageFailure, UnreadableError
 from mcr_node.storage.encodings import Encoding, encode
-from mcr_node.storage.frames import FrameError, FrameHeader, header_of, parse_header, plain_of
+from mcr_node.storage.frame_reading import FrameReader
+from mcr_node.storage.frames import FrameError, FrameHeader, header_of
 from mcr_node.storage.group_commit import GroupCommit
 from mcr_node.storage.recovery import RecoveryReport, open_index
 from mcr_node.storage.segment_scan import Found, scan
 from mcr_node.storage.segments import SEGMENT_BYTES_MAX, Region, SegmentFiles, SegmentWriter
+
+_Read = TypeVar("_Read")
 
 # Log and state live on the same disk; with this much left they go on, and a rollback is still possible.
 RESERVE_BYTES = 64 * MIB
@@ -83,6 +86,7 @@ class PackChunkStore:
         self.recovered = recovered
         self._disk = disk
         self._files = files
+        self._frames = FrameReader(disk, files)
         self._index = index
         self._writer = writer
         self._encoding = encoding
@@ -302,9 +306,16 @@ class PackChunkStore:
             CorruptChunkError: the frame is damaged; it is quarantined.
             FailedError: the frame cannot be read for a reason that lies elsewhere; nothing was changed.
         """
+        return self._proven(chunk_id, self._frames.read)
+
+    def get_into(self, chunk_id: ChunkId, place: memoryview) -> int:
+        """See `ports.ChunkStore`; raises as `get`."""
+        return self._proven(chunk_id, lambda one, location: self._frames.read_into(one, location, place))
+
+    def _proven(self, chunk_id: ChunkId, read: Callable[[ChunkId, Location], _Read]) -> _Read:
         while (location := self._locate(chunk_id)) is not None:
             try:
-                return self._read(chunk_id, location)
+                return read(chunk_id, location)
             except (FrameError, UnreadableError) as error:
                 reason = str(error)
             # Else it moved while it was read (compaction), or was stored anew: look again.
@@ -323,19 +334,6 @@ class PackChunkStore:
             location = self._pending.get(chunk_id)
         # In this order: a chunk leaves `_pending` only after it is in the index.
         return location if location is not None else self._index.get_many([chunk_id])[0]
-
-    def _read(self, chunk_id: ChunkId, location: Location) -> bytes:
-        with self._files.reading(location.segment) as handle:
-            # Two reads, so that the payload arrives as the very object that is returned, without a copy.
-            packed_header = self._disk.pread(handle, location.header_bytes, location.offset)
-            header = parse_header(packed_header)
-            if (header.chunk_id, Location.of(location.segment, location.offset, header)) != (
-                chunk_id,
-                location,
-            ):
-                raise FrameError("another frame stands in its place")
-            payload = self._disk.pread(handle, header.payload_bytes, location.offset + header.header_bytes)
-        return plain_of(header, payload)
 
     def _quarantine(self, chunk_id: ChunkId, location: Location, reason: str) -> bool:
         """Set a damaged frame aside, durably; False when the chunk is no longer there."""

@@ -19,9 +19,9 @@ from mcr_node.ports import StorageFailure as StorageFailure
 
 _DRAFT_SUFFIX = ".draft"
 _NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
-# What a failing medium or a damaged file system answers. Everything else (too many open files, no permission)
-# says nothing about the bytes on disk.
-_DAMAGE = frozenset((errno.EIO, errno.EBADMSG, errno.EUCLEAN))
+# What a failing medium or a damaged file system answers, or a file that is gone. Everything else (too many
+# open files, no permission) says nothing about the bytes on disk.
+_DAMAGE = frozenset((errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ENOENT))
 
 
 class UnreadableError(Exception):
@@ -46,6 +46,13 @@ def _translated(error: OSError, path: Path) -> Exception:
     if error.errno in _NO_SPACE:
         return OutOfSpaceError(str(path), os.strerror(error.errno or 0))
     return StorageFailure(f"{path}: {error.strerror}")
+
+
+def _unreadable(error: OSError, path: Path) -> Exception:
+    """Return what to raise for an open or a read that failed."""
+    if error.errno in _DAMAGE:
+        return UnreadableError(f"{path.name}: {error.strerror}")
+    return FailedError(str(path), str(error.strerror))
 
 
 class Disk:
@@ -104,9 +111,7 @@ class Disk:
         try:
             return Handle(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
-            if error.errno == errno.ENOENT or error.errno in _DAMAGE:
-                raise UnreadableError(f"{path.name}: {error.strerror}") from error
-            raise FailedError(str(path), str(error.strerror)) from error
+            raise _unreadable(error, path) from error
 
     def close(self, handle: Handle) -> None:
         """Release a file. Says nothing about durability."""
@@ -141,10 +146,27 @@ class Disk:
                     break
                 data += more
         except OSError as error:
-            if error.errno in _DAMAGE:
-                raise UnreadableError(f"{handle.path.name}: {error.strerror}") from error
-            raise FailedError(str(handle.path), str(error.strerror)) from error
+            raise _unreadable(error, handle.path) from error
         return data
+
+    def preadv(self, handle: Handle, buffers: Sequence[bytearray | memoryview], offset: int) -> int:
+        """Fill buffers one after the other from `offset`; return the bytes read, as `pread`.
+
+        Raises:
+            UnreadableError, FailedError: as `pread`.
+        """
+        left = [view for buffer in buffers if (view := memoryview(buffer)).nbytes]
+        done = 0
+        try:
+            while left and (count := os.preadv(handle.descriptor, left, offset + done)):
+                done += count
+                while left and count >= left[0].nbytes:
+                    count -= left.pop(0).nbytes
+                if count:
+                    left[0] = left[0][count:]
+        except OSError as error:
+            raise _unreadable(error, handle.path) from error
+        return done
 
     def read_ahead(self, handle: Handle, length_bytes: int, offset: int) -> None:
         """Let the kernel begin to read a stretch; it is told nothing more, and failures come with `pread`."""

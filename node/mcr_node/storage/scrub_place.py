@@ -4,20 +4,20 @@ import json
 from pathlib import Path
 
 from mcr.model import DIGEST_BYTES, ChunkId
-from mcr_node.ports import ScrubPlace
+from mcr_node.ports_scrub import ScrubPlace
 from mcr_node.storage import store_folder
 
 FILE = "scrub.json"
 
 
 class ScrubPlaceFile:
-    """`ports.ScrubPlaces` in a file. Nothing depends on it but work that would be done twice."""
+    """`ports_scrub.ScrubPlaces` in a file. Nothing depends on it but work that would be done twice."""
 
     def __init__(self, path: Path) -> None:
         self._file = path / FILE
 
     def read(self) -> ScrubPlace:
-        """See `ports.ScrubPlaces`."""
+        """See `ports_scrub.ScrubPlaces`."""
         try:
             value = json.loads(self._file.read_bytes())
             after = bytes.fromhex(value["after"])
@@ -27,7 +27,7 @@ class ScrubPlaceFile:
         return ScrubPlace(ChunkId(after) if len(after) == DIGEST_BYTES else None, max(0, ended_ms))
 
     def write(self, place: ScrubPlace) -> None:
-        """See `ports.ScrubPlaces`."""
+        """See `ports_scrub.ScrubPlaces`."""
         value = {"after": "" if place.after is None else place.after.hex(), "ended_ms": place.ended_ms}
         try:
             store_folder.write_durably(self._file, json.dumps(value).encode() + b"\n")

@@ -19,8 +19,9 @@ from mcr.values import dataclass
 from mcr_node.storage.disk import Disk, Handle, StorageFailure, UnreadableError
 
 SEGMENT_BYTES_MAX = 256 * MIB
-# A sync that comes after each 64 MiB finds little left to do; measured 20 % faster than one at the end.
-BACKGROUND_SYNC_BYTES = 64 * MIB
+# A sync that comes after so much finds little left to do. While a disk syncs it takes no writes, some 100 ms
+# for 64 MiB, and then all buffers fill up and all work stands still; with 32 a commit took 0.9 of the time.
+BACKGROUND_SYNC_BYTES = 32 * MIB
 # A statvfs costs a few microseconds, so the free space is asked for once in so many bytes.
 SPACE_CHECK_BYTES = 8 * MIB
 # Frames that go to disk in one call: many small chunks cost one system call, large ones are not held back.

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from mcr.errors import CorruptChunkError, OutOfSpaceError
 from mcr.model import Chunk, ChunkId, digest
-from mcr_node.ports import PutReceipt, Scrubbed, ScrubPlace
+from mcr_node.ports import PutReceipt, Scrubbed
+from mcr_node.ports_scrub import ScrubPlace
 from tests.conformance.memory_chunk_store import MemoryChunkStore
 from tests.simulation.chunks.virtual import Life
 from tests.simulation.cluster.world import World

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcr.direct_writes import ALIGNMENT_BYTES, DIRECT_BYTES_MIN, STAGING_BYTES, open_direct, write_at
+from mcr.direct_writes import (
+    ALIGNMENT_BYTES,
+    DIRECT_BYTES_MIN,
+    STAGING_BYTES,
+    aligned_memory,
+    open_direct,
+    write_at,
+    write_placed,
+)
 
 LONG_BYTES = 2 * DIRECT_BYTES_MIN
 
@@ -51,6 +59,50 @@ def test_neighbouring_writes_of_any_length_read_back_as_one(
     if not any(lengths):
         expected = bytearray()
     assert os.pread(descriptor, len(expected) + 1, 0) == expected
+    close(opened)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    length=st.integers(1, LONG_BYTES) | st.sampled_from([1, 4095, 4096, 4097, DIRECT_BYTES_MIN]),
+    offset=st.integers(0, 3 * ALIGNMENT_BYTES),
+    shift=st.sampled_from([0, 0, 0, 1, 512]),
+    seed=st.integers(0, 1 << 32),
+)
+def test_what_lies_in_memory_as_in_the_file_is_written_whole_and_what_does_not_as_well(
+    tmp_path_factory: pytest.TempPathFactory, length: int, offset: int, shift: int, seed: int
+) -> None:
+    # Given bytes at the same place within a page as in the file, or `shift` beside it
+    data = random.Random(seed).randbytes(length)
+    memory = aligned_memory(length + 2 * ALIGNMENT_BYTES)
+    start = offset % ALIGNMENT_BYTES + shift
+    memory[start : start + length] = data
+    descriptor = os.open(tmp_path_factory.mktemp("direct") / "file", os.O_RDWR | os.O_CREAT)
+    opened = descriptor, open_direct(descriptor)
+    # When
+    write_placed(*opened, memory[start : start + length], offset)
+    # Then
+    assert os.pread(descriptor, offset + length + 1, 0) == bytes(offset) + data
+    close(opened)
+
+
+def test_placed_pages_are_written_past_the_page_cache(
+    opened: tuple[int, int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if opened[1] is None:
+        pytest.skip("this file system has no direct writes")
+    direct: list[int] = []
+    whole = os.pwrite
+
+    def noted(descriptor: int, data: memoryview, offset: int) -> int:
+        direct.append(whole(descriptor, data, offset))
+        return direct[-1]
+
+    monkeypatch.setattr(os, "pwrite", noted)
+    memory = aligned_memory(LONG_BYTES + ALIGNMENT_BYTES)
+    write_placed(*opened, memory[10 : 10 + LONG_BYTES], ALIGNMENT_BYTES + 10)
+
+    assert direct == [LONG_BYTES - ALIGNMENT_BYTES]
     close(opened)
 
 

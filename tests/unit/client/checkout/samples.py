@@ -16,6 +16,7 @@ from mcr.errors import (
 from mcr.manifest import PARTIAL_FOLDER, FileRow, ManifestBuilder, drain, walk_files
 from mcr.model import MIB, Chunk, ChunkId, ChunkRef, EntryKind, FileEntry, digest
 from mcr.scanning import scan
+from mcr.transfer import put_in_place
 
 CHUNK_BYTES = 64 * 1024
 Files = dict[str, bytes]
@@ -42,6 +43,10 @@ class Store:
             self.hanging.set()
             await asyncio.Event().wait()
         return self.get_now(ids)
+
+    async def get_into(self, ids: Sequence[ChunkId], places: Sequence[memoryview]) -> list[int]:
+        found = await self.get(ids)
+        return [put_in_place(data, place) for data, place in zip(found, places, strict=True)]
 
     def get_now(self, ids: Sequence[ChunkId]) -> list[bytes]:
         for chunk_id in ids:

@@ -10,7 +10,7 @@ import pytest
 from mcr.errors import FailedError, MissingChunkError
 from mcr.model import Chunk
 from mcr_node.core.members import Member
-from mcr_node.ports import ScrubPlace
+from mcr_node.ports_scrub import ScrubPlace
 from mcr_node.services import scrub
 from mcr_node.services.cluster_chunks import ClusterChunks
 from mcr_node.services.damage import WatchedStore

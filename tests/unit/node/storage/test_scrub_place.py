@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mcr.model import ChunkId, digest
-from mcr_node.ports import ScrubPlace
+from mcr_node.ports_scrub import ScrubPlace
 from mcr_node.storage.scrub_place import FILE, ScrubPlaceFile
 
 
