@@ -225,6 +225,12 @@ class McrCluster:
         """Start one more node."""
         return self._cluster.add()
 
+    def remove(self, i: int) -> None:
+        """Take a node out of the cluster, and end it."""
+        with self._cluster.connect(0) as client:
+            client.remove_member(self._cluster.nodes[i].name)
+        self._cluster.kill(i)
+
     def has_vote(self, i: int) -> bool:
         """Say whether a node votes, as the others see it."""
         name = self._cluster.nodes[i].name
