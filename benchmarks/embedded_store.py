@@ -64,7 +64,7 @@ LIMITS: Mapping[str, tuple[str, ...]] = {
     "warm": ("blake3_2",),
     "cold": ("read_cold", "blake3_2"),
     "warm+sync": ("copy_warm",),
-    "cold+sync": ("copy_warm", "read_cold"),
+    "cold+sync": ("copy_warm", "copy_cold"),
 }
 ROOT = Path(__file__).resolve().parent.parent
 

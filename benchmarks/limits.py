@@ -31,7 +31,8 @@ def measure(folder: Path, size_bytes: int) -> dict[str, float]:
     - `blake3_1`, `blake3_2`: BLAKE3 over pieces of 1 MiB in memory, by one and two threads;
     - `sha256_1`: SHA-256 over the same, by one thread;
     - `read_warm`, `read_cold`: sequential read, from the page cache and from the disk;
-    - `copy_warm`: read from the page cache, write, fdatasync: the least that a checkout does.
+    - `copy_warm`, `copy_cold`: read from page cache or disk, write, fdatasync: the least that a checkout
+      does. A disk may read fast and write fast, but not both at once.
     """
     pool = os.urandom(min(POOL_BYTES, size_bytes))
     pieces = [memoryview(pool)[at : at + PIECE_BYTES] for at in range(0, len(pool), PIECE_BYTES)]
@@ -51,6 +52,8 @@ def measure(folder: Path, size_bytes: int) -> dict[str, float]:
         seconds["copy_warm"] = _timed(lambda: _write(copy, lambda: _blocks(target)))
         make_cold(folder)
         seconds["read_cold"] = _timed(lambda: _read(target))
+        make_cold(folder)
+        seconds["copy_cold"] = _timed(lambda: _write(copy, lambda: _blocks(target)))
     finally:
         target.unlink(missing_ok=True)
         copy.unlink(missing_ok=True)
