@@ -81,7 +81,7 @@ class Runner:
         self.timing = timing or Timing()
         self._peers: Peers = NoPeers()
         self._told: Membership | None = None
-        self._shelf = SnapshotShelf(snapshots, state_executor)
+        self._shelf = SnapshotShelf(snapshots)
         self._applier = Applier(state, fence, digest_entries=self.timing.digest_entries)
         self.digests = self._applier.digests
         self.replica = open_replica(myself, log, state, self.timing, self._shelf.position)

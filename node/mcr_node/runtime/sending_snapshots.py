@@ -1,26 +1,27 @@
 """The snapshot that is ready to be sent: made when raft asks for one, kept while it is of use."""
 
 import asyncio
-from concurrent.futures import Executor
 
 from mcr.errors import McrError
 from mcr_node.ports import Snapshots, SnapshotSource, StatePosition
 
 
 class SnapshotShelf:
-    """At most one snapshot. Making one is a checkpoint of the state: hard links, some milliseconds."""
+    """At most one snapshot. Making one takes as long as writing what the state has in memory.
 
-    def __init__(self, snapshots: Snapshots | None, executor: Executor) -> None:
-        """Make snapshots on `executor`, the thread that writes the state; None = never."""
+    It has a thread of its own: the state is written meanwhile, but for the milliseconds of the checkpoint.
+    """
+
+    def __init__(self, snapshots: Snapshots | None) -> None:
+        """Make snapshots of these; None = never."""
         self._snapshots = snapshots
-        self._executor = executor
         self._source: SnapshotSource | None = None
         self._making: asyncio.Task[None] | None = None
         self._is_used = True
 
     @property
     def is_making(self) -> bool:
-        """Whether a snapshot is being made; the state cannot be written meanwhile."""
+        """Whether a snapshot is being made; writing the state may have to wait for a moment meanwhile."""
         return self._making is not None and not self._making.done()
 
     def position(self) -> StatePosition | None:
@@ -43,7 +44,7 @@ class SnapshotShelf:
 
     async def _make(self, snapshots: Snapshots) -> None:
         try:
-            self._source = await asyncio.get_running_loop().run_in_executor(self._executor, snapshots.export)
+            self._source = await asyncio.to_thread(snapshots.export)
         except McrError:
             # No space for it: asked for again with the next heartbeat, and the disk's alarm says why.
             return

@@ -66,6 +66,9 @@ class StateStore:
         self._changing = threading.RLock()
         # Held for each read, and while one database takes another's place; after `_changing`.
         self._reading = threading.Lock()
+        # Held by whoever replaces or closes the database, before the others, and by who copies it: that takes
+        # long.
+        self._keeping = threading.Lock()
         self._view = _StateView(self)
         self._path = database.path
         self._adopt(database)
@@ -201,6 +204,12 @@ class StateStore:
             OutOfSpaceError: remove what there is of the copy.
             DivergedError: it is fenced; nobody else shall have it.
         """
+        with self._keeping:
+            # While others write; what they add until the copy is made is little.
+            self._database.flush()
+            return self._copy(path)
+
+    def _copy(self, path: Path) -> StatePosition:
         with self._changing:
             if self._divergence is not None:
                 raise DivergedError("this node", "its state is wrong, so it gives none away")
@@ -223,7 +232,7 @@ class StateStore:
             OutOfSpaceError: this state is as it was.
             StorageFailure: the process must end.
         """
-        with self._changing:
+        with self._keeping, self._changing:
             if self._divergence is None:
                 assert expected.applied > self.applied(), "a snapshot never takes back what was applied"
             self._prepare(staged, expected)
@@ -281,7 +290,7 @@ class StateStore:
 
     def close(self) -> None:
         """Release the files."""
-        with self._changing, self._reading:
+        with self._keeping, self._changing, self._reading:
             self._database.close()
 
     def _get(self, key: bytes) -> bytes | None:

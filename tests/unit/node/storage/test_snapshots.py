@@ -1,7 +1,9 @@
 """Snapshots: what arrives is what was sent, byte for byte, or nothing changes."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,13 @@ from mcr.model import LogIndex
 from mcr_node.core.state.digest import Divergence
 from mcr_node.ports import SnapshotFile, SnapshotManifest, SnapshotSink, SnapshotSource, StatePosition
 from mcr_node.storage import snapshots as snapshots_module
+from mcr_node.storage.database import Database
 from mcr_node.storage.snapshots import SnapshotFolder
 from mcr_node.storage.state_store import StateStore
 
 DIGEST = b"\x07" * 32
+# Of a write that nothing holds up.
+WRITE_S_MAX = 10.0
 ROWS = [(b"key%05d" % number, number.to_bytes(100, "big")) for number in range(3000)]
 
 
@@ -96,6 +101,34 @@ def test_scan_of_the_state_that_was_replaced_fails_instead_of_ending(sender: Nod
 
     with pytest.raises(FailedError, match="replaced during a scan"):
         next(scan)
+
+
+def test_state_is_written_while_its_tables_are_and_then_little_is_left_to_copy(
+    sender: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The binding makes a checkpoint with the interpreter's lock held, and writes tables for it then."""
+    left: list[int] = []
+    flush, checkpoint = Database.flush, Database.checkpoint
+
+    def write_meanwhile(database: Database) -> None:
+        flush(database)
+        # From another thread: if it needed what is held here, it would never be done.
+        with ThreadPoolExecutor(1) as other:
+            write = partial(sender.state.write, [(b"new", b"row")], LogIndex(41), DIGEST, applied_term=3)
+            other.submit(write).result(timeout=WRITE_S_MAX)
+
+    def look(database: Database, path: Path) -> None:
+        rows = database._opened().property_int_value("rocksdb.num-entries-active-mem-table")
+        assert rows is not None
+        left.append(rows)
+        checkpoint(database, path)
+
+    monkeypatch.setattr(Database, "flush", write_meanwhile)
+    monkeypatch.setattr(Database, "checkpoint", look)
+    source = sender.snapshots.export()
+
+    assert 0 < left[0] < len(ROWS) / 100, "only what was written since"
+    assert source.manifest.position.applied == LogIndex(41)
 
 
 def test_transfer_goes_on_where_it_was_interrupted(sender: Node, receiver: Node) -> None:
