@@ -85,6 +85,11 @@ def verified(chunk_id: ChunkId, data: Buffer, *, element_bytes: int = 0) -> Chun
     return Chunk(chunk_id, data, element_bytes)
 
 
+def put_in_places(found: Sequence[Buffer], places: Sequence[memoryview]) -> list[int]:
+    """Copy several chunks, as `put_in_place` does."""
+    return [put_in_place(data, place) for data, place in zip(found, places, strict=True)]
+
+
 def put_in_place(data: Buffer, place: memoryview) -> int:
     """Copy the bytes of a chunk to where they are wanted, if they are as long; return how long they are."""
     view = memoryview(data).cast("B")

@@ -22,7 +22,7 @@ from mcr.blocking import run_blocking
 from mcr.durability import Durability
 from mcr.errors import CorruptChunkError, DeadlineError, UnavailableError
 from mcr.model import KIB, Chunk, ChunkId
-from mcr.transfer import Stored, put_in_place, verified
+from mcr.transfer import Stored, put_in_places, verified
 from mcr.v1 import chunks_pb2 as pb
 
 # Measured: two streams fill a connection, more bring nothing on two cores.
@@ -192,11 +192,7 @@ class RemoteChunks:
     async def get_into(self, ids: Sequence[ChunkId], places: Sequence[memoryview]) -> list[int]:
         """See ChunkTransport."""
         found = await self.get(ids)
-
-        def put() -> list[int]:
-            return [put_in_place(data, place) for data, place in zip(found, places, strict=True)]
-
-        return await run_blocking(self._executor, put)
+        return await run_blocking(self._executor, partial(put_in_places, found, places))
 
     async def _get_from(self, way: Way, ids: Sequence[ChunkId], found: list[bytes]) -> None:
         """Get chunks from one node, a few streams at a time, and weigh how fast they come."""

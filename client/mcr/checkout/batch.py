@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from mcr.direct_writes import ALIGNMENT_BYTES, aligned_memory
 from mcr.manifest import Span
-from mcr.model import KIB
+from mcr.model import KIB, ChunkId
 from mcr.values import dataclass
 
 # Zeros shorter than this are written, not left out: a hole saves whole pages only.
@@ -34,6 +34,19 @@ class Batch:
     def places(self) -> list[memoryview]:
         """Return where the bytes of each chunk go."""
         return [self._stretch(span.offset_bytes, span.length_bytes) for span in self.spans]
+
+    def firsts(self) -> dict[ChunkId, memoryview]:
+        """Return where each chunk goes the first time; it is fetched once, however often it stands there."""
+        found: dict[ChunkId, memoryview] = {}
+        for span, place in zip(self.spans, self.places(), strict=True):
+            found.setdefault(span.id, place)
+        return found
+
+    def repeat(self) -> None:
+        """Copy what lies at the first places of the chunks to all others; those are as long."""
+        firsts = self.firsts()
+        for span, place in zip(self.spans, self.places(), strict=True):
+            place[:] = firsts[span.id]
 
     def _stretch(self, offset_bytes: int, length_bytes: int) -> memoryview:
         start = offset_bytes - self.spans[0].offset_bytes // ALIGNMENT_BYTES * ALIGNMENT_BYTES

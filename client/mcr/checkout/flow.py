@@ -379,9 +379,13 @@ class _Checkout:
         if missing:
             memory = self._memory.pop() if self._memory else batch_memory(BATCH_BYTES_MAX)
             batch = Batch(missing, memory)
-            found = await self._reader.get_into([span.id for span in missing], batch.places())
-            for span, length_bytes in zip(missing, found, strict=True):
-                _check_length(span.id, length_bytes, span.length_bytes)
+            firsts = batch.firsts()
+            found = await self._reader.get_into(list(firsts), list(firsts.values()))
+            lengths = dict(zip(firsts, found, strict=True))
+            for span in missing:
+                _check_length(span.id, lengths[span.id], span.length_bytes)
+            if len(firsts) < len(missing):
+                await self._step(batch.repeat)
             await self._step(lambda: self._target.write_batch(entry, batch, leave_holes=not resumed))
             self._memory.append(memory)
         self._bytes_written += sum(span.length_bytes for span in missing)

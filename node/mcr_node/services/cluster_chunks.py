@@ -20,7 +20,7 @@ from mcr.durability import Durability
 from mcr.errors import CorruptChunkError, McrError, MissingChunkError, OutOfSpaceError, UnavailableError
 from mcr.manifest import drain, drain_async, walk_ids
 from mcr.model import Chunk, ChunkId
-from mcr.transfer import put_in_place, verified
+from mcr.transfer import put_in_places, verified
 from mcr.v1 import admin_pb2 as pb
 from mcr.values import dataclass
 from mcr_node.core.members import Member
@@ -160,11 +160,7 @@ class ClusterChunks(LocalChunks):
     async def get_into(self, ids: Sequence[ChunkId], places: Sequence[memoryview]) -> list[int]:
         """See ChunkTransport."""
         found = await self.get(ids)
-
-        def put() -> list[int]:
-            return [put_in_place(data, place) for data, place in zip(found, places, strict=True)]
-
-        return await self._run(put)
+        return await self._run(partial(put_in_places, found, places))
 
     async def _read(self, ids: Sequence[ChunkId]) -> dict[ChunkId, bytes]:
         """Return what is here of some chunks; what is damaged is set aside, and not here any more."""

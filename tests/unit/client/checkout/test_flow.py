@@ -292,3 +292,17 @@ def test_with_delete_any_version_replaces_any_other(before: Files, after: Files)
             write(folder, without_clashes(files))
             run(store, store.commit(folder), target, delete=True)
             assert state(target) == state(folder)
+
+
+def test_a_chunk_that_stands_there_often_is_fetched_once_for_all_nearby(
+    store: Store, tmp_path: Path, target: Path
+) -> None:
+    repeated = bytes(range(256)) * (CHUNK_BYTES // 256)
+    content = (repeated * 3 + b"x" * CHUNK_BYTES) * 8
+    source = write(tmp_path / "source", {"large.bin": content})
+    root = store.commit(source)
+
+    run(store, root, target)
+
+    assert (target / "large.bin").read_bytes() == content
+    assert store.fetched.count(ChunkId(digest(repeated))) == 1
