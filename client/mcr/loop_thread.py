@@ -5,7 +5,7 @@ import threading
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mcr.blocking import BACKGROUND
+from mcr.blocking import BACKGROUND, settle
 from mcr.errors import DeadlineError
 
 if TYPE_CHECKING:
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 # How late a signal may be noticed that another thread was interrupted by.
 SIGNAL_WAIT_S = 0.2
+# How long what an interrupted coroutine left behind has to end: generators half way, which the loop closes.
+# What goes on longer belongs to a connection, and ends with it.
+LEFT_BEHIND_S = 0.2
 
 
 class LoopThread:
@@ -53,8 +56,7 @@ class LoopThread:
                 raise
             # Interrupted here, in the thread that waits. Cancelling only asks: wait for the end, so that no
             # step of it runs on beside a closing store.
-            self._loop.call_soon_threadsafe(self._cancel, coroutine)
-            self._wait_idle()
+            _result(asyncio.run_coroutine_threadsafe(_end(coroutine), self._loop))
             # What never began is closed, or Python warns of a coroutine that nobody awaited.
             coroutine.close()
             work.close()
@@ -62,30 +64,28 @@ class LoopThread:
                 return results[0]
             raise
 
-    def _cancel(self, coroutine: Coroutine[Any, Any, Result]) -> None:
-        for task in asyncio.all_tasks(self._loop):
-            if task.get_coro() is coroutine:
-                task.cancel()
-
-    def _wait_idle(self) -> None:
-        async def others_end() -> None:
-            me = asyncio.current_task()
-            work = [
-                task
-                for task in asyncio.all_tasks()
-                if task is not me and not task.get_name().startswith(BACKGROUND)
-            ]
-            if work:
-                await asyncio.wait(work)
-
-        _result(asyncio.run_coroutine_threadsafe(others_end(), self._loop))
-
     def close(self) -> None:
         """Stop the loop and its thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
+
+
+async def _end(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Cancel a coroutine that runs on this loop, if it does, and wait for what it puts in order.
+
+    Not for all that runs: a stream to a node stands until it was idle for long, and the library below it has
+    tasks of its own for each. Nobody gets back a prompt that waits for those.
+    """
+    await settle(task for task in asyncio.all_tasks() if task.get_coro() is coroutine)
+    left = [
+        task
+        for task in asyncio.all_tasks()
+        if task is not asyncio.current_task() and not task.get_name().startswith(BACKGROUND)
+    ]
+    if left:
+        await asyncio.wait(left, timeout=LEFT_BEHIND_S)
 
 
 def _result(future: "Future[Result]") -> Result:

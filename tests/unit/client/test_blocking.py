@@ -143,8 +143,10 @@ def interrupt():
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 async def request():
-    # What a store does for as long as it is open; nobody waits for its end.
+    # What a store does for as long as it is open, and what a library does for a connection that stands;
+    # nobody waits for their end.
     request.background = asyncio.create_task(asyncio.sleep(3600), name=BACKGROUND + "upkeep")
+    request.standing = asyncio.create_task(asyncio.sleep(3600))
     begun.set()
     # The store decides when the interruption has arrived, so that it is late whatever the machine does.
     try:
@@ -172,6 +174,27 @@ def test_an_interruption_that_comes_too_late_yields_the_result(late: bool, said:
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stdout, done.returncode) == (f"{said}\n", 0), done.stderr
+
+
+def test_what_is_put_in_order_after_an_interruption_has_ended_when_it_is_raised() -> None:
+    # Given a coroutine that leaves a generator half way, whose end the loop sees to
+    script = INTERRUPTED.replace(
+        """    # The store decides when""",
+        """    async def steps():
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(0)
+            print("in order")
+
+    async for _ in steps():
+        await asyncio.sleep(3600)
+    # The store decides when""",
+    ).replace("{late}", "False")
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.returncode) == ("in order\ninterrupted\n", 0), done.stderr
 
 
 @pytest.mark.parametrize("begins", [True, False])
