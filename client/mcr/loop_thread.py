@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 # How late a signal may be noticed that another thread was interrupted by.
 SIGNAL_WAIT_S = 0.2
-# How long what an interrupted coroutine left behind has to end: generators half way, which the loop closes.
+# How long what is left behind has to end: generators half way, which the loop closes, and calls given up.
 # What goes on longer belongs to a connection, and ends with it.
 LEFT_BEHIND_S = 0.2
 
@@ -67,6 +67,8 @@ class LoopThread:
     def close(self) -> None:
         """Stop the loop and its thread."""
         if not self._loop.is_closed():
+            # Calls that were given up have a step left to do, or Python warns of tasks that nobody ended.
+            _result(asyncio.run_coroutine_threadsafe(_leave(), self._loop))
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
@@ -79,6 +81,11 @@ async def _end(coroutine: Coroutine[Any, Any, Any]) -> None:
     tasks of its own for each. Nobody gets back a prompt that waits for those.
     """
     await settle(task for task in asyncio.all_tasks() if task.get_coro() is coroutine)
+    await _leave()
+
+
+async def _leave() -> None:
+    """Let what goes on end, if it does so soon."""
     left = [
         task
         for task in asyncio.all_tasks()
