@@ -1,15 +1,20 @@
 """Writing at a place in a file, long runs of it past the page cache.
 
 Model bytes are written once and seldom read soon after by the same machine, yet the page cache makes each
-write pay for them: pages are allocated, charged, copied into and written back. For 1 GiB that took 2.0 s of
-processor time in the kernel and 2.4 s until it was durable; with O_DIRECT 0.1 s and 0.9 s, and another 0.15 s
-for the copy into an aligned buffer, on the machine where this was decided. And what others keep in the cache
-stays there.
+write pay for them: pages are allocated, zeroed, charged, and stay until somebody else needs the room. There
+are two ways around it:
+
+- Linux from 6.14 on writes a page back at once and drops it when told so (`RWF_DONTCACHE`). 1 GiB took 0.4 s
+  of processor time in the kernel (1.6 to 2.2 s through the page cache, 0.15 s with O_DIRECT), and 1.9 s until
+  it was durable, on a disk that took 3.7 s for a plain copy and 2.6 to 4.0 s with O_DIRECT, whatever the
+  number and length of its writes: a disk that syncs takes no others, and what it holds already when the sync
+  begins is written in the best order.
+- O_DIRECT elsewhere: 0.1 s of processor time and 0.9 s until durable on a fast disk, and another 0.15 s for
+  the copy into an aligned buffer, where the page cache took 2.0 s and 2.4 s.
 
 Only whole pages go that way. What is left at both ends of a run goes through the page cache, as a short run
-does, so no page is ever written by both ways at a time, and a file needs no padding. Durability is unchanged:
-it takes an fdatasync of the file, which covers both ways. Where a file system refuses O_DIRECT, all is
-buffered.
+does, so no page is ever written by two ways at a time, and a file needs no padding. Durability is unchanged:
+it takes an fdatasync of the file, which covers all ways. Where a file system knows neither, all is buffered.
 """
 
 import errno
@@ -27,6 +32,10 @@ BUFFERS_PER_WRITE_MAX = 1024
 ALIGNMENT_BYTES = 4096
 # Below this the two buffered ends and the extra call cost what the direct part saves.
 DIRECT_BYTES_MIN = 256 * 1024
+# Linux: write back at once and keep no page. `os` has the name from Python 3.15 on.
+RWF_DONTCACHE = 0x80
+# A kernel, a file system or a build of Python that does not know it.
+_UNKNOWN = frozenset((errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS))
 # One direct write: long enough to keep the device busy; 1 to 8 MiB measured alike.
 STAGING_BYTES = 2 * MIB
 
@@ -47,7 +56,7 @@ _staging = _Staging()
 
 
 def open_direct(descriptor: int) -> int | None:
-    """Return a second descriptor of an open file for `write_at`; None where direct writes are not to be had.
+    """Return a second descriptor of an open file for `write_at`; None where O_DIRECT is not to be had.
 
     The caller closes it.
     """
@@ -63,7 +72,7 @@ def write_at(descriptor: int, direct: int | None, buffers: Sequence[Buffer], off
 
     Args:
         descriptor: of a file open for writing.
-        direct: `open_direct(descriptor)`; None = buffered writes only.
+        direct: `open_direct(descriptor)`; for kernels that have no better way.
         buffers: any number, empty ones included.
         offset_bytes: where the first byte goes.
 
@@ -72,16 +81,14 @@ def write_at(descriptor: int, direct: int | None, buffers: Sequence[Buffer], off
     """
     views = [view for buffer in buffers if (view := memoryview(buffer).cast("B")).nbytes]
     first, last = _whole_pages(offset_bytes, sum(view.nbytes for view in views))
-    if direct is None or last - first < DIRECT_BYTES_MIN:
+    if last - first < DIRECT_BYTES_MIN:
         _write_buffered(descriptor, views, offset_bytes)
         return
     head, rest = _split(views, first - offset_bytes)
     middle, tail = _split(rest, last - first)
     _write_buffered(descriptor, head, offset_bytes)
-    at = first
-    for piece in _aligned(middle):
-        _write_pages(descriptor, direct, piece, at)
-        at += piece.nbytes
+    if not _write_uncached(descriptor, middle, first):
+        _write_aligned(descriptor, direct, middle, first)
     _write_buffered(descriptor, tail, last)
 
 
@@ -92,7 +99,7 @@ def write_placed(descriptor: int, direct: int | None, data: memoryview, offset_b
 
     Args:
         descriptor: of a file open for writing.
-        direct: `open_direct(descriptor)`; None = buffered writes only.
+        direct: `open_direct(descriptor)`; for kernels that have no better way.
         offset_bytes: where the first byte goes.
         data: from `aligned_memory`, starting `offset_bytes % ALIGNMENT_BYTES` after the start of a page.
 
@@ -100,12 +107,14 @@ def write_placed(descriptor: int, direct: int | None, data: memoryview, offset_b
         OSError: any part may have been written.
     """
     first, last = _whole_pages(offset_bytes, data.nbytes)
-    if direct is None or last - first < DIRECT_BYTES_MIN:
+    if last - first < DIRECT_BYTES_MIN:
         _write_buffered(descriptor, [data], offset_bytes)
         return
     if first > offset_bytes:
         _write_buffered(descriptor, [data[: first - offset_bytes]], offset_bytes)
-    _write_pages(descriptor, direct, data[first - offset_bytes : last - offset_bytes], first)
+    pages = data[first - offset_bytes : last - offset_bytes]
+    if not _write_uncached(descriptor, [pages], first):
+        _write_pages(descriptor, direct, pages, first)
     if last < offset_bytes + data.nbytes:
         _write_buffered(descriptor, [data[last - offset_bytes :]], last)
 
@@ -145,10 +154,32 @@ def _aligned(views: Sequence[memoryview]) -> Iterator[memoryview]:
         yield staging[:filled]
 
 
-def _write_pages(descriptor: int, direct: int, piece: memoryview, offset_bytes: int) -> None:
+def _write_uncached(descriptor: int, views: Sequence[memoryview], offset_bytes: int) -> bool:
+    """Write pages that are written back at once and dropped; tell whether that is possible."""
+    try:
+        _write_buffered(descriptor, views, offset_bytes, RWF_DONTCACHE)
+    except NotImplementedError:
+        return False
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise
+        return False
+    return True
+
+
+def _write_aligned(
+    descriptor: int, direct: int | None, views: Sequence[memoryview], offset_bytes: int
+) -> None:
+    """Write whole pages past the page cache by way of an aligned buffer."""
+    for piece in _aligned(views) if direct is not None else views:
+        _write_pages(descriptor, direct, piece, offset_bytes)
+        offset_bytes += piece.nbytes
+
+
+def _write_pages(descriptor: int, direct: int | None, piece: memoryview, offset_bytes: int) -> None:
     """Write whole pages past the page cache, or through it where that is refused or cut short."""
     try:
-        if os.pwrite(direct, piece, offset_bytes) == piece.nbytes:
+        if direct is not None and os.pwrite(direct, piece, offset_bytes) == piece.nbytes:
             return
     except OSError as error:
         # A device with larger blocks, or memory that it cannot reach.
@@ -157,10 +188,10 @@ def _write_pages(descriptor: int, direct: int, piece: memoryview, offset_bytes: 
     _write_buffered(descriptor, [piece], offset_bytes)
 
 
-def _write_buffered(descriptor: int, views: Sequence[memoryview], offset_bytes: int) -> None:
+def _write_buffered(descriptor: int, views: Sequence[memoryview], offset_bytes: int, flags: int = 0) -> None:
     first, left = 0, list(views)
     while first < len(left):
-        count = os.pwritev(descriptor, left[first : first + BUFFERS_PER_WRITE_MAX], offset_bytes)
+        count = os.pwritev(descriptor, left[first : first + BUFFERS_PER_WRITE_MAX], offset_bytes, flags)
         offset_bytes += count
         while first < len(left) and count >= left[first].nbytes:
             count -= left[first].nbytes

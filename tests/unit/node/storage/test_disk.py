@@ -31,7 +31,7 @@ def test_a_write_that_the_system_cuts_short_is_continued(
     handle = disk.create(tmp_path / "file")
     whole = os.pwritev
 
-    def seven_bytes(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+    def seven_bytes(descriptor: int, buffers: list[memoryview], offset: int, _flags: int) -> int:
         return whole(descriptor, [memoryview(b"".join(buffers))[:7]], offset)
 
     monkeypatch.setattr(os, "pwritev", seven_bytes)
