@@ -4,7 +4,7 @@ Model bytes are written once and seldom read soon after by the same machine, yet
 write pay for them: pages are allocated, zeroed, charged, and stay until somebody else needs the room. There
 are two ways around it:
 
-- Linux from 6.14 on writes a page back at once and drops it when told so (`RWF_DONTCACHE`). 1 GiB took 0.4 s
+- Linux from 6.16 on writes a page back at once and drops it when told so (`RWF_DONTCACHE`). 1 GiB took 0.4 s
   of processor time in the kernel (1.6 to 2.2 s through the page cache, 0.15 s with O_DIRECT), and 1.9 s until
   it was durable, on a disk that took 3.7 s for a plain copy and 2.6 to 4.0 s with O_DIRECT, whatever the
   number and length of its writes: a disk that syncs takes no others, and what it holds already when the sync
@@ -20,6 +20,7 @@ it takes an fdatasync of the file, which covers all ways. Where a file system kn
 import errno
 import mmap
 import os
+import re
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -34,10 +35,21 @@ ALIGNMENT_BYTES = 4096
 DIRECT_BYTES_MIN = 256 * 1024
 # Linux: write back at once and keep no page. `os` has the name from Python 3.15 on.
 RWF_DONTCACHE = 0x80
+# 6.14 had it first, with faults when a page was written again while it was dropped; 6.15 turned it off.
+UNCACHED_LINUX_MIN = (6, 16)
 # A kernel, a file system or a build of Python that does not know it.
 _UNKNOWN = frozenset((errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS))
 # One direct write: long enough to keep the device busy; 1 to 8 MiB measured alike.
 STAGING_BYTES = 2 * MIB
+
+
+def has_uncached(kernel: str, release: str) -> bool:
+    """Tell whether `RWF_DONTCACHE` may be tried on a kernel, by its name and release (`os.uname`)."""
+    numbers = tuple(int(number) for number in re.findall(r"\d+", release)[:2])
+    return kernel == "Linux" and numbers >= UNCACHED_LINUX_MIN
+
+
+HAS_UNCACHED = has_uncached(os.uname().sysname, os.uname().release)
 
 
 def aligned_memory(length_bytes: int) -> memoryview:
@@ -156,6 +168,8 @@ def _aligned(views: Sequence[memoryview]) -> Iterator[memoryview]:
 
 def _write_uncached(descriptor: int, views: Sequence[memoryview], offset_bytes: int) -> bool:
     """Write pages that are written back at once and dropped; tell whether that is possible."""
+    if not HAS_UNCACHED:
+        return False
     try:
         _write_buffered(descriptor, views, offset_bytes, RWF_DONTCACHE)
     except NotImplementedError:

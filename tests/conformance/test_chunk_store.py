@@ -236,6 +236,23 @@ def test_removed_chunks_are_forgotten_and_counted_once(setting: Setting, synced:
     assert setting.store.missing([chunk.id for chunk in chunks]) == set(gone)
 
 
+def test_what_was_expected_is_read_as_it_is_by_then(setting: Setting) -> None:
+    kept, removed, again, unsynced = numbered(4)
+    setting.store.put([kept, removed, again])
+    setting.store.sync()
+    setting.store.put([unsynced])
+    setting.store.expect([chunk.id for chunk in (kept, removed, again, unsynced, *numbered(1, start=9))])
+    setting.store.remove([removed.id, again.id])
+    setting.store.compact(live_share_min=1.0)
+    setting.store.put([again])
+
+    assert [setting.store.get(chunk.id) for chunk in (kept, again, unsynced)] == [
+        chunk.data for chunk in (kept, again, unsynced)
+    ]
+    with pytest.raises(MissingChunkError):
+        setting.store.get(removed.id)
+
+
 def test_compaction_keeps_every_live_chunk(setting: Setting) -> None:
     chunks = [Chunk.of(number.to_bytes(2, "big") * 4000) for number in range(100)]
     setting.store.put(chunks)

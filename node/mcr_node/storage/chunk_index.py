@@ -34,6 +34,8 @@ from mcr_node.storage.frames import HEADER_BYTES_MAX, HEADER_BYTES_MIN, FrameHea
 INDEX_FORMAT = 1
 # Entries taken per step of a scan: enough to sort reads by place, some megabytes of memory.
 PAGE_ENTRIES = 16384
+# Locations kept for reads that were announced: some megabytes. All batches of a few readers at a time.
+EXPECTED_CHUNKS_MAX = 16384
 # What the ordered store needs to open again after the disk was full: a log, a manifest, and room to work.
 REOPEN_BYTES_MIN = 16 * MIB
 
@@ -188,6 +190,8 @@ class ChunkIndex:
         # Keeps the database open under whoever reads; held for microseconds, but for pages of a scan.
         self._database_lock = threading.Lock()
         self._change_lock = threading.Lock()
+        # By key; under the database lock, so that what a change drops does not come back.
+        self._expected: dict[bytes, Location] = {}
         self._accounts: dict[int, SegmentAccount] = {}
         self._quarantined = 0
 
@@ -252,6 +256,37 @@ class ChunkIndex:
             values = self._database.get_many([b"c" + chunk_id for chunk_id in ids])
         return [None if value is None else self._location(value) for value in values]
 
+    def expect(self, ids: Sequence[ChunkId]) -> list[Location]:
+        """Return where chunks are, without those not held, and know it until `locate` is asked or it changes.
+
+        A look at the database costs as much as reading a small chunk, and threads wait for each other's; one
+        look for many chunks costs hardly more.
+
+        Raises:
+            CorruptStoreError: the index is damaged.
+        """
+        keys = [b"c" + chunk_id for chunk_id in ids]
+        with self._database_lock:
+            values = self._database.get_many(keys)
+            held = {
+                key: self._location(value)
+                for key, value in zip(keys, values, strict=True)
+                if value is not None
+            }
+            if len(self._expected) + len(held) > EXPECTED_CHUNKS_MAX:
+                self._expected.clear()
+            self._expected |= held
+        return list(held.values())
+
+    def locate(self, chunk_id: ChunkId) -> Location | None:
+        """Return where a chunk is, or None.
+
+        Raises:
+            CorruptStoreError: the index is damaged.
+        """
+        expected = self._expected.pop(b"c" + chunk_id, None)
+        return expected if expected is not None else self.get_many([chunk_id])[0]
+
     def _location(self, value: bytes) -> Location:
         try:
             return Location.parse(value)
@@ -311,6 +346,8 @@ class ChunkIndex:
     def _write(self, batch: Sequence[Change]) -> None:
         try:
             with self._database_lock:
+                for key, _ in batch:
+                    self._expected.pop(key, None)
                 self._database.write(batch)
         except OutOfSpaceError:
             # RocksDB refuses all writes from here on, even once there is space, until it is opened again.

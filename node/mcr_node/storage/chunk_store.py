@@ -325,15 +325,13 @@ class PackChunkStore:
 
     def expect(self, ids: Sequence[ChunkId]) -> None:
         """See `ports.ChunkStore`."""
-        for found in self._index.get_many(ids):
-            if found is not None:
-                self._files.read_ahead(found.segment, found.header_bytes + found.payload_bytes, found.offset)
+        self._frames.expect(self._index.expect(ids))
 
     def _locate(self, chunk_id: ChunkId) -> Location | None:
         with self._lock:
             location = self._pending.get(chunk_id)
         # In this order: a chunk leaves `_pending` only after it is in the index.
-        return location if location is not None else self._index.get_many([chunk_id])[0]
+        return location if location is not None else self._index.locate(chunk_id)
 
     def _quarantine(self, chunk_id: ChunkId, location: Location, reason: str) -> bool:
         """Set a damaged frame aside, durably; False when the chunk is no longer there."""

@@ -1,5 +1,7 @@
 """Reading one chunk from where the index says that its frame stands."""
 
+from collections.abc import Iterable
+
 from mcr.model import ChunkId
 from mcr.transfer import put_in_place
 from mcr_node.storage.chunk_index import Location
@@ -19,6 +21,18 @@ class FrameReader:
     def __init__(self, disk: Disk, files: SegmentFiles) -> None:
         self._disk = disk
         self._files = files
+
+    def expect(self, locations: Iterable[Location]) -> None:
+        """Let the disk begin to read frames that are wanted soon, neighbours as one stretch."""
+        segment, offset, end = 0, 0, 0
+        for location in locations:
+            if (location.segment, location.offset) != (segment, end):
+                if end > offset:
+                    self._files.read_ahead(segment, end - offset, offset)
+                segment, offset = location.segment, location.offset
+            end = location.end
+        if end > offset:
+            self._files.read_ahead(segment, end - offset, offset)
 
     def read(self, chunk_id: ChunkId, location: Location) -> bytes:
         """Return the plain bytes."""

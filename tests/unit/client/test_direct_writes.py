@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mcr import direct_writes
 from mcr.direct_writes import (
     ALIGNMENT_BYTES,
     DIRECT_BYTES_MIN,
     RWF_DONTCACHE,
     STAGING_BYTES,
     aligned_memory,
+    has_uncached,
     open_direct,
     write_at,
     write_placed,
@@ -63,12 +65,14 @@ def noting_pwritev(uncached: Exception | int | None = None) -> Iterator[list[tup
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "pwritev", note)
+        if uncached is not None:
+            patch.setattr(direct_writes, "HAS_UNCACHED", True)
         yield noted
 
 
 def knows_uncached(descriptor: int) -> bool:
     try:
-        return os.pwritev(descriptor, [b"x"], 0, RWF_DONTCACHE) == 1
+        return direct_writes.HAS_UNCACHED and os.pwritev(descriptor, [b"x"], 0, RWF_DONTCACHE) == 1
     except (OSError, NotImplementedError):
         return False
 
@@ -152,6 +156,34 @@ def test_whole_pages_stay_out_of_the_page_cache_and_ends_go_through_it(
     with noting_pwritev() as written:
         write_placed(*opened, memory[10 : 10 + LONG_BYTES], ALIGNMENT_BYTES + 10)
     assert written == [(ALIGNMENT_BYTES - 10, 0), middle, (10, 0)]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "release", "trusted"),
+    [
+        ("Linux", "6.16.0", True),
+        ("Linux", "6.18.44-fc", True),
+        ("Linux", "7.0", True),
+        ("Linux", "7", True),
+        ("Linux", "6.14.11", False),
+        ("Linux", "6.15.0-rc7", False),
+        ("Linux", "5.19.0-76051900-generic", False),
+        ("Linux", "unheard of", False),
+        ("Darwin", "24.1.0", False),
+    ],
+)
+def test_only_kernels_that_drop_pages_safely_are_trusted(kernel: str, release: str, trusted: bool) -> None:
+    assert has_uncached(kernel, release) is trusted
+
+
+def test_a_kernel_that_is_not_trusted_is_not_asked(
+    opened: tuple[int, int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with noting_pwritev(OSError(errno.EIO, "asked")) as written:
+        monkeypatch.setattr(direct_writes, "HAS_UNCACHED", False)
+        write_at(opened[0], None, [bytes(LONG_BYTES)], 0)
+
+    assert written == [(LONG_BYTES, 0)]
 
 
 @pytest.mark.parametrize("unknown", UNKNOWN)

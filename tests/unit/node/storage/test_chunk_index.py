@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from mcr.errors import CorruptStoreError, OutOfSpaceError, StoreFormatError
 from mcr.model import ChunkId
 from mcr_node.storage import chunk_index
-from mcr_node.storage.chunk_index import ChunkIndex, Location, SegmentAccount, SegmentState
+from mcr_node.storage.chunk_index import ChunkIndex, KeyValues, Location, SegmentAccount, SegmentState
 from mcr_node.storage.database import Database
 from mcr_node.storage.disk import Disk, StorageFailure
 from mcr_node.storage.encodings import Encoding
@@ -284,3 +285,76 @@ def test_changes_whose_sync_failed_are_synced_by_the_next_that_says_so(tmp_path:
     assert index.accounts()[1].live_chunks == 1
     put_one(index, 1)()
     assert disk.opened[-1].syncs == 1
+
+
+class Counted:
+    """The database of an index, counting the looks at it."""
+
+    def __init__(self, database: KeyValues) -> None:
+        self._database = database
+        self.looks = 0
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        self.looks += 1
+        return self._database.get_many(keys)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._database, name)
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> Iterator[tuple[ChunkIndex, Counted]]:
+    """Yield an index of chunks 0 to 9, and what counts its looks, from none."""
+    opened: list[Counted] = []
+
+    def open_database(path: Path) -> KeyValues:
+        opened.append(Counted(Database.open(path)))
+        return cast("KeyValues", opened[-1])
+
+    index = ChunkIndex.open(tmp_path / "index", Disk(), open_database)
+    with index.changing() as changes:
+        changes.put({chunk_id(number): location(number) for number in range(10)})
+    opened[-1].looks = 0
+    yield index, opened[-1]
+    index.close()
+
+
+def test_what_is_expected_is_located_by_one_look_at_the_database(counted: tuple[ChunkIndex, Counted]) -> None:
+    index, database = counted
+
+    assert index.expect([chunk_id(3), chunk_id(99), chunk_id(4)]) == [location(3), location(4)]
+    assert (index.locate(chunk_id(4)), index.locate(chunk_id(3))) == (location(4), location(3))
+    assert database.looks == 1
+    # Known for one reading, so that what nobody reads again is not kept.
+    assert index.locate(chunk_id(3)) == location(3)
+    assert index.locate(chunk_id(99)) is None
+    assert database.looks == 3
+
+
+def test_what_changes_after_it_was_expected_is_located_anew(counted: tuple[ChunkIndex, Counted]) -> None:
+    index, database = counted
+    index.expect([chunk_id(number) for number in range(4)])
+    moved = location(1, segment=7)
+    with index.changing() as changes:
+        changes.delete([chunk_id(0)])
+        changes.put({chunk_id(1): moved})
+        changes.quarantine(chunk_id(2), location(2), "damaged")
+    database.looks = 0
+
+    assert [index.locate(chunk_id(number)) for number in range(4)] == [None, moved, None, location(3)]
+    assert database.looks == 3
+
+
+def test_what_is_expected_and_never_read_is_not_kept_without_limit(
+    counted: tuple[ChunkIndex, Counted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, database = counted
+    monkeypatch.setattr(chunk_index, "EXPECTED_CHUNKS_MAX", 5)
+    index.expect([chunk_id(number) for number in range(5)])
+    index.expect([chunk_id(5)])
+    database.looks = 0
+
+    assert [index.locate(chunk_id(number)) for number in range(6)] == [
+        location(number) for number in range(6)
+    ]
+    assert database.looks == 5
