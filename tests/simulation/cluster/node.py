@@ -205,7 +205,7 @@ class Process:
         try:
             self.replica.deliver(message)
         except UnknownPeerError:
-            # Of a member that was removed meanwhile.
+            # Of a member that was removed meanwhile, or is not known to be one yet.
             return
         except InvalidMessageError as error:
             raise AssertionError(f"node {self.node_id} refuses what is honest: {error}") from error

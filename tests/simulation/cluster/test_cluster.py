@@ -22,6 +22,7 @@ FAILED_ONCE = (
     (7, 5, 20),  # a leader tripped over its own answer, having been removed meanwhile
     (101523, 5, 60),  # the simulator asked a leader for a change that it had switched off in the same breath
     (101994, 3, 60),  # the same
+    (2727016, 3, 60),  # a leader's order to campaign met a node that, restarted, did not know it as a member
 )
 
 

@@ -5,7 +5,7 @@ RaftError
 ├── ReadDroppedError            caller: no read was begun; ask again
 ├── InvalidMessageError         transport: drop the message, count it, keep the node running
 │   ├── LocalMessageError       a local kind came from the network
-│   └── UnknownPeerError        a response from a node outside the configuration
+│   └── UnknownPeerError        from a node outside the configuration, as far as known
 ├── ConfChangeError             caller: the change cannot follow the present configuration
 ├── CompactedError              the log no longer holds that index
 ├── UnavailableError            the log does not hold that index yet
@@ -38,7 +38,7 @@ class LocalMessageError(InvalidMessageError):
 
 
 class UnknownPeerError(InvalidMessageError):
-    """A response came from a node that is not in the configuration."""
+    """A response, or an order to campaign, came from a node that is not in the configuration."""
 
 
 class ConfChangeError(RaftError):

@@ -174,9 +174,13 @@ def _check_leader(raft: Raft, message: Message) -> None:
                 _check_committed(raft, entry.index, entry.term)
     elif message.snapshot is not None:
         _check_committed(raft, message.snapshot.index, message.snapshot.term)
-    elif message.term > raft.term or (sender != raft.leader and sender not in raft.tracker.progress):
+    elif message.term > raft.term:
         # TIMEOUT_NOW goes to who has acknowledged the leader's whole log, and so was durably in its term.
         raise InvalidMessageError(f"{kind.name} of term {message.term} from node {sender}")
+    elif sender != raft.leader and sender not in raft.tracker.progress:
+        # Honest only from a leader that was added by entries which this node has, but since it started does
+        # not know to be committed. It cannot be told from a stranger; a transfer refused costs its deadline.
+        raise UnknownPeerError(f"{kind.name} from node {sender}, which is no member that this node knows of")
 
 
 def _displaces(raft: Raft, sender: int) -> bool:

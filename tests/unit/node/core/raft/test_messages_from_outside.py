@@ -41,6 +41,21 @@ def test_answers_of_strangers_are_refused() -> None:
     assert network.term(1) == 0
 
 
+def test_an_order_to_campaign_of_who_is_no_member_as_far_as_known_is_refused_as_such() -> None:
+    # Who restarts may have a leader's entries, and not know yet that the one adding that leader is committed.
+    network = RaftNetwork(3)
+    network.nodes[1].step(Message(MessageType.VOTE, 1, 2, 4))
+
+    with pytest.raises(UnknownPeerError):
+        network.nodes[1].step(Message(MessageType.TIMEOUT_NOW, 1, 9, 4))
+    # Of a later term it is no leader's that this node could have acknowledged anything to.
+    with pytest.raises(InvalidMessageError) as refused:
+        network.nodes[1].step(Message(MessageType.TIMEOUT_NOW, 1, 9, 5))
+
+    assert not isinstance(refused.value, UnknownPeerError)
+    assert network.term(1) == 4
+
+
 @pytest.mark.parametrize(
     "message",
     [
