@@ -29,6 +29,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from benchmarks.log_clients import ETCD_KV, bytes_field, unary
 from benchmarks.measuring import Spread, table
+from mcr.client import Client
 from mcr.testing import LocalCluster
 from mcr.v1 import versions_pb2 as pb
 
@@ -231,11 +232,14 @@ class McrCluster:
             client.remove_member(self._cluster.nodes[i].name, force=True, accept_loss=True)
         self._cluster.kill(i)
 
-    def has_vote(self, i: int) -> bool:
-        """Say whether a node votes, as the others see it."""
+    def connected(self, i: int) -> Client:
+        """Return a client of one node only; the caller closes it."""
+        return self._cluster.connect(i)
+
+    def has_vote(self, i: int, client: Client) -> bool:
+        """Say whether a node votes, as the node of a client sees it."""
         name = self._cluster.nodes[i].name
-        with self._cluster.connect(0) as client:
-            members = client.cluster_status().members
+        members = client.cluster_status().members
         return any(member.name == name and member.role == "voter" for member in members)
 
     def status(self, i: int) -> tuple[int, int]:
