@@ -37,7 +37,7 @@ DIRECT_BYTES_MIN = 256 * 1024
 RWF_DONTCACHE = 0x80
 # 6.14 had it first, with faults when a page was written again while it was dropped; 6.15 turned it off.
 UNCACHED_LINUX_MIN = (6, 16)
-# A kernel, a file system or a build of Python that does not know it.
+# A kernel or a file system that does not know it.
 _UNKNOWN = frozenset((errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS))
 # One direct write: long enough to keep the device busy; 1 to 8 MiB measured alike.
 STAGING_BYTES = 2 * MIB
@@ -173,6 +173,7 @@ def _write_uncached(descriptor: int, views: Sequence[memoryview], offset_bytes: 
     try:
         _write_buffered(descriptor, views, offset_bytes, RWF_DONTCACHE)
     except NotImplementedError:
+        # Python was built where the C library has no pwritev2; it takes no flags then.
         return False
     except OSError as error:
         if error.errno not in _UNKNOWN:

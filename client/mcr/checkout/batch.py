@@ -1,7 +1,7 @@
 """Some chunks of one large file on their way to disk, in memory as they will lie in the file.
 
 Each chunk is read right to where it is written from: no copy in between, and none to line it up with pages,
-which writes past the page cache need (`mcr.direct_writes`).
+which O_DIRECT needs (`mcr.direct_writes`).
 """
 
 from collections.abc import Iterator, Sequence
