@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Protocol
 
+from mcr.behind_others import load_behind_others
 from mcr.connection import Connection
 from mcr.errors import MissingExtraError
 
@@ -92,6 +93,8 @@ def run_node(
 ) -> None:
     """Run a node in this process until a signal ends it; see `mcr node start`."""
     with _extra_installed():
+        if join is not None:
+            load_behind_others("mcr_node.main", "mcr_node.among_others")
         from mcr_node import config as settings
         from mcr_node import main
     main.run(settings.settle(flags, bootstrap=bootstrap, join=join, config=config), told)

@@ -51,6 +51,9 @@ WRITE_BUFFER_BYTES: Final = 16 * MIB
 BLOCK_CACHE_BYTES: Final = 16 * MIB
 # Small tables, so that what grows at its end only, as a log does, rewrites its last table and not itself.
 TABLE_BYTES: Final = 8 * MIB
+# Each copy of a state writes out what is in memory: one more file. So many are merged with all else, which
+# for 100,000 versions takes 0.8 s of a processor, where it was copied and where the copy arrived.
+COMPACTED_FILES: Final = 8
 # A quarter of them is opened at once when the database is, at about 50 us each.
 OPEN_FILES_MAX: Final = 256
 # RocksDB's own choice of bits for 1 % false positives: most lookups of chunk ids ask for what is not there.
@@ -374,6 +377,7 @@ def _options(*, create: bool) -> Options:
     options.set_target_file_size_base(TABLE_BYTES)
     options.set_max_open_files(OPEN_FILES_MAX)
     options.set_max_background_jobs(2)
+    options.set_level_zero_file_num_compaction_trigger(COMPACTED_FILES)
     # One open is one command of a user: what only serves statistics is left out.
     options.set_skip_stats_update_on_db_open(True)
     options.set_stats_dump_period_sec(0)

@@ -208,6 +208,8 @@ class SnapshotWriter:
             if self._hasher.digest() != file.digest:
                 self._end()
                 raise CorruptStoreError(file.name, "its bytes are not those of the snapshot")
+            # While the rest is on its way: all at its end would keep every commit's sync waiting.
+            self._disk.fdatasync(self._handle)
             self._close()
             self._place, self._offset, self._hasher = self._place + 1, 0, blake3.blake3()
 

@@ -38,8 +38,11 @@ REDIAL_S_MIN, REDIAL_S_MAX = 1.0, 60.0
 ORDERLY_S = 1.0
 # A receiver that takes nothing for so long is given up; raft begins again, the receiver keeps what it has.
 SNAPSHOT_STALL_S = 30.0
-# So that catching up leaves room for the writes that go on meanwhile.
-SNAPSHOT_BYTES_PER_S = 200 << 20
+# What a snapshot takes from the writes that go on meanwhile is spread over so long. Not over longer: the half
+# of the log that is kept lasts so long where commits come fastest, and a follower must not fall behind it.
+SNAPSHOT_S = 5.0
+# Small ones do not wait for that, large ones take longer.
+SNAPSHOT_BYTES_PER_S_MIN, SNAPSHOT_BYTES_PER_S_MAX = 16 << 20, 200 << 20
 SERVICE = raft_pb2.DESCRIPTOR.services_by_name["RaftService"].full_name
 OPTIONS = (
     ("grpc.max_send_message_length", 8 << 20),
@@ -266,6 +269,7 @@ class _Peer:
             announcement = codec.announce(message, source.manifest, cluster_id=self._sender.cluster_id)
             await call.write(raft_pb2.InstallSnapshotRequest(announcement=announcement))
             wanted = await _answer(call)
+            pace_bytes_per_s = snapshot_pace(source.manifest.bytes_total)
             started_s, sent_bytes = asyncio.get_running_loop().time(), 0
             is_due = not wanted.name
             for file in source.manifest.files:
@@ -280,7 +284,7 @@ class _Peer:
                         await call.write(raft_pb2.InstallSnapshotRequest(range=part))
                     offset += len(data)
                     sent_bytes += len(data)
-                    due_s = started_s + sent_bytes / SNAPSHOT_BYTES_PER_S
+                    due_s = started_s + sent_bytes / pace_bytes_per_s
                     await asyncio.sleep(max(0.0, due_s - asyncio.get_running_loop().time()))
             await call.done_writing()
             while (await _answer(call)).name:
@@ -291,6 +295,11 @@ class _Peer:
     async def close(self) -> None:
         await settle([task for task in (self._stream, self._dialling, self._snapshot) if task is not None])
         await self._channel.close()
+
+
+def snapshot_pace(bytes_total: int) -> float:
+    """Return how many bytes a second of a snapshot of that size are sent."""
+    return min(max(bytes_total / SNAPSHOT_S, SNAPSHOT_BYTES_PER_S_MIN), SNAPSHOT_BYTES_PER_S_MAX)
 
 
 async def _ended(call: "grpc.aio.StreamUnaryCall[Any, raft_pb2.DeliverResponse]") -> None:

@@ -14,6 +14,7 @@ from mcr_node.core.state.digest import Divergence
 from mcr_node.ports import SnapshotFile, SnapshotManifest, SnapshotSink, SnapshotSource, StatePosition
 from mcr_node.storage import snapshots as snapshots_module
 from mcr_node.storage.database import Database
+from mcr_node.storage.disk import Disk, Handle
 from mcr_node.storage.snapshots import SnapshotFolder
 from mcr_node.storage.state_store import StateStore
 
@@ -147,6 +148,36 @@ def test_transfer_goes_on_where_it_was_interrupted(sender: Node, receiver: Node)
     transfer(source, sink)
     sink.install()
     assert receiver.rows() == ROWS
+
+
+class WatchedDisk(Disk):
+    """Notes what is made durable."""
+
+    def __init__(self) -> None:
+        self.synced: list[Path] = []
+
+    def fdatasync(self, handle: Handle) -> None:
+        super().fdatasync(handle)
+        self.synced.append(handle.path)
+
+
+def test_each_file_is_durable_before_the_next_one_comes(sender: Node, receiver: Node, tmp_path: Path) -> None:
+    # given
+    disk = WatchedDisk()
+    source = sender.snapshots.export()
+    sink = SnapshotFolder.open(tmp_path / "receiver" / "watched", receiver.state, disk).receive(
+        source.manifest
+    )
+
+    while (wanted := sink.wanted()) is not None:
+        # when
+        name, offset = wanted
+        sink.write(name, offset, source.read(name, offset, 10_000))
+
+        # then
+        names = [file.name for file in source.manifest.files]
+        arrived = names if sink.wanted() is None else names[: names.index((sink.wanted() or wanted)[0])]
+        assert [path.name for path in disk.synced] == arrived
 
 
 def test_newer_snapshot_takes_the_place_of_the_one_before(sender: Node, tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""Loading code without taking the processor from others."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mcr.behind_others import NICENESS, load_behind_others
+
+SOURCE = """
+import os
+import threading
+
+seen = (os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), threading.get_ident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux only")
+def test_modules_are_loaded_behind_others_and_their_user_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_to_load.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+
+    load_behind_others("slow_to_load")
+
+    assert sys.modules["slow_to_load"].seen[0] == min(19, NICENESS)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+    del sys.modules["slow_to_load"]
+
+
+def test_a_module_that_is_missing_is_named() -> None:
+    with pytest.raises(ModuleNotFoundError) as raised:
+        load_behind_others("mcr.no_such_module")
+
+    assert raised.value.name == "mcr.no_such_module"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks for threads where Linux lists them")
+def test_loading_a_node_s_code_starts_no_thread() -> None:
+    program = "import os, mcr_node.main, mcr_node.among_others; print(len(os.listdir('/proc/self/task')))"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "1\n"
