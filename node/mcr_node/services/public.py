@@ -68,8 +68,9 @@ LAYOUT = layout_pb2.DESCRIPTOR.services_by_name["LayoutService"]
 # Calls under way; beyond it gRPC itself refuses. Far above what two cores can work on at once.
 CALLS_MAX = 4096
 WATCHERS_MAX = 1024
-# Clients ping a silent connection this often to learn whether its node still lives; oftener is refused.
-PING_INTERVAL_MS_MIN = 5_000
+# Clients and peers ping a silent connection to learn whether its node lives, each 5 s or less often; whoever
+# pings oftener is sent away. Two pings may arrive closer than they left, when a node is busy.
+PING_INTERVAL_MS_MIN = 2_000
 
 OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
