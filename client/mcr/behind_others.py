@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib import import_module
 
 # Of Linux: a tenth of the processor time of who runs at 0, where both want it.
@@ -28,4 +29,8 @@ def load_behind_others(*modules: str) -> None:
 
 def _step_back() -> None:
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        # Whoever was started further behind stays there: only the privileged may come forward.
+        niceness = max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0))
+        # It is a courtesy; a sandbox that forbids it must not keep a node from starting.
+        with suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)

@@ -27,9 +27,37 @@ def test_modules_are_loaded_behind_others_and_their_user_is_not(
 
     load_behind_others("slow_to_load")
 
-    assert sys.modules["slow_to_load"].seen[0] == min(19, NICENESS)
+    assert sys.modules["slow_to_load"].seen[0] == max(before, NICENESS)
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
     del sys.modules["slow_to_load"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux only")
+def test_who_is_further_behind_stays_there() -> None:
+    program = (
+        "import os, threading; os.nice(15); from mcr import behind_others as b; "
+        "b._step_back(); print(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert int(done.stdout) >= 15
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux only")
+def test_where_stepping_back_is_forbidden_modules_are_loaded_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: int) -> None:
+        raise PermissionError
+
+    (tmp_path / "slow_to_load.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(os, "setpriority", forbidden)
+
+    load_behind_others("slow_to_load")
+
+    assert sys.modules.pop("slow_to_load").seen
 
 
 def test_a_module_that_is_missing_is_named() -> None:
