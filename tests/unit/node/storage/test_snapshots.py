@@ -165,18 +165,19 @@ def test_each_file_is_durable_before_the_next_one_comes(sender: Node, receiver: 
     # given
     disk = WatchedDisk()
     source = sender.snapshots.export()
-    sink = SnapshotFolder.open(tmp_path / "receiver" / "watched", receiver.state, disk).receive(
-        source.manifest
-    )
+    names = [file.name for file in source.manifest.files]
+    folder = SnapshotFolder.open(tmp_path / "receiver" / "watched", receiver.state, disk)
+    sink = folder.receive(source.manifest)
+    wanted = sink.wanted()
 
-    while (wanted := sink.wanted()) is not None:
+    while wanted is not None:
         # when
         name, offset = wanted
         sink.write(name, offset, source.read(name, offset, 10_000))
+        wanted = sink.wanted()
 
         # then
-        names = [file.name for file in source.manifest.files]
-        arrived = names if sink.wanted() is None else names[: names.index((sink.wanted() or wanted)[0])]
+        arrived = names if wanted is None else names[: names.index(wanted[0])]
         assert [path.name for path in disk.synced] == arrived
 
 
