@@ -1,4 +1,4 @@
-"""Pings: who keeps to the interval of this release is not sent away."""
+"""Pings: nodes take those of this release with a margin."""
 
 from mcr._remote.nodes import KEEPALIVE_MS
 from mcr_node.services.public import PING_INTERVAL_MS_MIN
