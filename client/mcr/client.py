@@ -421,11 +421,12 @@ class Model(
         include: Sequence[str] = (),
         verify: bool = False,
         delete: bool = False,
+        sync: bool = True,
         progress: Callable[[CheckoutProgress], None] | None = None,
     ) -> CheckoutResult:
         """See `AsyncModel.checkout`; `progress` is called from another thread."""
         work = self._model.checkout(
-            ref, destination, include=include, verify=verify, delete=delete, progress=progress
+            ref, destination, include=include, verify=verify, delete=delete, sync=sync, progress=progress
         )
         return self._loop.run(work, "checkout")
 

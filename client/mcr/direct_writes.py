@@ -104,6 +104,21 @@ def write_at(descriptor: int, direct: int | None, buffers: Sequence[Buffer], off
     _write_buffered(descriptor, tail, last)
 
 
+def write_cached(descriptor: int, buffers: Sequence[Buffer], offset_bytes: int) -> None:
+    """Write all buffers to the page cache and leave it to the system when they go to the disk.
+
+    Args:
+        descriptor: of a file open for writing.
+        buffers: any number, empty ones included.
+        offset_bytes: where the first byte goes.
+
+    Raises:
+        OSError: any part may have been written.
+    """
+    views = [view for buffer in buffers if (view := memoryview(buffer).cast("B")).nbytes]
+    _write_buffered(descriptor, views, offset_bytes)
+
+
 def write_placed(descriptor: int, direct: int | None, data: memoryview, offset_bytes: int) -> None:
     """Write bytes that lie in memory as they do in the file: at the same place within a page.
 

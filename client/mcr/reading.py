@@ -254,6 +254,7 @@ class ModelReader:
         include: Sequence[str] = (),
         verify: bool = False,
         delete: bool = False,
+        sync: bool = True,
         progress: Callable[[CheckoutProgress], None] | None = None,
     ) -> CheckoutResult:
         """Write a version into a folder, bit-exact; files that are right already are left alone.
@@ -264,9 +265,12 @@ class ModelReader:
             include: glob patterns; everything by default.
             verify: read every written file back and compare its digest.
             delete: remove files that the version does not have.
+            sync: return only when the disk holds all of it. Without, it is done sooner, as copying with other
+                tools is; after a loss of power check out again, which finds files that are not whole.
             progress: called from the event loop.
 
         Raises:
+            InvalidArgumentError: `verify` without `sync`.
             DestinationError, OutOfSpaceError: what was written whole stays; repeat to go on.
             CorruptChunkError, MissingChunkError: nothing wrong was written.
         """
@@ -280,6 +284,7 @@ class ModelReader:
             include=include,
             verify=verify,
             delete=delete,
+            sync=sync,
             progress=progress,
             reference=version.reference,
         )

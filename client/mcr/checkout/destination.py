@@ -2,6 +2,9 @@
 
 Two promises are kept here. A file appears whole or not at all: it is written under `.mcr-partial`, synced,
 then renamed into place. And nothing outside the folder is ever touched, whatever links lie in it (`tree`).
+
+Without a sync the first promise ends with the machine's power: a file may be there then and not be whole. The
+next checkout finds it, for it hashes what is there.
 """
 
 import fcntl
@@ -16,7 +19,7 @@ import blake3
 
 from mcr.checkout.batch import Batch
 from mcr.checkout.tree import FOLDER_MODE, OPEN_FOLDER, Tree, translated
-from mcr.direct_writes import open_direct, write_at, write_placed
+from mcr.direct_writes import open_direct, write_at, write_cached, write_placed
 from mcr.errors import CorruptChunkError, DestinationError, McrError
 from mcr.manifest import PARTIAL_FOLDER, Span
 from mcr.model import MIB, FileEntry, digest
@@ -100,14 +103,16 @@ class Destination:
     All raise DestinationError or OutOfSpaceError, with the path in it, when the system refuses.
     """
 
-    def __init__(self, folder: Path, *, replace: bool) -> None:
+    def __init__(self, folder: Path, *, replace: bool, sync: bool = True) -> None:
         """Prepare; `open` does the work.
 
         Args:
             folder: where to write.
             replace: remove a file, link or folder of the user that stands where another kind is needed.
+            sync: have the disk hold each file before it takes its name; else the system writes when it likes.
         """
         self.tree = Tree(folder, replace=replace)
+        self._sync = sync
         self._partial = self._lock = -1
 
     # Opening and closing.
@@ -226,6 +231,9 @@ class Destination:
         descriptor = os.open(partial_name(entry), flags, FILE_MODE, dir_fd=self._partial)
         try:
             os.fchmod(descriptor, _mode(entry))
+            if not self._sync:
+                write_cached(descriptor, pieces, 0)
+                return
             write_at(descriptor, None, pieces, 0)
             # On Linux this starts the write-back without waiting for it. So the blocks of a whole group of
             # files are allocated before the first sync commits the journal: once for all, not once for each.
@@ -270,10 +278,14 @@ class Destination:
         With `leave_holes` (the file is new) long runs of zeros are not written.
         """
         descriptor = os.open(partial_name(entry), _WRITE, dir_fd=self._partial)
-        direct = open_direct(descriptor)
+        direct = open_direct(descriptor) if self._sync else None
         try:
             for offset_bytes, data in batch.runs(leave_holes=leave_holes):
-                write_placed(descriptor, direct, data, offset_bytes)
+                if self._sync:
+                    write_placed(descriptor, direct, data, offset_bytes)
+                else:
+                    # On its way to the disk at once, as those are, it would hold up reading for nothing.
+                    write_cached(descriptor, [data], offset_bytes)
         finally:
             os.close(descriptor)
             if direct is not None:
@@ -281,11 +293,13 @@ class Destination:
 
     @_on_entry
     def sync(self, entry: FileEntry) -> None:
-        """Make durable what was written of a partial file.
+        """Make durable what was written of a partial file; nothing where no sync is wanted.
 
         After a failed sync the kernel may call pages clean that never reached the disk, and a resumed
         checkout would believe them. So the partial file is removed then.
         """
+        if not self._sync:
+            return
         descriptor = os.open(partial_name(entry), _WRITE, dir_fd=self._partial)
         try:
             os.fdatasync(descriptor)
@@ -341,13 +355,15 @@ class Destination:
         return self.tree.extras(paths, folders, remove=remove)
 
     def sync_folders(self, paths: Sequence[str]) -> None:
-        """Make the names in some folders durable."""
-        for path in paths:
+        """Make the names in some folders durable, if a sync is wanted."""
+        for path in paths if self._sync else ():
             with translated(self.tree.shown(path)):
                 self.tree.sync(path)
 
     def sync_above(self) -> None:
-        """Make the destination itself durable."""
+        """Make the destination itself durable, if a sync is wanted."""
+        if not self._sync:
+            return
         with translated(self.tree.shown("")):
             self.tree.sync_above()
 

@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 from mcr.blocking import run_blocking
 from mcr.checkout.batch import Batch, batch_memory
 from mcr.checkout.destination import Destination, FileDigest
-from mcr.errors import CorruptChunkError, PathNotFoundError
+from mcr.errors import CorruptChunkError, InvalidArgumentError, PathNotFoundError
 from mcr.manifest import FileRow, PathPattern, Span, drain_async, walk_chunks, walk_files
 from mcr.model import MIB, ChunkId, EntryKind, FileEntry
 from mcr.values import dataclass
@@ -92,6 +92,7 @@ async def checkout(
     include: Sequence[str] = (),
     verify: bool = False,
     delete: bool = False,
+    sync: bool = True,
     progress: Callable[[CheckoutProgress], None] | None = None,
     reference: str = "",
 ) -> CheckoutResult:
@@ -107,16 +108,22 @@ async def checkout(
         include: patterns (`mcr.manifest.PathPattern`); what fits any of them is written. By default all.
         verify: read each written file back from disk and compare its digest before it appears.
         delete: remove files that the version does not have, and whatever else is in its way.
+        sync: return only when the disk holds all of it, and let no file take its name before. Without, the
+            system writes when it likes, and after a loss of power files may be there that are not whole; the
+            next checkout finds them.
         progress: called on the event loop.
         reference: how the user named the version, for messages.
 
     Raises:
+        InvalidArgumentError: `verify` without `sync`: what is read back would not come from the disk.
         PathNotFoundError: a pattern fits nothing; nothing was written.
         DestinationError, OutOfSpaceError: names the path; repeat to go on.
         CorruptChunkError, MissingChunkError: nothing wrong was written.
     """
+    if verify and not sync:
+        raise InvalidArgumentError("verify", "it reads back what the disk holds, which takes a sync")
     plan = await _plan(reader, root, [PathPattern(text) for text in include], reference)
-    target = Destination(destination, replace=delete)
+    target = Destination(destination, replace=delete, sync=sync)
     finished = False
     try:
         # Left before the target is closed: it waits for steps that still run and use its descriptors.

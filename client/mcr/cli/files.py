@@ -82,15 +82,27 @@ def _list_models(session: Session, *, long: bool) -> None:
 @click.option("--include", multiple=True, metavar="GLOB", help="Only files that match; may be repeated.")
 @click.option("--verify", is_flag=True, help="Read every file back and compare its digest.")
 @click.option("--delete", is_flag=True, help="Remove files from DEST that the version does not have.")
+@click.option("--no-sync", is_flag=True, help="Let the system write to the disk later; not with --verify.")
 @with_session
 def checkout(
-    session: Session, reference: str, destination: Path, include: tuple[str, ...], verify: bool, delete: bool
+    session: Session,
+    reference: str,
+    destination: Path,
+    include: tuple[str, ...],
+    verify: bool,
+    delete: bool,
+    no_sync: bool,
 ) -> None:
     """Write a version into a folder, bit-exact.
 
     Files in DEST that are right already are left alone, so the same command goes on where an interrupted one
     stopped. Prints the reference of the version that REF named.
+
+    When the command has ended the disk holds every file. With --no-sync it ends sooner, as copying with other
+    tools does; after a loss of power run it again, which finds files that are not whole.
     """
+    if verify and no_sync:
+        raise InvalidArgumentError("--verify", "it reads back what the disk holds; leave out --no-sync")
     memory.keep_freed()
     name, what = split_reference(reference)
     with session.connect() as client, session.output.bar() as tick:
@@ -102,6 +114,7 @@ def checkout(
             include=include,
             verify=verify,
             delete=delete,
+            sync=not no_sync,
             progress=lambda at: tick("checkout", at.bytes_done, at.bytes_total),
         )
     session.output.data(

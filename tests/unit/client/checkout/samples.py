@@ -126,11 +126,20 @@ def run(
     include: Sequence[str] = (),
     verify: bool = False,
     delete: bool = False,
+    sync: bool = True,
     progress: Callable[[CheckoutProgress], None] | None = None,
 ) -> CheckoutResult:
-    return asyncio.run(
-        checkout(store, root, destination, include=include, verify=verify, delete=delete, progress=progress)
+    work = checkout(
+        store,
+        root,
+        destination,
+        include=include,
+        verify=verify,
+        delete=delete,
+        sync=sync,
+        progress=progress,
     )
+    return asyncio.run(work)
 
 
 def is_whole(source: Path, target: Path) -> bool:

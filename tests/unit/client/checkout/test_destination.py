@@ -2,7 +2,7 @@ import errno
 import fcntl
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from mcr.errors import (
     CorruptChunkError,
     DestinationError,
+    InvalidArgumentError,
     OutOfSpaceError,
 )
 from mcr.manifest import PARTIAL_FOLDER, FileRow, ManifestBuilder, encode_node
@@ -190,6 +191,58 @@ def test_after_a_failed_sync_the_partial_file_is_not_believed(
     assert list(target.iterdir()) == []
     run(store, root, target)
     assert (target / "f").read_bytes() == noise(1, length_bytes)
+
+
+class Calls:
+    """Syncs and renames in the order in which they were made; the real ones are made as well."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.made: list[str] = []
+        for name in ("fsync", "fdatasync", "rename"):
+            patch.setattr(os, name, self._noting(name, getattr(os, name)))
+
+    def _noting(self, name: str, call: Callable[..., None]) -> Callable[..., None]:
+        def noted(*args: object, **kwargs: object) -> None:
+            self.made.append(name)
+            call(*args, **kwargs)
+
+        return noted
+
+
+@pytest.mark.parametrize("length_bytes", [1000, 2 * MIB])
+def test_a_file_is_synced_before_it_takes_its_name_and_the_name_afterwards(
+    store: Store, tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch, length_bytes: int
+) -> None:
+    root = store.commit(write(tmp_path / "source", {"f": noise(1, length_bytes)}))
+    calls = Calls(monkeypatch)
+    run(store, root, target)
+    before, after = calls.made[: calls.made.index("rename")], calls.made[calls.made.index("rename") :]
+    assert before[-1:] == ["fdatasync"]
+    assert after.count("rename") == 1
+    assert "fsync" in after
+
+
+@pytest.mark.parametrize("length_bytes", [1000, 2 * MIB])
+def test_without_sync_nothing_waits_for_the_disk_and_a_torn_file_is_found_by_the_next(
+    store: Store, tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch, length_bytes: int
+) -> None:
+    root = store.commit(write(tmp_path / "source", {"f": noise(1, length_bytes)}))
+    with monkeypatch.context() as patch:
+        calls = Calls(patch)
+        run(store, root, target, sync=False)
+    assert calls.made == ["rename"]
+    # As a file system may leave it that lost power: the length is there, the bytes are not.
+    (target / "f").write_bytes(bytes(length_bytes))
+    result = run(store, root, target, sync=False)
+    assert (result.files_written, result.files_unchanged) == (1, 0)
+    assert (target / "f").read_bytes() == noise(1, length_bytes)
+
+
+def test_reading_back_takes_a_sync(store: Store, source: Path, target: Path) -> None:
+    root = store.commit(source)
+    with pytest.raises(InvalidArgumentError, match="sync"):
+        run(store, root, target, verify=True, sync=False)
+    assert not target.exists()
 
 
 @pytest.fixture

@@ -31,9 +31,11 @@ from tests.unit.client.checkout.samples import (
 )
 
 
-@pytest.mark.parametrize("verify", [False, True])
-def test_a_checkout_is_what_was_committed(store: Store, source: Path, target: Path, *, verify: bool) -> None:
-    result = run(store, store.commit(source), target, verify=verify)
+@pytest.mark.parametrize(("verify", "sync"), [(False, True), (True, True), (False, False)])
+def test_a_checkout_is_what_was_committed(
+    store: Store, source: Path, target: Path, *, verify: bool, sync: bool
+) -> None:
+    result = run(store, store.commit(source), target, verify=verify, sync=sync)
 
     assert state(target) == state(source)
     total = sum(map(len, FILES.values())) + 10
