@@ -37,6 +37,9 @@ class System(Protocol):
     def checkout(self, number: int, target: Path) -> Run:
         """Bring back version `number`, from 1, into `target`, which does not exist."""
 
+    def checkout_unsynced(self, number: int, target: Path) -> Run:
+        """Bring it back and leave it to the kernel when the disk gets it, whatever `checkout` does."""
+
 
 class NotInstalledError(Exception):
     """The program is not there; its rows are left out, and that is said."""
@@ -78,6 +81,9 @@ class Restic:
             self._command("restore", self.snapshots[number - 1], "--target", str(target)),
             environment=self._environment(),
         )
+
+    # It syncs what it keeps, not what it restores.
+    checkout_unsynced = checkout
 
     def _command(self, *arguments: str) -> Sequence[str]:
         return ("restic", "--repo", str(self.store), "--quiet", *arguments)
@@ -122,6 +128,9 @@ class Borg:
         return run(
             ("borg", "extract", f"{self.store}::v{number}"), environment=self._environment(), folder=target
         )
+
+    # It syncs what it keeps, not what it extracts.
+    checkout_unsynced = checkout
 
     def _environment(self) -> Mapping[str, str]:
         return {
