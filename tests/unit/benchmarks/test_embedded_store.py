@@ -45,7 +45,9 @@ class Missing(Copies):
 
 
 @pytest.fixture(autouse=True)
-def the_machines_page_cache_is_left_alone_and_nothing_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def the_machines_page_cache_is_left_alone_and_nothing_waits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(measuring, "DROP_CACHES", tmp_path / "nothing")
     # Copies trust no times of files, so theirs need not settle.
     monkeypatch.setattr(embedded_store, "SETTLED_S", 0)
