@@ -91,7 +91,7 @@ def write_at(descriptor: int, direct: int | None, buffers: Sequence[Buffer], off
     Raises:
         OSError: any part may have been written.
     """
-    views = [view for buffer in buffers if (view := memoryview(buffer).cast("B")).nbytes]
+    views = _views(buffers)
     first, last = _whole_pages(offset_bytes, sum(view.nbytes for view in views))
     if last - first < DIRECT_BYTES_MIN:
         _write_buffered(descriptor, views, offset_bytes)
@@ -115,8 +115,7 @@ def write_cached(descriptor: int, buffers: Sequence[Buffer], offset_bytes: int) 
     Raises:
         OSError: any part may have been written.
     """
-    views = [view for buffer in buffers if (view := memoryview(buffer).cast("B")).nbytes]
-    _write_buffered(descriptor, views, offset_bytes)
+    _write_buffered(descriptor, _views(buffers), offset_bytes)
 
 
 def write_placed(descriptor: int, direct: int | None, data: memoryview, offset_bytes: int) -> None:
@@ -144,6 +143,11 @@ def write_placed(descriptor: int, direct: int | None, data: memoryview, offset_b
         _write_pages(descriptor, direct, pages, first)
     if last < offset_bytes + data.nbytes:
         _write_buffered(descriptor, [data[last - offset_bytes :]], last)
+
+
+def _views(buffers: Sequence[Buffer]) -> list[memoryview]:
+    """Return the bytes of all buffers that have any."""
+    return [view for buffer in buffers if (view := memoryview(buffer).cast("B")).nbytes]
 
 
 def _whole_pages(offset_bytes: int, length_bytes: int) -> tuple[int, int]:

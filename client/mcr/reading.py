@@ -265,8 +265,8 @@ class ModelReader:
             include: glob patterns; everything by default.
             verify: read every written file back and compare its digest.
             delete: remove files that the version does not have.
-            sync: return only when the disk holds all of it. Without, it is done sooner, as copying with other
-                tools is; after a loss of power check out again, which finds files that are not whole.
+            sync: return only when the disk holds all that was written. Without, it is done sooner, as copying
+                with other tools is; after a loss of power check out again, which finds what is not whole.
             progress: called from the event loop.
 
         Raises:

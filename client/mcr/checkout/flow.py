@@ -108,9 +108,9 @@ async def checkout(
         include: patterns (`mcr.manifest.PathPattern`); what fits any of them is written. By default all.
         verify: read each written file back from disk and compare its digest before it appears.
         delete: remove files that the version does not have, and whatever else is in its way.
-        sync: return only when the disk holds all of it, and let no file take its name before. Without, the
-            system writes when it likes, and after a loss of power files may be there that are not whole; the
-            next checkout finds them.
+        sync: return only when the disk holds all that was written, and let no file take its name before.
+            Files that were right already are left alone, synced or not. Without, the system writes when it
+            likes; after a loss of power files may be there that are not whole, which the next checkout finds.
         progress: called on the event loop.
         reference: how the user named the version, for messages.
 

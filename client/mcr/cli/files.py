@@ -98,8 +98,8 @@ def checkout(
     Files in DEST that are right already are left alone, so the same command goes on where an interrupted one
     stopped. Prints the reference of the version that REF named.
 
-    When the command has ended the disk holds every file. With --no-sync it ends sooner, as copying with other
-    tools does; after a loss of power run it again, which finds files that are not whole.
+    When the command has ended the disk holds every file that it wrote. With --no-sync it ends sooner, as
+    copying with other tools does; after a loss of power run it again, which finds files that are not whole.
     """
     if verify and no_sync:
         raise InvalidArgumentError("--verify", "it reads back what the disk holds; leave out --no-sync")
