@@ -10,14 +10,13 @@ Stages, each over all systems in turn, in an order that rotates, so that noise h
     changed    commit of the next version: 5 % of the bytes lie in tensors that changed
     warm       checkout of that version, store in the page cache
     cold       checkout of that version, page cache dropped
-    warm+sync, cold+sync         the same and the sync of the machine that follows
-    warm-no-sync, cold-no-sync   the same once more, mcr told to leave the writing to the kernel as well
+    warm+sync, cold+sync   the same once more until the disk holds it: mcr by `--sync`; the others, which have
+               no such option, with the time of a sync of the machine that follows
 
 The source is in the page cache for every commit. Dirty pages are written out before each command, and the
-target of a checkout does not exist; every checkout is compared with its source afterwards. mcr syncs what it
-checks out, so in `warm` and `cold` it pays within the command for what restic and Borg leave to the kernel:
-like is compared with like where all have paid, and where none has. Limits are the better of two tries, before
-and after the stages of a repetition.
+target of a checkout does not exist, so in `warm` and `cold` all leave the writing to the kernel; every
+checkout is compared with its source afterwards. Limits are the better of two tries, before and after the
+stages of a repetition.
 """
 
 import argparse
@@ -52,10 +51,8 @@ FILE_NAME = "model.safetensors"
 SETTLED_S = 61
 COMMIT_STAGES = ("first", "again", "rewritten", "changed")
 CHECKOUT_STAGES = ("warm", "cold")
-UNSYNCED_STAGES = tuple(f"{stage}-no-sync" for stage in CHECKOUT_STAGES)
-STAGES = (*COMMIT_STAGES, *CHECKOUT_STAGES, *UNSYNCED_STAGES)
-SETTLED = {f"{stage}+sync": stage for stage in CHECKOUT_STAGES}
-ROWS = (*STAGES, *SETTLED)
+SYNCED_STAGES = tuple(f"{stage}+sync" for stage in CHECKOUT_STAGES)
+STAGES = (*COMMIT_STAGES, *CHECKOUT_STAGES, *SYNCED_STAGES)
 VERSION_OF_STAGE = {stage: number for number, stage in enumerate(COMMIT_STAGES, start=1)}
 # The work that a stage cannot avoid, by the names of `benchmarks.limits`. A chunk's name is its BLAKE3, a
 # record holds each file's SHA-256; they can be computed side by side, so the dearest of all is the bound.
@@ -64,12 +61,10 @@ LIMITS: Mapping[str, tuple[str, ...]] = {
     "again": (),
     "rewritten": ("sha256_1", "blake3_1"),
     "changed": ("sha256_1", "blake3_1"),
-    "warm": ("write_sync", "blake3_2"),
-    "cold": ("write_sync", "read_cold", "blake3_2"),
-    "warm-no-sync": ("blake3_2",),
-    "cold-no-sync": ("read_cold", "blake3_2"),
-    "warm+sync": ("copy_warm",),
-    "cold+sync": ("copy_warm", "copy_cold"),
+    "warm": ("blake3_2",),
+    "cold": ("read_cold", "blake3_2"),
+    "warm+sync": ("write_sync", "blake3_2"),
+    "cold+sync": ("write_sync", "read_cold", "blake3_2"),
 }
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -105,10 +100,10 @@ class Mcr:
         """Check out what the commit of that number made."""
         return self._run("checkout", f"{MODEL}@{self.references[number - 1]}", str(target), "--json")
 
-    def checkout_unsynced(self, number: int, target: Path) -> Run:
-        """The same, and the kernel writes when it likes."""
+    def checkout_synced(self, number: int, target: Path) -> Run:
+        """The same, and the disk holds it."""
         version = f"{MODEL}@{self.references[number - 1]}"
-        return self._run("checkout", version, str(target), "--json", "--no-sync")
+        return self._run("checkout", version, str(target), "--json", "--sync")
 
     def _run(self, *arguments: str) -> Run:
         return run((self.command, *arguments), environment={"MCR_CLUSTER": str(self.store)})
@@ -175,7 +170,7 @@ def _repeat(folder: Path, data: Path, systems: Sequence[System], report: Report,
             else:
                 remove(target)
                 make_cold(system.store) if stage.startswith("cold") else make_warm(system.store)
-                checkout = system.checkout_unsynced if stage in UNSYNCED_STAGES else system.checkout
+                checkout = system.checkout_synced if stage in SYNCED_STAGES else system.checkout
                 done = checkout(VERSION_OF_STAGE["changed"], target)
                 _verify(source / FILE_NAME, target)
                 remove(target)
@@ -205,12 +200,12 @@ def render(report: Report, systems: Sequence[System], *, size_mib: int) -> str:
     """Return the tables: seconds, ratios, memory, sizes."""
     labels = [system.label for system in systems]
     limits = {name: Spread(tuple(values)) for name, values in report.limits.items()}
-    seconds = {row: {label: _seconds(report, row, label) for label in labels} for row in ROWS}
+    seconds = {stage: {label: _seconds(report, stage, label) for label in labels} for stage in STAGES}
     parts = [
         f"{size_mib} MiB, seconds: median (least-most)",
         table(
             ("stage", *labels),
-            [(row, *(seconds[row][label].text() for label in labels)) for row in ROWS],
+            [(stage, *(seconds[stage][label].text() for label in labels)) for stage in STAGES],
         ),
         "limits of this machine in the same run, seconds",
         table(
@@ -223,7 +218,7 @@ def render(report: Report, systems: Sequence[System], *, size_mib: int) -> str:
         "times the dearest limit of the stage (1 = as fast as this machine can)",
         table(
             ("stage", "limit", *labels),
-            [_limit_row(row, labels, seconds, limits) for row in ROWS if LIMITS[row]],
+            [_limit_row(stage, labels, seconds, limits) for stage in STAGES if LIMITS[stage]],
         ),
     ]
     for own in [label for label in labels if label.startswith("mcr")]:
@@ -234,8 +229,8 @@ def render(report: Report, systems: Sequence[System], *, size_mib: int) -> str:
                 table(
                     ("stage", *others),
                     [
-                        (row, *(_ratio(seconds[row][other], seconds[row][own]) for other in others))
-                        for row in ROWS
+                        (stage, *(_ratio(seconds[stage][other], seconds[stage][own]) for other in others))
+                        for stage in STAGES
                     ],
                 ),
             ]
@@ -267,9 +262,12 @@ def render(report: Report, systems: Sequence[System], *, size_mib: int) -> str:
     return "\n\n".join(parts)
 
 
-def _seconds(report: Report, row: str, label: str) -> Spread:
-    runs = report.runs[SETTLED.get(row, row)][label]
-    return Spread(tuple(done.seconds + (done.settle_seconds if row in SETTLED else 0.0) for done in runs))
+def _seconds(report: Report, stage: str, label: str) -> Spread:
+    """Return the time of a command, in the stages that wait for the disk with that of the sync after it."""
+    runs = report.runs[stage][label]
+    return Spread(
+        tuple(done.seconds + (done.settle_seconds if stage in SYNCED_STAGES else 0.0) for done in runs)
+    )
 
 
 def _limit_row(

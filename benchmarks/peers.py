@@ -37,8 +37,8 @@ class System(Protocol):
     def checkout(self, number: int, target: Path) -> Run:
         """Bring back version `number`, from 1, into `target`, which does not exist."""
 
-    def checkout_unsynced(self, number: int, target: Path) -> Run:
-        """Bring it back and leave it to the kernel when the disk gets it, whatever `checkout` does."""
+    def checkout_synced(self, number: int, target: Path) -> Run:
+        """Bring it back until the disk holds it, where the system can; what it leaves is measured with it."""
 
 
 class NotInstalledError(Exception):
@@ -83,7 +83,7 @@ class Restic:
         )
 
     # It syncs what it keeps, not what it restores.
-    checkout_unsynced = checkout
+    checkout_synced = checkout
 
     def _command(self, *arguments: str) -> Sequence[str]:
         return ("restic", "--repo", str(self.store), "--quiet", *arguments)
@@ -130,7 +130,7 @@ class Borg:
         )
 
     # It syncs what it keeps, not what it extracts.
-    checkout_unsynced = checkout
+    checkout_synced = checkout
 
     def _environment(self) -> Mapping[str, str]:
         return {

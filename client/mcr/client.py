@@ -421,7 +421,7 @@ class Model(
         include: Sequence[str] = (),
         verify: bool = False,
         delete: bool = False,
-        sync: bool = True,
+        sync: bool = False,
         progress: Callable[[CheckoutProgress], None] | None = None,
     ) -> CheckoutResult:
         """See `AsyncModel.checkout`; `progress` is called from another thread."""

@@ -254,7 +254,7 @@ class ModelReader:
         include: Sequence[str] = (),
         verify: bool = False,
         delete: bool = False,
-        sync: bool = True,
+        sync: bool = False,
         progress: Callable[[CheckoutProgress], None] | None = None,
     ) -> CheckoutResult:
         """Write a version into a folder, bit-exact; files that are right already are left alone.
@@ -263,14 +263,14 @@ class ModelReader:
             ref: what to check out.
             destination: folder; made when missing.
             include: glob patterns; everything by default.
-            verify: read every written file back and compare its digest.
+            verify: read every written file back from the disk and compare its digest; takes a sync.
             delete: remove files that the version does not have.
-            sync: return only when the disk holds all that was written. Without, it is done sooner, as copying
-                with other tools is; after a loss of power check out again, which finds what is not whole.
+            sync: return only when the disk holds all that was written, as it does anyway where the folder
+                held anything. In an empty one a checkout is else done sooner, as copying with other tools is;
+                after a loss of power check out again, which finds what is not whole.
             progress: called from the event loop.
 
         Raises:
-            InvalidArgumentError: `verify` without `sync`.
             DestinationError, OutOfSpaceError: what was written whole stays; repeat to go on.
             CorruptChunkError, MissingChunkError: nothing wrong was written.
         """

@@ -207,13 +207,16 @@ def test_checkout_is_exact_resumes_and_keeps_what_it_was_not_told_to_delete(stor
     Path("out", "mine.txt").write_text("keep me")
 
     record = store("checkout", M, "out", "--verify", "--json").record
-    assert (record["reference"], record["extra_files"]) == (f"{M}@v2", 1)
+    assert (record["reference"], record["extra_files"], record["synced"]) == (f"{M}@v2", 1, True)
     assert Path("out", "mine.txt").exists()
     done = store("checkout", f"{M}@main", "out", "--delete")
     assert same_files("two", "out")
     assert "1 deleted" in done.err
-    store("checkout", f"{M}@v1", "out", "--delete", "--no-sync")
-    assert same_files("one", "out")
+
+    for name, options in (("scratch", ()), ("kept", ("--sync",))):
+        record = store("checkout", f"{M}@v1", name, "--json", *options).record
+        assert record["synced"] == bool(options)
+        assert same_files("one", name)
 
     store("checkout", f"{M}@v1", "part", "--include", "*.json")
     assert [path.name for path in Path("part").iterdir()] == ["config.json"]
@@ -396,7 +399,6 @@ def test_every_command_has_help_with_an_example_and_the_common_options(run: Run)
         (["commit", M, "one", "-m", "x", "--durability", "0"], 2, "invalid_argument"),
         (["commit", M, "one", "-m", "x", "--request-id", "x" * 65], 2, "invalid_argument"),
         (["checkout", M, "one/config.json"], 1, "destination"),
-        (["checkout", M, "out", "--verify", "--no-sync"], 2, "invalid_argument"),
         (["ls", M, "nothing/here"], 3, "path_not_found"),
         (["channel", M, "production", "--history", "--at", "2h"], 2, "invalid_argument"),
         (["channel", M, "production", "--reason", "x"], 2, "invalid_argument"),

@@ -1,9 +1,12 @@
 """The folder that a version is written into: every operation on it that touches the disk. All of it blocks.
 
-Two promises are kept here. A file appears whole or not at all: it is written under `.mcr-partial`, synced,
-then renamed into place. And nothing outside the folder is ever touched, whatever links lie in it (`tree`).
+Three promises are kept here. A file appears whole or not at all: it is written under `.mcr-partial`, then
+renamed into place. What the folder held is not given up before the disk holds what takes its place: where
+there was anything, each file is synced before it is renamed. And nothing outside the folder is ever touched,
+whatever links lie in it (`tree`).
 
-Without a sync the first promise ends with the machine's power: a file may be there then and not be whole. The
+In a folder that was empty there is nothing to lose, so the system writes when it likes, unless a sync is
+asked for. The first promise then ends with the machine's power: a file may be there and not be whole. The
 next checkout finds it, for it hashes what is there.
 """
 
@@ -103,22 +106,23 @@ class Destination:
     All raise DestinationError or OutOfSpaceError, with the path in it, when the system refuses.
     """
 
-    def __init__(self, folder: Path, *, replace: bool, sync: bool = True) -> None:
+    def __init__(self, folder: Path, *, replace: bool, sync: bool) -> None:
         """Prepare; `open` does the work.
 
         Args:
             folder: where to write.
             replace: remove a file, link or folder of the user that stands where another kind is needed.
-            sync: have the disk hold each file before it takes its name; else the system writes when it likes.
+            sync: have the disk hold each file before it takes its name, even in a folder that was empty.
         """
         self.tree = Tree(folder, replace=replace)
-        self._sync = sync
+        # Whether the disk holds each file before it takes its name; settled by `open`.
+        self.syncs = sync
         self._partial = self._lock = -1
 
     # Opening and closing.
 
     def open(self) -> None:
-        """Open the folder, making it if need be, and take its lock.
+        """Open the folder, making it if need be, take its lock, and settle whether files are synced.
 
         Raises:
             DestinationError: it is no folder, or another checkout is writing into it.
@@ -127,6 +131,7 @@ class Destination:
         try:
             with translated(self.tree.shown(PARTIAL_FOLDER)):
                 self._take_lock()
+            self.syncs = self.syncs or not self.tree.is_empty()
         except McrError:
             self._close_lock()
             raise
@@ -231,7 +236,7 @@ class Destination:
         descriptor = os.open(partial_name(entry), flags, FILE_MODE, dir_fd=self._partial)
         try:
             os.fchmod(descriptor, _mode(entry))
-            if not self._sync:
+            if not self.syncs:
                 write_cached(descriptor, pieces, 0)
                 return
             write_at(descriptor, None, pieces, 0)
@@ -278,10 +283,10 @@ class Destination:
         With `leave_holes` (the file is new) long runs of zeros are not written.
         """
         descriptor = os.open(partial_name(entry), _WRITE, dir_fd=self._partial)
-        direct = open_direct(descriptor) if self._sync else None
+        direct = open_direct(descriptor) if self.syncs else None
         try:
             for offset_bytes, data in batch.runs(leave_holes=leave_holes):
-                if self._sync:
+                if self.syncs:
                     write_placed(descriptor, direct, data, offset_bytes)
                 else:
                     # On its way to the disk at once, as those are, it would hold up reading for nothing.
@@ -293,12 +298,12 @@ class Destination:
 
     @_on_entry
     def sync(self, entry: FileEntry) -> None:
-        """Make durable what was written of a partial file; nothing where no sync is wanted.
+        """Make durable what was written of a partial file; nothing where files are not synced.
 
         After a failed sync the kernel may call pages clean that never reached the disk, and a resumed
         checkout would believe them. So the partial file is removed then.
         """
-        if not self._sync:
+        if not self.syncs:
             return
         descriptor = os.open(partial_name(entry), _WRITE, dir_fd=self._partial)
         try:
@@ -331,7 +336,7 @@ class Destination:
 
     @_on_entry
     def finish(self, entry: FileEntry) -> None:
-        """Put a synced partial file into its place."""
+        """Put a written partial file into its place."""
         self.tree.put(partial_name(entry), self._partial, entry.path)
 
     @_on_entry
@@ -355,14 +360,14 @@ class Destination:
         return self.tree.extras(paths, folders, remove=remove)
 
     def sync_folders(self, paths: Sequence[str]) -> None:
-        """Make the names in some folders durable, if a sync is wanted."""
-        for path in paths if self._sync else ():
+        """Make the names in some folders durable, where files are."""
+        for path in paths if self.syncs else ():
             with translated(self.tree.shown(path)):
                 self.tree.sync(path)
 
     def sync_above(self) -> None:
-        """Make the destination itself durable, if a sync is wanted."""
-        if not self._sync:
+        """Make the destination itself durable, where files are."""
+        if not self.syncs:
             return
         with translated(self.tree.shown("")):
             self.tree.sync_above()

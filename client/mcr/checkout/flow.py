@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 from mcr.blocking import run_blocking
 from mcr.checkout.batch import Batch, batch_memory
 from mcr.checkout.destination import Destination, FileDigest
-from mcr.errors import CorruptChunkError, InvalidArgumentError, PathNotFoundError
+from mcr.errors import CorruptChunkError, PathNotFoundError
 from mcr.manifest import FileRow, PathPattern, Span, drain_async, walk_chunks, walk_files
 from mcr.model import MIB, ChunkId, EntryKind, FileEntry
 from mcr.values import dataclass
@@ -74,6 +74,7 @@ class CheckoutResult:
         bytes_written: put on disk by this call, without what an interrupted one had written before.
         bytes_total: of all files asked for.
         extra_files: files and links in the folder that the version does not have, and that were left.
+        synced: the disk holds all that this call wrote; else the system writes it when it likes.
     """
 
     files_written: int
@@ -82,6 +83,7 @@ class CheckoutResult:
     bytes_written: int
     bytes_total: int
     extra_files: int
+    synced: bool
 
 
 async def checkout(
@@ -92,7 +94,7 @@ async def checkout(
     include: Sequence[str] = (),
     verify: bool = False,
     delete: bool = False,
-    sync: bool = True,
+    sync: bool = False,
     progress: Callable[[CheckoutProgress], None] | None = None,
     reference: str = "",
 ) -> CheckoutResult:
@@ -106,24 +108,22 @@ async def checkout(
         root: of the version's manifest.
         destination: the folder; made when missing.
         include: patterns (`mcr.manifest.PathPattern`); what fits any of them is written. By default all.
-        verify: read each written file back from disk and compare its digest before it appears.
+        verify: read each written file back from disk and compare its digest before it appears; takes a sync.
         delete: remove files that the version does not have, and whatever else is in its way.
-        sync: return only when the disk holds all that was written, and let no file take its name before.
-            Files that were right already are left alone, synced or not. Without, the system writes when it
-            likes; after a loss of power files may be there that are not whole, which the next checkout finds.
+        sync: return only when the disk holds all that was written, and let no file take its name before. So
+            it is anyway where the folder held anything. In an empty one the system else writes when it likes;
+            after a loss of power files may be there that are not whole, which the next checkout finds. Files
+            that were right already are left alone, synced or not.
         progress: called on the event loop.
         reference: how the user named the version, for messages.
 
     Raises:
-        InvalidArgumentError: `verify` without `sync`: what is read back would not come from the disk.
         PathNotFoundError: a pattern fits nothing; nothing was written.
         DestinationError, OutOfSpaceError: names the path; repeat to go on.
         CorruptChunkError, MissingChunkError: nothing wrong was written.
     """
-    if verify and not sync:
-        raise InvalidArgumentError("verify", "it reads back what the disk holds, which takes a sync")
     plan = await _plan(reader, root, [PathPattern(text) for text in include], reference)
-    target = Destination(destination, replace=delete, sync=sync)
+    target = Destination(destination, replace=delete, sync=sync or verify)
     finished = False
     try:
         # Left before the target is closed: it waits for steps that still run and use its descriptors.
@@ -235,6 +235,7 @@ class _Checkout:
             bytes_written=self._bytes_written,
             bytes_total=self._plan.bytes_total,
             extra_files=extra,
+            synced=self._target.syncs,
         )
 
     async def _groups(self) -> AsyncIterator[list[FileRow]]:

@@ -58,6 +58,15 @@ class Tree:
             self._folder.mkdir(parents=True, exist_ok=True)
             self.top = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
+    def is_empty(self) -> bool:
+        """Tell whether the folder holds nothing of the user's: stores and unfinished checkouts do not count.
+
+        Raises:
+            DestinationError: it may not be read.
+        """
+        with translated(self.shown("")):
+            return _OURS.issuperset(os.listdir(self.top))
+
     def close(self) -> None:
         """Release the folder, if it was opened."""
         if self.top >= 0:

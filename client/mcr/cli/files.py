@@ -75,6 +75,7 @@ def _list_models(session: Session, *, long: bool) -> None:
     mcr checkout vision/resnet50@channel:production out/
     mcr checkout vision/resnet50@v12 out/ --include '*.safetensors' --include config.json
     mcr checkout vision/resnet50@v11 out/ --delete --verify
+    mcr checkout vision/resnet50@v11 /srv/model/ --sync
     """,
 )
 @click.argument("reference", metavar="REF", type=REFERENCE)
@@ -82,7 +83,7 @@ def _list_models(session: Session, *, long: bool) -> None:
 @click.option("--include", multiple=True, metavar="GLOB", help="Only files that match; may be repeated.")
 @click.option("--verify", is_flag=True, help="Read every file back and compare its digest.")
 @click.option("--delete", is_flag=True, help="Remove files from DEST that the version does not have.")
-@click.option("--no-sync", is_flag=True, help="Let the system write to the disk later; not with --verify.")
+@click.option("--sync", is_flag=True, help="End only when the disk holds all that was written.")
 @with_session
 def checkout(
     session: Session,
@@ -91,18 +92,18 @@ def checkout(
     include: tuple[str, ...],
     verify: bool,
     delete: bool,
-    no_sync: bool,
+    sync: bool,
 ) -> None:
     """Write a version into a folder, bit-exact.
 
     Files in DEST that are right already are left alone, so the same command goes on where an interrupted one
     stopped. Prints the reference of the version that REF named.
 
-    When the command has ended the disk holds every file that it wrote. With --no-sync it ends sooner, as
-    copying with other tools does; after a loss of power run it again, which finds files that are not whole.
+    Where DEST holds files already, the disk holds each new file before it takes its place. Into an empty
+    folder the command ends sooner, as copying with other tools does, and the system writes to the disk later;
+    after a loss of power run it again, which finds files that are not whole. --sync and --verify wait there,
+    too.
     """
-    if verify and no_sync:
-        raise InvalidArgumentError("--verify", "it reads back what the disk holds; leave out --no-sync")
     memory.keep_freed()
     name, what = split_reference(reference)
     with session.connect() as client, session.output.bar() as tick:
@@ -114,7 +115,7 @@ def checkout(
             include=include,
             verify=verify,
             delete=delete,
-            sync=not no_sync,
+            sync=sync,
             progress=lambda at: tick("checkout", at.bytes_done, at.bytes_total),
         )
     session.output.data(
@@ -129,6 +130,7 @@ def checkout(
             "bytes_written": result.bytes_written,
             "bytes_total": result.bytes_total,
             "extra_files": result.extra_files,
+            "synced": result.synced,
         },
         version.reference,
     )

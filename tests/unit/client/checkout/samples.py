@@ -126,7 +126,7 @@ def run(
     include: Sequence[str] = (),
     verify: bool = False,
     delete: bool = False,
-    sync: bool = True,
+    sync: bool = False,
     progress: Callable[[CheckoutProgress], None] | None = None,
 ) -> CheckoutResult:
     work = checkout(

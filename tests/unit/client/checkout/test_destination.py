@@ -10,13 +10,12 @@ import pytest
 from mcr.errors import (
     CorruptChunkError,
     DestinationError,
-    InvalidArgumentError,
     OutOfSpaceError,
 )
-from mcr.manifest import PARTIAL_FOLDER, FileRow, ManifestBuilder, encode_node
+from mcr.manifest import PARTIAL_FOLDER, STORE_FOLDER, FileRow, ManifestBuilder, encode_node
 from mcr.manifest.nodes import FilesLeaf
 from mcr.model import MIB, Chunk, ChunkId, ChunkRef, EntryKind, FileEntry, digest
-from tests.unit.client.checkout.samples import CHUNK_BYTES, Store, noise, run, state, write
+from tests.unit.client.checkout.samples import CHUNK_BYTES, Files, Store, noise, run, state, write
 
 
 def test_two_checkouts_into_one_folder_do_not_meet(store: Store, source: Path, target: Path) -> None:
@@ -187,7 +186,7 @@ def test_after_a_failed_sync_the_partial_file_is_not_believed(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", fail)
         with pytest.raises(DestinationError, match="input/output"):
-            run(store, root, target)
+            run(store, root, target, sync=True)
     assert list(target.iterdir()) == []
     run(store, root, target)
     assert (target / "f").read_bytes() == noise(1, length_bytes)
@@ -210,39 +209,53 @@ class Calls:
 
 
 @pytest.mark.parametrize("length_bytes", [1000, 2 * MIB])
-def test_a_file_is_synced_before_it_takes_its_name_and_the_name_afterwards(
-    store: Store, tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch, length_bytes: int
+@pytest.mark.parametrize(
+    ("there", "sync", "verify"),
+    [
+        ({}, True, False),
+        ({}, False, True),
+        ({"f": b"what they serve now"}, False, False),
+        ({"below/g": b"deleted once the new one is there"}, False, False),
+    ],
+)
+def test_a_file_is_synced_before_it_takes_its_name_where_asked_and_where_something_could_be_lost(
+    store: Store,
+    tmp_path: Path,
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    length_bytes: int,
+    *,
+    there: Files,
+    sync: bool,
+    verify: bool,
 ) -> None:
     root = store.commit(write(tmp_path / "source", {"f": noise(1, length_bytes)}))
+    write(target, there)
     calls = Calls(monkeypatch)
-    run(store, root, target)
+    result = run(store, root, target, sync=sync, verify=verify, delete=True)
     before, after = calls.made[: calls.made.index("rename")], calls.made[calls.made.index("rename") :]
     assert before[-1:] == ["fdatasync"]
     assert after.count("rename") == 1
     assert "fsync" in after
+    assert result.synced
 
 
 @pytest.mark.parametrize("length_bytes", [1000, 2 * MIB])
-def test_without_sync_nothing_waits_for_the_disk_and_a_torn_file_is_found_by_the_next(
+def test_into_an_empty_folder_nothing_waits_for_the_disk_and_a_torn_file_is_found_by_the_next(
     store: Store, tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch, length_bytes: int
 ) -> None:
     root = store.commit(write(tmp_path / "source", {"f": noise(1, length_bytes)}))
+    # A store in the folder is none of the files that are replaced.
+    (target / STORE_FOLDER).mkdir(parents=True)
     with monkeypatch.context() as patch:
         calls = Calls(patch)
-        run(store, root, target, sync=False)
+        assert not run(store, root, target).synced
     assert calls.made == ["rename"]
     # As a file system may leave it that lost power: the length is there, the bytes are not.
     (target / "f").write_bytes(bytes(length_bytes))
-    result = run(store, root, target, sync=False)
-    assert (result.files_written, result.files_unchanged) == (1, 0)
+    result = run(store, root, target)
+    assert (result.files_written, result.files_unchanged, result.synced) == (1, 0, True)
     assert (target / "f").read_bytes() == noise(1, length_bytes)
-
-
-def test_reading_back_takes_a_sync(store: Store, source: Path, target: Path) -> None:
-    root = store.commit(source)
-    with pytest.raises(InvalidArgumentError, match="sync"):
-        run(store, root, target, verify=True, sync=False)
-    assert not target.exists()
 
 
 @pytest.fixture
