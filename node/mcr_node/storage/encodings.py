@@ -132,6 +132,18 @@ def decode(encoding: Encoding, stored: Buffer, length_bytes: int) -> bytes:
     return plain
 
 
+def decode_into(encoding: Encoding, stored: Buffer, place: memoryview) -> None:
+    """Write the plain bytes of a stored chunk to `place`, which is as long; planes without a copy.
+
+    Raises:
+        ValueError: as `decode`; anything may be in `place` then.
+    """
+    if encoding is Encoding.PLANES:
+        _planes_into(memoryview(stored).cast("B"), place)
+    else:
+        place[:] = decode(encoding, stored, place.nbytes)
+
+
 def _decompress(stored: Buffer, length_bytes: int) -> bytes:
     try:
         # The frame names its content's size, and that much is allocated: not on a hostile frame's word.
@@ -163,6 +175,15 @@ def _to_planes(view: memoryview, element_bytes: int) -> bytes:
 def _from_planes(view: memoryview, length_bytes: int) -> bytes:
     from mcr_node.storage import planes
 
+    place = planes.joined_memory(length_bytes)
+    _planes_into(view, place)
+    return bytes(place)
+
+
+def _planes_into(view: memoryview, place: memoryview) -> None:
+    from mcr_node.storage import planes
+
+    length_bytes = place.nbytes
     element_bytes = view[0] if len(view) else 0
     if element_bytes not in PLANE_WIDTHS:
         raise ValueError("the element width is unknown")
@@ -181,4 +202,6 @@ def _from_planes(view: memoryview, length_bytes: int) -> bytes:
         rows.append(plain)
     if len(view) - at != length_bytes - count * element_bytes:
         raise ValueError("the bytes behind the planes are too few or too many")
-    return b"".join((planes.join(rows, element_bytes, count).data, view[at:]))
+    if count:
+        planes.join(rows, place[: count * element_bytes])
+    place[count * element_bytes :] = view[at:]

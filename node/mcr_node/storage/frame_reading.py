@@ -3,11 +3,10 @@
 from collections.abc import Iterable
 
 from mcr.model import ChunkId
-from mcr.transfer import put_in_place
 from mcr_node.storage.chunk_index import Location
-from mcr_node.storage.disk import Disk, Handle
+from mcr_node.storage.disk import Disk
 from mcr_node.storage.encodings import Encoding
-from mcr_node.storage.frames import FrameError, FrameHeader, check_payload, parse_header, plain_of
+from mcr_node.storage.frames import FrameError, FrameHeader, check_payload, parse_header, plain_into, plain_of
 from mcr_node.storage.segments import SegmentFiles
 
 
@@ -36,25 +35,33 @@ class FrameReader:
 
     def read(self, chunk_id: ChunkId, location: Location) -> bytes:
         """Return the plain bytes."""
+        return plain_of(*self._read_frame(chunk_id, location))
+
+    def read_into(self, chunk_id: ChunkId, location: Location, place: memoryview) -> int:
+        """Return the chunk's length; its bytes are in `place` where that is as long."""
+        if location.plain_bytes != place.nbytes:
+            return len(self.read(chunk_id, location))
+        if location.encoding is Encoding.RAW:
+            self._read_raw(chunk_id, location, place)
+        else:
+            header, payload = self._read_frame(chunk_id, location)
+            plain_into(header, payload, place)
+        return place.nbytes
+
+    def _read_frame(self, chunk_id: ChunkId, location: Location) -> tuple[FrameHeader, bytes]:
         with self._files.reading(location.segment) as handle:
             # Two reads, so that the payload arrives as the very object that is returned, without a copy.
             header = _parsed(
                 self._disk.pread(handle, location.header_bytes, location.offset), chunk_id, location
             )
-            payload = self._disk.pread(handle, header.payload_bytes, location.offset + header.header_bytes)
-        return plain_of(header, payload)
+            return header, self._disk.pread(
+                handle, header.payload_bytes, location.offset + header.header_bytes
+            )
 
-    def read_into(self, chunk_id: ChunkId, location: Location, place: memoryview) -> int:
-        """Return the chunk's length; its bytes are in `place` where that is as long."""
-        if location.encoding is not Encoding.RAW or location.plain_bytes != place.nbytes:
-            return put_in_place(self.read(chunk_id, location), place)
-        with self._files.reading(location.segment) as handle:
-            self._read_raw(handle, chunk_id, location, place)
-        return place.nbytes
-
-    def _read_raw(self, handle: Handle, chunk_id: ChunkId, location: Location, place: memoryview) -> None:
+    def _read_raw(self, chunk_id: ChunkId, location: Location, place: memoryview) -> None:
         packed = bytearray(location.header_bytes)
-        count = self._disk.preadv(handle, (packed, place), location.offset)
+        with self._files.reading(location.segment) as handle:
+            count = self._disk.preadv(handle, (packed, place), location.offset)
         header = _parsed(packed, chunk_id, location)
         check_payload(header, place[: max(0, count - len(packed))])
 

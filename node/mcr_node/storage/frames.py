@@ -30,11 +30,13 @@ a new format.
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from mcr.errors import StoreFormatError
 from mcr.model import CHUNK_BYTES_MAX, DIGEST_BYTES, Buffer, ChunkId, digest
 from mcr.values import dataclass
-from mcr_node.storage.encodings import Encoding, decode
+from mcr_node.storage.encodings import Encoding, decode, decode_into
 
 MAGIC = b"\x8fMCF"
 FRAME_FORMAT = 1
@@ -164,9 +166,27 @@ def plain_of(header: FrameHeader, payload: bytes) -> bytes:
     _check_length(header, payload)
     plain = payload
     if header.encoding is not Encoding.RAW:
-        try:
+        with _decoding():
             plain = decode(header.encoding, payload, header.plain_bytes)
-        except ValueError as error:
-            raise FrameError(f"its payload does not decode: {error}") from error
     _check_id(header, plain)
     return plain
+
+
+def plain_into(header: FrameHeader, payload: bytes, place: memoryview) -> None:
+    """Write the plain bytes of a frame to `place`, which is as long, and prove them there.
+
+    Raises:
+        FrameError: as `plain_of`; anything may be in `place` then.
+    """
+    _check_length(header, payload)
+    with _decoding():
+        decode_into(header.encoding, payload, place)
+    _check_id(header, place)
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise FrameError(f"its payload does not decode: {error}") from error

@@ -34,14 +34,17 @@ def _scratch(element_bytes: int, count: int) -> tuple[NDArray[Any], NDArray[Any]
     return first[:count], second[:count]
 
 
-def _joined(length_bytes: int) -> NDArray[np.uint8]:
-    """Return this thread's array for the elements of a whole chunk, with anything in it."""
+def joined_memory(length_bytes: int) -> memoryview:
+    """Return memory for the elements of a whole chunk, with anything in it.
+
+    It is this thread's, and used again by the next call.
+    """
     if length_bytes > _JOINED_BYTES_MAX:
-        return np.empty(length_bytes, np.uint8)
+        return np.empty(length_bytes, np.uint8).data
     found: NDArray[np.uint8] | None = _local.__dict__.get("joined")
     if found is None or len(found) < length_bytes:
         found = _local.joined = np.empty(length_bytes, np.uint8)
-    return found[:length_bytes]
+    return found[:length_bytes].data
 
 
 def is_noise(plane: NDArray[np.uint8]) -> bool:
@@ -73,14 +76,14 @@ def split(view: memoryview, element_bytes: int, count: int) -> NDArray[np.uint8]
     return planes
 
 
-def join(rows: Sequence[Buffer], element_bytes: int, count: int) -> NDArray[np.uint8]:
-    """Return the bytes of the elements whose planes these are, each of `count` bytes.
+def join(rows: Sequence[Buffer], place: memoryview) -> None:
+    """Write the elements whose planes these are to `place`, which is as long as all of them together.
 
-    They are valid until the next call in this thread: whoever keeps them copies them, once.
+    It may begin anywhere in memory; where it begins at a multiple of an element's width, it takes less time.
     """
     planes = [np.frombuffer(row, np.uint8) for row in rows]
-    joined = _joined(element_bytes * count)
-    elements = joined.view(_UNSIGNED[element_bytes])
+    element_bytes, count = len(planes), len(planes[0])
+    elements = np.frombuffer(place, _UNSIGNED[element_bytes])
     block_elements = _BLOCK_BYTES // element_bytes
     for start in range(0, count, block_elements):
         end = min(start + block_elements, count)
@@ -93,4 +96,3 @@ def join(rows: Sequence[Buffer], element_bytes: int, count: int) -> NDArray[np.u
         np.right_shift(rotated, 1, out=other)
         np.multiply(rotated, 1 << (8 * element_bytes - 1), out=rotated)
         np.bitwise_or(rotated, other, out=elements[start:end])
-    return joined

@@ -1,5 +1,6 @@
 """Encodings: what goes in comes out, what is written stays readable, and hostile bytes do no harm."""
 
+import re
 import struct
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from mcr_node.storage.encodings import (
     Encoding,
     _to_planes,
     decode,
+    decode_into,
     encode,
 )
 from mcr_node.storage.planes import _BLOCK_BYTES
@@ -41,7 +43,16 @@ def noise(length_bytes: int) -> bytes:
 def round_trip(data: bytes, element_bytes: int) -> tuple[Encoding, int]:
     encoding, stored = encode(data, element_bytes)
     assert decode(encoding, bytes(stored), len(data)) == data
+    assert decoded_in_place(encoding, bytes(stored), len(data)) == data
     return encoding, len(bytes(stored))
+
+
+def decoded_in_place(encoding: Encoding, stored: bytes, length_bytes: int) -> bytes:
+    """Decode to where no element is aligned; what stands around it must be left alone."""
+    around = bytearray(b"#" * (length_bytes + 2))
+    decode_into(encoding, stored, memoryview(around)[1:-1])
+    assert (around[0], around[-1]) == (ord("#"), ord("#"))
+    return bytes(around[1:-1])
 
 
 # What goes in comes out
@@ -71,7 +82,9 @@ def test_lengths_around_the_borders_of_blocks_come_back(element_bytes: int, extr
     length = 2 * _BLOCK_BYTES + extra_bytes
     data = (weights(length // 4 + 1).tobytes())[:length]
 
-    assert decode(Encoding.PLANES, _to_planes(memoryview(data), element_bytes), length) == data
+    stored = _to_planes(memoryview(data), element_bytes)
+    assert decode(Encoding.PLANES, stored, length) == data
+    assert decoded_in_place(Encoding.PLANES, stored, length) == data
     round_trip(data, element_bytes)
 
 
@@ -289,9 +302,12 @@ def test_hostile_bytes_are_refused_or_give_exactly_what_was_asked_for(
     encoding, stored, length_bytes = form
     try:
         plain = decode(encoding, stored, length_bytes)
-    except ValueError:
+    except ValueError as error:
+        with pytest.raises(ValueError, match=re.escape(str(error))):
+            decoded_in_place(encoding, stored, length_bytes)
         return
     assert len(plain) == length_bytes
+    assert decoded_in_place(encoding, stored, length_bytes) == plain
 
 
 @pytest.mark.parametrize(
