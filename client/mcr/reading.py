@@ -265,9 +265,9 @@ class ModelReader:
             include: glob patterns; everything by default.
             verify: read every written file back from the disk and compare its digest; takes a sync.
             delete: remove files that the version does not have.
-            sync: return only when the disk holds all that was written, as it does anyway where the folder
-                held anything. In an empty one a checkout is else done sooner, as copying with other tools is;
-                after a loss of power check out again, which finds what is not whole.
+            sync: return only when the disk holds every file asked for. Without, files that are written are
+                synced where the folder held anything; into an empty one a checkout is done sooner, as copying
+                with other tools is, and after a loss of power checking out again finds what is not whole.
             progress: called from the event loop.
 
         Raises:

@@ -13,7 +13,7 @@ next checkout finds it, for it hashes what is there.
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -112,11 +112,13 @@ class Destination:
         Args:
             folder: where to write.
             replace: remove a file, link or folder of the user that stands where another kind is needed.
-            sync: have the disk hold each file before it takes its name, even in a folder that was empty.
+            sync: have the disk hold every file in the end: written into a folder that was empty, or right
+                already, as an earlier checkout may have left it to the system.
         """
         self.tree = Tree(folder, replace=replace)
+        self._syncs_all = sync
         # Whether the disk holds each file before it takes its name; settled by `open`.
-        self.syncs = sync
+        self._syncs = sync
         self._partial = self._lock = -1
 
     # Opening and closing.
@@ -131,7 +133,7 @@ class Destination:
         try:
             with translated(self.tree.shown(PARTIAL_FOLDER)):
                 self._take_lock()
-            self.syncs = self.syncs or not self.tree.is_empty()
+            self._syncs = self._syncs_all or not self.tree.is_empty()
         except McrError:
             self._close_lock()
             raise
@@ -209,10 +211,12 @@ class Destination:
         return None
 
     @_on_entry
-    def fix_mode(self, entry: FileEntry, descriptor: int) -> None:
-        """Give an open file that is right already the mode of its entry."""
+    def keep(self, entry: FileEntry, descriptor: int) -> None:
+        """Give an open file that is right already the mode of its entry; make it durable, if all is to be."""
         if stat.S_IMODE(os.fstat(descriptor).st_mode) != _mode(entry):
             os.fchmod(descriptor, _mode(entry))
+        if self._syncs_all:
+            os.fsync(descriptor)
 
     @_on_entry
     def is_same_link(self, entry: FileEntry) -> bool:
@@ -236,7 +240,7 @@ class Destination:
         descriptor = os.open(partial_name(entry), flags, FILE_MODE, dir_fd=self._partial)
         try:
             os.fchmod(descriptor, _mode(entry))
-            if not self.syncs:
+            if not self._syncs:
                 write_cached(descriptor, pieces, 0)
                 return
             write_at(descriptor, None, pieces, 0)
@@ -283,10 +287,10 @@ class Destination:
         With `leave_holes` (the file is new) long runs of zeros are not written.
         """
         descriptor = os.open(partial_name(entry), _WRITE, dir_fd=self._partial)
-        direct = open_direct(descriptor) if self.syncs else None
+        direct = open_direct(descriptor) if self._syncs else None
         try:
             for offset_bytes, data in batch.runs(leave_holes=leave_holes):
-                if self.syncs:
+                if self._syncs:
                     write_placed(descriptor, direct, data, offset_bytes)
                 else:
                     # On its way to the disk at once, as those are, it would hold up reading for nothing.
@@ -303,7 +307,7 @@ class Destination:
         After a failed sync the kernel may call pages clean that never reached the disk, and a resumed
         checkout would believe them. So the partial file is removed then.
         """
-        if not self.syncs:
+        if not self._syncs:
             return
         descriptor = os.open(partial_name(entry), _WRITE, dir_fd=self._partial)
         try:
@@ -359,18 +363,29 @@ class Destination:
         """See `Tree.extras`."""
         return self.tree.extras(paths, folders, remove=remove)
 
+    def unsynced_folders(self, folders: Iterable[str]) -> list[str]:
+        """Return which folders are to be synced, so that names are as durable as files.
+
+        Args:
+            folders: of the version.
+        """
+        changed = self.tree.take_touched()
+        if self._syncs_all:
+            return sorted({"", *changed, *folders})
+        return changed if self._syncs else []
+
     def sync_folders(self, paths: Sequence[str]) -> None:
-        """Make the names in some folders durable, where files are."""
-        for path in paths if self.syncs else ():
+        """Make the names in some folders durable."""
+        for path in paths:
             with translated(self.tree.shown(path)):
                 self.tree.sync(path)
 
     def sync_above(self) -> None:
         """Make the destination itself durable, where files are."""
-        if not self.syncs:
+        if not self._syncs:
             return
         with translated(self.tree.shown("")):
-            self.tree.sync_above()
+            self.tree.sync_above(found=self._syncs_all)
 
 
 def partial_name(entry: FileEntry) -> str:

@@ -74,7 +74,6 @@ class CheckoutResult:
         bytes_written: put on disk by this call, without what an interrupted one had written before.
         bytes_total: of all files asked for.
         extra_files: files and links in the folder that the version does not have, and that were left.
-        synced: the disk holds all that this call wrote; else the system writes it when it likes.
     """
 
     files_written: int
@@ -83,7 +82,6 @@ class CheckoutResult:
     bytes_written: int
     bytes_total: int
     extra_files: int
-    synced: bool
 
 
 async def checkout(
@@ -110,10 +108,10 @@ async def checkout(
         include: patterns (`mcr.manifest.PathPattern`); what fits any of them is written. By default all.
         verify: read each written file back from disk and compare its digest before it appears; takes a sync.
         delete: remove files that the version does not have, and whatever else is in its way.
-        sync: return only when the disk holds all that was written, and let no file take its name before. So
-            it is anyway where the folder held anything. In an empty one the system else writes when it likes;
-            after a loss of power files may be there that are not whole, which the next checkout finds. Files
-            that were right already are left alone, synced or not.
+        sync: return only when the disk holds every file asked for, those too that were right already.
+            Without, a file that is written is synced before it takes its name where the folder held anything.
+            In an empty one the system then writes when it likes; after a loss of power files may be there
+            that are not whole, which the next checkout finds.
         progress: called on the event loop.
         reference: how the user named the version, for messages.
 
@@ -235,7 +233,6 @@ class _Checkout:
             bytes_written=self._bytes_written,
             bytes_total=self._plan.bytes_total,
             extra_files=extra,
-            synced=self._target.syncs,
         )
 
     async def _groups(self) -> AsyncIterator[list[FileRow]]:
@@ -294,7 +291,7 @@ class _Checkout:
             pass
         if found.digest() != entry.blake3:
             return False
-        self._target.fix_mode(entry, found.descriptor)
+        self._target.keep(entry, found.descriptor)
         return True
 
     def _put_group(self, rows: Iterable[FileRow], found: dict[ChunkId, bytes]) -> None:
@@ -353,7 +350,7 @@ class _Checkout:
         with closing(found):
             if await self._digest(found) != entry.blake3:
                 return False
-            await self._step(lambda: self._target.fix_mode(entry, found.descriptor))
+            await self._step(lambda: self._target.keep(entry, found.descriptor))
             return True
 
     async def _verify_large(self, entry: FileEntry) -> None:
@@ -408,7 +405,7 @@ class _Checkout:
         return dict(zip(ids, await self._reader.get(ids), strict=True))
 
     async def _sync_folders(self) -> None:
-        touched = self._target.tree.take_touched()
+        touched = self._target.unsynced_folders(self._plan.folders)
         for start in range(0, len(touched), FOLDERS_PER_STEP):
             await self._step(partial(self._target.sync_folders, touched[start : start + FOLDERS_PER_STEP]))
         await self._step(self._target.sync_above)

@@ -215,9 +215,9 @@ class Tree:
         finally:
             os.close(descriptor)
 
-    def sync_above(self) -> None:
-        """Make the destination itself durable, and the folders that had to be made above it."""
-        for made in self._made:
+    def sync_above(self, *, found: bool) -> None:
+        """Make the folders durable that had to be made for the destination; itself too if it was `found`."""
+        for made in self._made or ([self._folder] if found else []):
             descriptor = os.open(made.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(descriptor)

@@ -83,7 +83,7 @@ def _list_models(session: Session, *, long: bool) -> None:
 @click.option("--include", multiple=True, metavar="GLOB", help="Only files that match; may be repeated.")
 @click.option("--verify", is_flag=True, help="Read every file back and compare its digest.")
 @click.option("--delete", is_flag=True, help="Remove files from DEST that the version does not have.")
-@click.option("--sync", is_flag=True, help="End only when the disk holds all that was written.")
+@click.option("--sync", is_flag=True, help="End only when the disk holds every file.")
 @with_session
 def checkout(
     session: Session,
@@ -130,7 +130,6 @@ def checkout(
             "bytes_written": result.bytes_written,
             "bytes_total": result.bytes_total,
             "extra_files": result.extra_files,
-            "synced": result.synced,
         },
         version.reference,
     )

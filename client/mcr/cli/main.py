@@ -132,8 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    # Start-up makes some seventy thousand objects that live to the end; looking through them even once is 20 of
-    # 500 ms, again and again a tenth of a short command. Cycles are still found, later.
+    # Start-up makes some seventy thousand objects that live to the end; looking through them even once is 20
+    # of 500 ms, again and again a tenth of a short command. Cycles are still found, later.
     gc.set_threshold(GARBAGE_OBJECTS)
     try:
         return _main(arguments)

@@ -39,7 +39,7 @@ def test_a_checkout_is_what_was_committed(
 
     assert state(target) == state(source)
     total = sum(map(len, FILES.values())) + 10
-    assert result == CheckoutResult(7, 0, 0, total, total, 0, synced=verify or sync)
+    assert result == CheckoutResult(7, 0, 0, total, total, 0)
 
 
 def test_modes_are_two_whatever_the_mask_says(store: Store, source: Path, target: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_pattern_that_fits_nothing_is_an_error_before_anything_is_written(
 def test_an_empty_version_makes_an_empty_folder(store: Store, tmp_path: Path, target: Path) -> None:
     (tmp_path / "none").mkdir()
     result = run(store, store.commit(tmp_path / "none"), target)
-    assert result == CheckoutResult(0, 0, 0, 0, 0, 0, synced=False)
+    assert result == CheckoutResult(0, 0, 0, 0, 0, 0)
     assert list(target.iterdir()) == []
 
 
