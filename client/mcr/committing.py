@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import blake3
 
-from mcr import cutting
 from mcr.blocking import run_blocking, settle
 from mcr.errors import SourceUnreadableError
 from mcr.manifest import (
@@ -38,6 +37,7 @@ from mcr.transfer import ChunkTransport, Stored
 from mcr.values import dataclass
 
 if TYPE_CHECKING:
+    from mcr import cutting
     from mcr.remembering import FileMemory
 
 # Files up to this size are read whole, many to one step; larger ones go window by window.
@@ -89,6 +89,9 @@ class _Window:
     def read(
         buffer: bytearray, descriptor: int, source: Source, plan: cutting.CutPlan, offset_bytes: int
     ) -> _Window:
+        # Imported late, as below: a commit of files that are known to be unchanged does without it.
+        from mcr import cutting
+
         length_bytes = min(len(buffer), source.size_bytes - offset_bytes)
         view = memoryview(buffer)[:length_bytes]
         read_exactly(descriptor, view, offset_bytes, source)
@@ -207,6 +210,8 @@ class TensorDigests:
 
 
 def _plan(descriptor: int, source: Source) -> cutting.CutPlan:
+    from mcr import cutting
+
     def read_at(offset_bytes: int, length_bytes: int) -> bytes:
         try:
             return os.pread(descriptor, length_bytes, offset_bytes)
@@ -229,6 +234,8 @@ def _entry(source: Source, plan: cutting.CutPlan, blake3_digest: bytes, sha256_d
 
 
 def _hash_small(source: Source, known: FileRow | None) -> _Hashed:
+    from mcr import cutting
+
     descriptor = open_source(source)
     try:
         data = bytearray(source.size_bytes)
@@ -438,6 +445,8 @@ class Uploader:
         work: _Work,
     ) -> AsyncGenerator[tuple[_Window, list[Chunk]], None]:
         """Read and cut a file window by window, with several under way; results come in file order."""
+        from mcr import cutting
+
         # No more memory than the file needs: fresh memory costs more to touch than to hash.
         window_bytes = min(cutting.WINDOW_BYTES, source.size_bytes)
         window_count = min(WINDOWS_IN_FLIGHT, -(-source.size_bytes // window_bytes))

@@ -20,7 +20,8 @@ else:
         """See `dataclasses.dataclass`."""
 
         def make(of: type) -> type:
-            below = [base for base in of.__mro__[1:] if dataclasses.is_dataclass(base)]
+            # Not `is_dataclass`: it says so of a class that only inherits from one, too.
+            below = [base for base in of.__mro__[1:] if "__dataclass_fields__" in base.__dict__]
             # A frozen one without slots is the one kind that is left to the standard library: none is used.
             ours = options.keys() <= _KNOWN and options.get("slots", False) >= options.get("frozen", False)
             if not ours or any(base not in _MADE for base in below):

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import click
-from click.shell_completion import shell_complete
 
 from mcr.cli import misc, output, settings
 from mcr.cli.options import Group
@@ -177,6 +176,8 @@ def node_main() -> int:
 def _run(given: list[str], told: Output) -> int:
     instruction = settings.completion_instruction()
     if instruction:
+        from click.shell_completion import shell_complete
+
         try:
             return shell_complete(cli, {}, misc.PROGRAM, settings.COMPLETION_VARIABLE, instruction)
         except McrError:

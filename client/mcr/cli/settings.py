@@ -12,7 +12,6 @@ The settings file, `mcr.toml` in the platform's configuration folder:
 """
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -198,6 +197,9 @@ def _document(file: Path) -> dict[str, object] | None:
         data = read_file(file, length_bytes_max=FILE_BYTES_MAX)
     except SourceNotFoundError:
         return None
+    # Imported late: most users have no settings file.
+    import tomllib
+
     try:
         return tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

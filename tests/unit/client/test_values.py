@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcr.values import dataclass
+from mcr.errors import McrError
+from mcr.values import _MADE, dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,3 +259,15 @@ def test_errors_below_others_say_all_their_fields() -> None:
     assert (str(raised), raised.args) == ("a 5", ("a 5",))
     assert [each.name for each in dataclasses.fields(raised)] == ["name", "size", "more"]
     assert isinstance(raised, OURS.all[3])
+
+
+def test_below_a_class_that_only_inherits_from_one_nothing_is_compiled_either() -> None:
+    # Most errors stand below `NotFoundError`, `UsageError` and the like, which add no fields.
+    below = [*McrError.__subclasses__()]
+    for each in below:
+        below += each.__subclasses__()
+    defined = {
+        each for each in below if each.__module__.startswith("mcr.") and "__dataclass_fields__" in vars(each)
+    }
+    assert len(defined) > 30
+    assert defined <= _MADE
