@@ -326,11 +326,13 @@ class _Checkout:
         resumed = await self._step(lambda: self._target.open_partial(entry))
         unsynced_bytes = 0
         syncing: asyncio.Task[None] | None = None
+        # The kernel takes one writer of a file at a time; others would spin, and hold up those that hash.
+        writing = asyncio.Lock()
         async with asyncio.TaskGroup() as group:
             async for spans in self._spans(row):
                 # Taken here and not in the task, or all batches of a large file would be tasks at once.
                 await self._batches.acquire()
-                batch = self._write_batch(entry, spans, resumed=resumed)
+                batch = self._write_batch(entry, spans, writing, resumed=resumed)
                 group.create_task(batch).add_done_callback(lambda _: self._batches.release())
                 unsynced_bytes += sum(span.length_bytes for span in spans)
                 if unsynced_bytes >= SYNC_BYTES and (syncing is None or syncing.done()):
@@ -377,7 +379,9 @@ class _Checkout:
         if spans:
             yield spans
 
-    async def _write_batch(self, entry: FileEntry, spans: Sequence[Span], *, resumed: bool) -> None:
+    async def _write_batch(
+        self, entry: FileEntry, spans: Sequence[Span], writing: asyncio.Lock, *, resumed: bool
+    ) -> None:
         missing = spans
         if resumed:
             missing = await self._step(lambda: self._target.missing_spans(entry, spans))
@@ -391,7 +395,8 @@ class _Checkout:
                 _check_length(span.id, lengths[span.id], span.length_bytes)
             if len(firsts) < len(missing):
                 await self._step(batch.repeat)
-            await self._step(lambda: self._target.write_batch(entry, batch, leave_holes=not resumed))
+            async with writing:
+                await self._step(lambda: self._target.write_batch(entry, batch, leave_holes=not resumed))
             self._memory.append(memory)
         self._bytes_written += sum(span.length_bytes for span in missing)
         self._advance(sum(span.length_bytes for span in spans))

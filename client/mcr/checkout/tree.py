@@ -64,8 +64,8 @@ class Tree:
         Raises:
             DestinationError: it may not be read.
         """
-        with translated(self.shown("")):
-            return _OURS.issuperset(os.listdir(self.top))
+        with translated(self.shown("")), os.scandir(self.top) as found:
+            return all(each.name in _OURS for each in found)
 
     def close(self) -> None:
         """Release the folder, if it was opened."""
