@@ -39,6 +39,10 @@ RWF_DONTCACHE = 0x80
 UNCACHED_LINUX_MIN = (6, 16)
 # A kernel or a file system that does not know it.
 _UNKNOWN = frozenset((errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS))
+# One write to the page cache. The kernel takes one block of memory for each, up to 2 MiB, and large ones are
+# those that a virtual machine gave back to its host: 1 GiB took 0.4 to 0.5 s in pieces of 64 and 256 KiB, 1.2
+# in those of 1 MiB, 1.7 to 2.4 in longer ones.
+CACHED_WRITE_BYTES = 256 * 1024
 # One direct write: long enough to keep the device busy; 1 to 8 MiB measured alike.
 STAGING_BYTES = 2 * MIB
 
@@ -115,7 +119,11 @@ def write_cached(descriptor: int, buffers: Sequence[Buffer], offset_bytes: int) 
     Raises:
         OSError: any part may have been written.
     """
-    _write_buffered(descriptor, _views(buffers), offset_bytes)
+    left = _views(buffers)
+    while left:
+        piece, left = _split(left, CACHED_WRITE_BYTES)
+        _write_buffered(descriptor, piece, offset_bytes)
+        offset_bytes += sum(view.nbytes for view in piece)
 
 
 def write_placed(descriptor: int, direct: int | None, data: memoryview, offset_bytes: int) -> None:

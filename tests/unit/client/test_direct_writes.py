@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mcr import direct_writes
 from mcr.direct_writes import (
     ALIGNMENT_BYTES,
+    CACHED_WRITE_BYTES,
     DIRECT_BYTES_MIN,
     RWF_DONTCACHE,
     STAGING_BYTES,
@@ -21,6 +22,7 @@ from mcr.direct_writes import (
     has_uncached,
     open_direct,
     write_at,
+    write_cached,
     write_placed,
 )
 from mcr.model import Buffer
@@ -140,6 +142,33 @@ def test_what_lies_in_memory_as_in_the_file_is_written_whole_and_what_does_not_a
     # Then
     assert os.pread(descriptor, offset + length + 1, 0) == bytes(offset) + data
     close(opened)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(
+        st.integers(0, 3 * CACHED_WRITE_BYTES)
+        | st.sampled_from([0, 1, CACHED_WRITE_BYTES - 1, CACHED_WRITE_BYTES, CACHED_WRITE_BYTES + 1]),
+        max_size=6,
+    ),
+    offset=st.integers(0, 3 * ALIGNMENT_BYTES),
+    seed=st.integers(0, 1 << 32),
+)
+def test_what_is_left_to_the_page_cache_is_written_whole_in_short_writes(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], offset: int, seed: int
+) -> None:
+    chance = random.Random(seed)
+    buffers = [chance.randbytes(length) for length in lengths]
+    descriptor = os.open(tmp_path_factory.mktemp("cached") / "file", os.O_RDWR | os.O_CREAT)
+    # When
+    with noting_pwritev() as noted:
+        write_cached(descriptor, buffers, offset)
+    # Then
+    written = b"".join(buffers)
+    assert os.pread(descriptor, offset + len(written) + 1, 0) == (bytes(offset) + written if written else b"")
+    assert len(noted) == -(-len(written) // CACHED_WRITE_BYTES)
+    assert all(length <= CACHED_WRITE_BYTES and not flags for length, flags in noted)
+    os.close(descriptor)
 
 
 def test_whole_pages_stay_out_of_the_page_cache_and_ends_go_through_it(
