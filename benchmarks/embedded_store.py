@@ -13,10 +13,10 @@ Stages, each over all systems in turn, in an order that rotates, so that noise h
     warm+sync, cold+sync   the same once more until the disk holds it: mcr by `--sync`; the others, which have
                no such option, with the time of a sync of the machine that follows
 
-The source is in the page cache for every commit. Dirty pages are written out before each command, and the
-target of a checkout does not exist, so in `warm` and `cold` all leave the writing to the kernel; every
-checkout is compared with its source afterwards. Limits are the better of two tries, before and after the
-stages of a repetition.
+The source is in the page cache for every commit. Dirty pages are written out before each command, and memory
+for two copies of the model is taken and given back. The target of a checkout does not exist, so in `warm` and
+`cold` all leave the writing to the kernel; every checkout is compared with its source afterwards. Limits are
+the better of two tries, before and after the stages of a repetition.
 """
 
 import argparse
@@ -43,6 +43,7 @@ from benchmarks.measuring import (
     remove,
     run,
     table,
+    take_memory,
 )
 from benchmarks.peers import NotInstalledError, System, peers
 
@@ -153,6 +154,7 @@ def _tool(module: str, *arguments: str) -> str:
 def _repeat(folder: Path, data: Path, systems: Sequence[System], report: Report, *, turn: int) -> None:
     """Go through all stages once, with new stores."""
     source, target = folder / "model", folder / "target"
+    memory_bytes = 2 * (data / "changed" / FILE_NAME).stat().st_size
     for system in systems:
         remove(system.store)
         system.init()
@@ -166,10 +168,12 @@ def _repeat(folder: Path, data: Path, systems: Sequence[System], report: Report,
             system = systems[(step + position + turn) % len(systems)]
             if stage in COMMIT_STAGES:
                 make_warm(source)
+                take_memory(memory_bytes)
                 done = system.commit(source)
             else:
                 remove(target)
                 make_cold(system.store) if stage.startswith("cold") else make_warm(system.store)
+                take_memory(memory_bytes)
                 checkout = system.checkout_synced if stage in SYNCED_STAGES else system.checkout
                 done = checkout(VERSION_OF_STAGE["changed"], target)
                 _verify(source / FILE_NAME, target)

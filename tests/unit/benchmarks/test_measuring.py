@@ -19,6 +19,7 @@ PROGRAM = """
 import json, sys
 from dataclasses import asdict
 from benchmarks import measuring
+measuring.take_memory(512 << 20)
 small = (sys.executable, "-c", "print('small')")
 large = (sys.executable, "-c", "x = b'x' * (256 << 20); print('large')")
 print(json.dumps([asdict(measuring.run(command)) for command in (small, large)]))
@@ -33,6 +34,7 @@ def test_peak_memory_and_output_are_those_of_the_command() -> None:
 
     assert (one.output, other.output) == ("small\n", "large\n")
     assert other.peak_bytes - one.peak_bytes > 200 * MIB
+    assert one.peak_bytes < 200 * MIB, "nor is the memory billed to it that was taken before"
     assert one.seconds > 0
     assert one.cpu_seconds > 0
 
