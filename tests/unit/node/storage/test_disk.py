@@ -7,7 +7,9 @@ import pytest
 
 from mcr.direct_writes import BUFFERS_PER_WRITE_MAX
 from mcr.errors import FailedError, OutOfSpaceError
-from mcr_node.storage.disk import Disk, Handle, StorageFailure, UnreadableError
+from mcr.model import KIB, MIB
+from mcr_node.storage import disk as disks
+from mcr_node.storage.disk import Disk, Handle, StorageFailure, UnreadableError, read_ahead_bytes
 
 disk = Disk()
 
@@ -54,6 +56,44 @@ def test_a_read_that_the_system_cuts_short_is_continued(
     assert disk.pread(handle, 8, 1) == b"12345678"
     assert disk.pread(handle, 8, 5) == b"56789"
     disk.close(handle)
+
+
+@pytest.mark.parametrize(
+    ("window_bytes", "length_bytes", "advice"),
+    [
+        (8 * MIB, 8 * MIB, os.POSIX_FADV_SEQUENTIAL),
+        (8 * MIB, 64 * KIB, os.POSIX_FADV_WILLNEED),
+        (128 * KIB, 8 * MIB, os.POSIX_FADV_WILLNEED),
+    ],
+    ids=("long, seen far ahead", "short", "long, seen a little ahead"),
+)
+def test_a_long_stretch_is_left_to_a_kernel_that_reads_as_far_ahead_and_any_other_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window_bytes: int, length_bytes: int, advice: int
+) -> None:
+    given: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(disks, "read_ahead_bytes", lambda _device: window_bytes)
+    monkeypatch.setattr(os, "posix_fadvise", lambda _descriptor, *rest: given.append(rest))
+    handle = disk.create(tmp_path / "file")
+
+    disk.read_ahead(handle, length_bytes, 4096)
+
+    assert given == [(4096, length_bytes, advice)]
+    disk.close(handle)
+
+
+def test_a_device_has_its_own_window_a_partition_that_of_its_disk_and_an_unknown_one_none(
+    tmp_path: Path,
+) -> None:
+    for folder, kib in (("class/bdi/0:42", 15360), ("devices/sda/bdi", 128)):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "read_ahead_kb").write_text(f"{kib}\n")
+    (tmp_path / "devices/sda/sda1").mkdir()
+    (tmp_path / "dev/block").mkdir(parents=True)
+    (tmp_path / "dev/block/8:1").symlink_to(tmp_path / "devices/sda/sda1")
+
+    assert read_ahead_bytes(os.makedev(0, 42), tmp_path) == 15 * MIB
+    assert read_ahead_bytes(os.makedev(8, 1), tmp_path) == 128 * KIB
+    assert read_ahead_bytes(os.makedev(8, 2), tmp_path) == 0
 
 
 def test_a_full_disk_is_out_of_space() -> None:
