@@ -13,10 +13,17 @@ Stages, each over all systems in turn, in an order that rotates, so that noise h
     warm+sync, cold+sync   the same once more until the disk holds it: mcr by `--sync`; the others, which have
                no such option, with the time of a sync of the machine that follows
 
-The source is in the page cache for every commit. Dirty pages are written out before each command, and memory
-for two copies of the model is taken and given back. The target of a checkout does not exist, so in `warm` and
-`cold` all leave the writing to the kernel; every checkout is compared with its source afterwards. Limits are
-the better of two tries, before and after the stages of a repetition.
+The source is in the page cache for every commit. Dirty pages are written out before each command. The target
+of a checkout does not exist, so in `warm` and `cold` all leave the writing to the kernel; every checkout is
+compared with its source afterwards. Limits are the better of two tries, before and after the stages of a
+repetition.
+
+What a command pays for memory depends on who had it before (`benchmarks.measuring.take_memory`); `--memory`
+says what it finds:
+
+    taken      memory for two copies of the model was taken just before and given back
+    fresh      the memory that was used just before is held by another process
+    left       nothing is done: it finds what the command before it left
 """
 
 import argparse
@@ -28,12 +35,14 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks.measuring import (
     MIB,
+    HeldMemory,
     Run,
     Spread,
     compile_programs,
@@ -67,6 +76,9 @@ LIMITS: Mapping[str, tuple[str, ...]] = {
     "warm+sync": ("write_sync", "blake3_2"),
     "cold+sync": ("write_sync", "read_cold", "blake3_2"),
 }
+MEMORY = ("taken", "fresh", "left")
+# Of a model: what a command and the removal of what it made leave behind is no more.
+HELD_COPIES = 3
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -127,8 +139,10 @@ class Report:
     notes: list[str]
 
 
-def measure(folder: Path, systems: Sequence[System], *, size_mib: int, repetitions: int) -> Report:
-    """Measure every stage of every system, `repetitions` times, in `folder`."""
+def measure(
+    folder: Path, systems: Sequence[System], *, size_mib: int, repetitions: int, memory: str
+) -> Report:
+    """Measure every stage of every system, `repetitions` times, in `folder`; `memory` is one of `MEMORY`."""
     runs: dict[str, dict[str, list[Run]]] = {stage: {} for stage in STAGES}
     report = Report(runs, {}, {}, [])
     data = folder / "data"
@@ -136,10 +150,28 @@ def measure(folder: Path, systems: Sequence[System], *, size_mib: int, repetitio
     for number in range(repetitions):
         print(f"repetition {number + 1} of {repetitions}", file=sys.stderr, flush=True)
         before = _limits(folder, size_mib)
-        _repeat(folder, data, systems, report, turn=number)
+        with _memory(memory, size_mib * MIB) as prepare:
+            _repeat(folder, data, systems, report, turn=number, prepare=prepare)
         for name, seconds in _limits(folder, size_mib).items():
             report.limits.setdefault(name, []).append(min(seconds, before[name]))
     return report
+
+
+@contextmanager
+def _memory(kind: str, model_bytes: int) -> Iterator[Callable[[], None]]:
+    """Lend what is to be done before each command."""
+    match kind:
+        case "taken":
+            yield lambda: take_memory(2 * model_bytes)
+        case "fresh":
+            held = HeldMemory(HELD_COPIES * model_bytes)
+            try:
+                yield held.take
+            finally:
+                held.close()
+        case _:
+            assert kind == "left", kind
+            yield lambda: None
 
 
 def _limits(folder: Path, size_mib: int) -> dict[str, float]:
@@ -151,10 +183,17 @@ def _tool(module: str, *arguments: str) -> str:
     return run((sys.executable, "-m", module, *arguments), folder=ROOT).output
 
 
-def _repeat(folder: Path, data: Path, systems: Sequence[System], report: Report, *, turn: int) -> None:
+def _repeat(
+    folder: Path,
+    data: Path,
+    systems: Sequence[System],
+    report: Report,
+    *,
+    turn: int,
+    prepare: Callable[[], None],
+) -> None:
     """Go through all stages once, with new stores."""
     source, target = folder / "model", folder / "target"
-    memory_bytes = 2 * (data / "changed" / FILE_NAME).stat().st_size
     for system in systems:
         remove(system.store)
         system.init()
@@ -164,16 +203,19 @@ def _repeat(folder: Path, data: Path, systems: Sequence[System], report: Report,
         if stage == "first":
             # What was written just now may be written to again: only what has settled counts as untouched.
             time.sleep(SETTLED_S)
+        if stage.startswith("warm"):
+            # All of them before any is measured: reading one takes memory that the command before it left.
+            make_warm(*(system.store for system in systems))
         for step in range(len(systems)):
             system = systems[(step + position + turn) % len(systems)]
             if stage in COMMIT_STAGES:
                 make_warm(source)
-                take_memory(memory_bytes)
+                prepare()
                 done = system.commit(source)
             else:
                 remove(target)
                 make_cold(system.store) if stage.startswith("cold") else make_warm(system.store)
-                take_memory(memory_bytes)
+                prepare()
                 checkout = system.checkout_synced if stage in SYNCED_STAGES else system.checkout
                 done = checkout(VERSION_OF_STAGE["changed"], target)
                 _verify(source / FILE_NAME, target)
@@ -312,6 +354,7 @@ def main() -> None:
     parser.add_argument(
         "--encodings", default="raw,auto", help="of mcr, comma-separated; empty leaves it out"
     )
+    parser.add_argument("--memory", choices=MEMORY, default="taken", help="what a command finds")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--json", type=Path, help="write every single figure there")
     options = parser.parse_args()
@@ -322,9 +365,22 @@ def main() -> None:
         candidates: list[System] = [Mcr(f"mcr {word}", folder / f"mcr-{word}", word) for word in encodings]
         candidates += [] if options.no_peers else peers(folder)
         systems, notes = installed(candidates)
-        report = measure(folder, systems, size_mib=options.size_mib, repetitions=options.repetitions)
+        report = measure(
+            folder,
+            systems,
+            size_mib=options.size_mib,
+            repetitions=options.repetitions,
+            memory=options.memory,
+        )
         cold = make_cold(folder)
-    report.notes.extend([*notes, cold, f"{platform.platform()}, {os.cpu_count()} processors, {sys.version}"])
+    report.notes.extend(
+        [
+            *notes,
+            cold,
+            f"memory: {options.memory}",
+            f"{platform.platform()}, {os.cpu_count()} processors, {sys.version}",
+        ]
+    )
     print(render(report, systems, size_mib=options.size_mib))
     if options.json is not None:
         options.json.write_text(json.dumps(asdict(report), indent=1) + "\n")

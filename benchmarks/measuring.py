@@ -26,6 +26,23 @@ _TAKE = """
 import mmap, sys
 mmap.mmap(-1, int(sys.argv[1]), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
 """
+# Answers each line with one more area held; when they are too many, all are given back, and the host gets its
+# time to take them.
+_HOLD = """
+import mmap, sys, time
+length_bytes, areas_max, rest_s = map(int, sys.argv[1:])
+held = []
+for line in sys.stdin:
+    if len(held) == areas_max:
+        for area in held:
+            area.close()
+        held.clear()
+        time.sleep(rest_s)
+    held.append(mmap.mmap(-1, length_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE))
+    print(len(held), flush=True)
+"""
+# Linux reports a sixteenth of the free blocks to the host every two seconds: after this, six of seven.
+HOST_TAKES_S = 60
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
 
@@ -149,6 +166,49 @@ def take_memory(length_bytes: int) -> None:
     """
     # By a process of its own: what this one ever held would be billed to the commands, see above.
     subprocess.run((sys.executable, "-c", _TAKE, str(length_bytes)), check=True)
+
+
+class HeldMemory:
+    """Holds memory, more each time, so that the next command finds none that another has used just before.
+
+    The opposite of `take_memory`: all commands pay for memory that the host has taken back. What is held
+    stays below half of what is there; then all of it goes back, and the host is given a minute to take it.
+    """
+
+    def __init__(self, length_bytes: int) -> None:
+        """Hold `length_bytes` more at each `take`."""
+        areas_max = max(1, available_bytes() // 2 // length_bytes)
+        # A process of its own, as in `take_memory`.
+        self._process = subprocess.Popen(
+            (sys.executable, "-c", _HOLD, str(length_bytes), str(areas_max), str(HOST_TAKES_S)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        """Of the process that holds it."""
+        return self._process.pid
+
+    def take(self) -> None:
+        """Take memory, that used last first, and keep it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        if not self._process.stdout.readline():
+            raise CommandFailedError("the process that holds memory has ended; is there enough of it?")
+
+    def close(self) -> None:
+        """Give all back."""
+        self._process.communicate()
+
+
+def available_bytes() -> int:
+    """Return the memory that can be had without swapping."""
+    (line,) = (line for line in Path("/proc/meminfo").read_text().splitlines() if "MemAvailable" in line)
+    return int(line.split()[1]) * KIB
 
 
 def disk_bytes(folder: Path) -> int:

@@ -53,11 +53,12 @@ def the_machines_page_cache_is_left_alone_and_nothing_waits(
     monkeypatch.setattr(embedded_store, "SETTLED_S", 0)
 
 
-def test_every_stage_of_every_system_is_measured_and_shown(tmp_path: Path) -> None:
+@pytest.mark.parametrize("memory", embedded_store.MEMORY)
+def test_every_stage_of_every_system_is_measured_and_shown(tmp_path: Path, memory: str) -> None:
     # given
     systems = [Copies("mcr raw", tmp_path / "one"), Copies("copies", tmp_path / "two")]
     # when
-    report = embedded_store.measure(tmp_path, systems, size_mib=1, repetitions=2)
+    report = embedded_store.measure(tmp_path, systems, size_mib=1, repetitions=2, memory=memory)
     # then
     for stage in embedded_store.STAGES:
         assert {label: len(found) for label, found in report.runs[stage].items()} == {
@@ -76,7 +77,11 @@ def test_every_stage_of_every_system_is_measured_and_shown(tmp_path: Path) -> No
 def test_a_checkout_that_is_not_the_commit_stops_the_benchmark(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="is not the version that was committed"):
         embedded_store.measure(
-            tmp_path, [Copies("copies", tmp_path / "one", spoiled=True)], size_mib=1, repetitions=1
+            tmp_path,
+            [Copies("copies", tmp_path / "one", spoiled=True)],
+            size_mib=1,
+            repetitions=1,
+            memory="left",
         )
 
 

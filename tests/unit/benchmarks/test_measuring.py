@@ -1,6 +1,7 @@
 """Laws of measuring: a command's own figures, and nothing but them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,31 @@ def test_peak_memory_and_output_are_those_of_the_command() -> None:
     assert one.peak_bytes < 200 * MIB, "nor is the memory billed to it that was taken before"
     assert one.seconds > 0
     assert one.cpu_seconds > 0
+
+
+def test_memory_is_held_up_to_half_of_what_there_is_and_then_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measuring, "available_bytes", lambda: 300 * MIB)
+    monkeypatch.setattr(measuring, "HOST_TAKES_S", 0)
+    held = measuring.HeldMemory(64 * MIB)
+    found = []
+
+    for _ in range(4):
+        held.take()
+        found.append(round(_resident_bytes(held.pid) / (64 * MIB)))
+
+    held.close()
+    assert found == [1, 2, 1, 2]
+
+
+def test_the_memory_that_is_available_is_part_of_what_the_machine_has() -> None:
+    all_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < measuring.available_bytes() < all_bytes
+
+
+def _resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_a_command_that_fails_gives_no_figures_but_its_words() -> None:
