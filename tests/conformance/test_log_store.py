@@ -401,6 +401,12 @@ def test_read_is_bounded_by_bytes_and_always_gives_one(setting: Setting, reopene
     assert setting.log.read(LogIndex(4), LogIndex(3), bytes_max=100) == []
 
 
+def test_no_entry_has_the_term_before_the_first_leader(setting: Setting) -> None:
+    with pytest.raises(AssertionError, match="terms begin with 1"):
+        setting.log.write(entries(1, 1, term=0), HardState())
+    assert setting.log.bounds() == (1, 0)
+
+
 def test_term_is_known_from_the_floor_to_the_end_and_nowhere_else(setting: Setting) -> None:
     setting.log.append([*entries(1, 4, term=2), *entries(5, 8, term=5)])
     setting.log.compact(LogIndex(3))
@@ -477,7 +483,8 @@ class Twins(RuleBasedStateMachine):
         last = max(end - back, known.commit) if terms else end
         term, batch = self.memory.log.term(LogIndex(last)), []
         for offset, step in enumerate(terms, start=1):
-            term += step
+            # The first leader has term 1.
+            term = max(1, term + step)
             batch.append(LogEntry(LogIndex(last + offset), term, data, offset % 3))
         term = max(term, known.term)
         hard = HardState(

@@ -82,7 +82,7 @@ class MemoryLogStore:
             last, term = LogIndex(first - 1), now.term(LogIndex(first - 1))
         for entry in entries:
             assert entry.index == last + 1, "entries follow each other"
-            assert entry.term >= term, "terms never go back"
+            assert entry.term >= max(1, term), "terms begin with 1 and never go back"
             assert len(entry.data) <= LOG_ENTRY_BYTES_MAX, "a command is bounded where it is made"
             last, term = entry.index, entry.term
         assert term <= hard.term

@@ -339,7 +339,7 @@ class RocksLogStore:
         last, last_term = LogIndex(first - 1), self.term(LogIndex(first - 1))
         for entry in entries:
             assert entry.index == last + 1, "entries follow each other"
-            assert entry.term >= last_term, "terms never go back"
+            assert entry.term >= max(1, last_term), "terms begin with 1 and never go back"
             assert 0 <= entry.kind <= KIND_MAX
             assert len(entry.data) <= LOG_ENTRY_BYTES_MAX, "a command is bounded where it is made"
             last, last_term = entry.index, entry.term
