@@ -39,7 +39,14 @@ def everyone(cluster: LocalCluster) -> range:
     return range(len(cluster.nodes))
 
 
-@pytest.fixture(scope="module", params=[3, 5], ids=["three nodes", "five nodes"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(3, id="three nodes"),
+        # The same laws; three is what most have, and a minute of every run of the suite less.
+        pytest.param(5, id="five nodes", marks=pytest.mark.slow),
+    ],
+)
 def cluster(request: pytest.FixtureRequest) -> Iterator[LocalCluster]:
     with LocalCluster(request.param, heartbeat_ms=100, election_ms=1000) as found:
         yield found

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 # Other worlds each time, in so many chunks of so many: a hundred virtual minutes. A failure prints its seed,
 # and how to run it again; such a seed then goes into the list below, and what it found into a test of its
 # own, for a seed stands for its world only until the simulation itself changes.
-CHUNKS = 10
+CHUNKS = 6
 SEEDS_PER_CHUNK = 5
 # Worlds in which something was wrong once: (seed, nodes, virtual seconds).
 FAILED_ONCE = (
