@@ -95,7 +95,7 @@ chaos-broken: $(VENV)/.test  ## that `make chaos` finds nodes which are broken o
 	CHAOS_BROKEN=1 $(BIN)/python -m pytest -q -s tests/chaos/test_broken.py
 
 laws: $(VENV)/.test  ## what a cluster promises, at full size: kills, partitions, 10,000 entries missed, 512 MiB at once
-	LAWS_KILLS=10 LAWS_ENTRIES=10000 LAWS_UPLOAD_MIB=512 $(BIN)/python -m pytest -q -s tests/end_to_end/test_cluster_laws.py
+	LAWS_KILLS=10 LAWS_ENTRIES=10000 LAWS_UPLOAD_MIB=512 $(BIN)/python -m pytest -q -s -m "" tests/end_to_end/test_cluster_laws.py
 	LAWS_UPLOAD_MIB=512 $(BIN)/python -m pytest -q -s tests/end_to_end/test_sealing.py -k killed
 
 flips: $(VENV)/.test  ## 200 single flipped bits in the files of a node: noticed, or without effect

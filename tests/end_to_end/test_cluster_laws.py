@@ -43,7 +43,7 @@ def everyone(cluster: LocalCluster) -> range:
     scope="module",
     params=[
         pytest.param(3, id="three nodes"),
-        # The same laws; three is what most have, and a minute of every run of the suite less.
+        # The same laws, for the longer runs.
         pytest.param(5, id="five nodes", marks=pytest.mark.slow),
     ],
 )
