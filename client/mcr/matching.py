@@ -1,5 +1,8 @@
 """Is a file the one that the parent version has? Reads and hashes on all cores, and stops where it differs.
 
+Places all over the file come first: training leaves whole tensors alone, and where they come first in the
+file, it would be read nearly to its end, and all of that once more to be stored.
+
 Nothing is cut: bytes that hash to the ids of the parent's chunks, in their order, are the parent's file. So
 its row, with both digests of the whole file, holds for this one, and stretches need not wait for each other.
 Whether the store still holds those chunks is asked as well: one that was damaged and set aside is to be
@@ -8,7 +11,7 @@ stored again, so such a file does not count as matched.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
@@ -24,6 +27,11 @@ from mcr.values import dataclass
 # Small enough to stay in a cache between reading and hashing, large enough to hide the cost of a step.
 STRETCH_BYTES = 4 * MIB
 STRETCHES_IN_FLIGHT = 4
+# Every eighth stretch is looked at first: in 1 GiB, what differs in 32 MiB on end is met in the first eighth
+# of the work, and a disk that seeks still reads most of a file in order.
+SAMPLED_OF = 8
+# So many are put in order at once, 4 GiB: the places of a file of any size are not held in memory.
+STRETCHES_ORDERED_MAX = 1024
 # What becomes of a parent's manifest: parts that are damaged, lost, or on nodes that do not answer.
 UNREADABLE = (CorruptChunkError, MissingChunkError, UnavailableError)
 
@@ -61,6 +69,24 @@ async def _stretches(spans: AsyncIterator[Span]) -> AsyncGenerator[_Stretch, Non
             batch, length_bytes = [], 0
     if batch:
         yield _Stretch(tuple(batch), length_bytes)
+
+
+async def _samples_first(stretches: AsyncIterator[_Stretch]) -> AsyncGenerator[_Stretch, None]:
+    """Yield the same stretches, in each part of a file those that are spread over it before the others."""
+    part: list[_Stretch] = []
+
+    def ordered() -> Iterator[_Stretch]:
+        yield from part[::SAMPLED_OF]
+        yield from (stretch for index, stretch in enumerate(part) if index % SAMPLED_OF)
+
+    async for stretch in stretches:
+        part.append(stretch)
+        if len(part) == STRETCHES_ORDERED_MAX:
+            for one in ordered():
+                yield one
+            part.clear()
+    for one in ordered():
+        yield one
 
 
 async def holds_all(transport: ChunkTransport, known: FileRow) -> bool:
@@ -116,7 +142,8 @@ async def match(
         unasked.clear()
 
     try:
-        async with aclosing(_stretches(drain_async(walk_chunks(known), transport.get))) as stretches:
+        spans = drain_async(walk_chunks(known), transport.get)
+        async with aclosing(_stretches(spans)) as in_order, aclosing(_samples_first(in_order)) as stretches:
             async for stretch in stretches:
                 buffer = free.pop()
                 compare = partial(stretch.compare, buffer, descriptor, source)
