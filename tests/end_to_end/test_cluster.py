@@ -183,7 +183,6 @@ def test_a_stopped_node_catches_up_to_the_same_state(
     assert (tmp_path / "out" / "weights.bin").read_bytes() == bytes_from(49, 20_000)
 
 
-@pytest.mark.slow
 def test_a_minority_refuses_writes_soon_and_shows_what_it_has(tmp_path: Path) -> None:
     with LocalCluster(2, heartbeat_ms=50, election_ms=300) as pair:
         data = write(tmp_path / "in", 60)

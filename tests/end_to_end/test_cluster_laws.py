@@ -39,14 +39,7 @@ def everyone(cluster: LocalCluster) -> range:
     return range(len(cluster.nodes))
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(3, id="three nodes"),
-        # The same laws, for the longer runs.
-        pytest.param(5, id="five nodes", marks=pytest.mark.slow),
-    ],
-)
+@pytest.fixture(scope="module", params=[3, 5], ids=["three nodes", "five nodes"])
 def cluster(request: pytest.FixtureRequest) -> Iterator[LocalCluster]:
     with LocalCluster(request.param, heartbeat_ms=100, election_ms=1000) as found:
         yield found

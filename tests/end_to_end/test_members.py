@@ -4,8 +4,6 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
-
 from mcr._local_network import free_addresses
 from mcr.testing import LocalCluster, LocalNode
 from mcr_node.transport.colleagues import CALL_S
@@ -45,7 +43,6 @@ def replaced_by_one_that_is_not_there(cluster: LocalCluster) -> "subprocess.Comp
         return asked[-1].result(PATIENCE_S)
 
 
-@pytest.mark.slow
 def test_a_place_is_kept_for_one_node_and_a_replaced_one_leaves_nothing_behind(tmp_path: Path) -> None:
     with LocalCluster(2) as cluster:
         with cluster.connect() as client:

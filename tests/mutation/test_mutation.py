@@ -39,7 +39,7 @@ def test_unit_tests_find_a_defect(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["acknowledgement_leaves_before_the_write", "half_of_the_votes_win"],
+    ["acknowledgement_leaves_before_the_write", "read_without_a_quorum", "half_of_the_votes_win"],
 )
 def test_the_simulation_finds_a_defect(name: str) -> None:
     assert simulate(name, seeds=20, first=1) is not None

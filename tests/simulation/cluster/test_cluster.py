@@ -10,10 +10,10 @@ import pytest
 from tests.simulation.cluster.simulation import Simulation, nodes_of
 
 ROOT = Path(__file__).parents[3]
-# Other worlds each time, in so many chunks of so many: half a virtual hour. A failure prints its seed,
+# Other worlds each time, in so many chunks of so many: a hundred virtual minutes. A failure prints its seed,
 # and how to run it again; such a seed then goes into the list below, and what it found into a test of its
 # own, for a seed stands for its world only until the simulation itself changes.
-CHUNKS = 6
+CHUNKS = 20
 SEEDS_PER_CHUNK = 5
 # Worlds in which something was wrong once: (seed, nodes, virtual seconds).
 FAILED_ONCE = (

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from mcr._dialling import PROXY_VARIABLE
 from mcr._local_network import LocalNetwork
 
-ROUNDS = 20
+ROUNDS = 40
 # More than the kernel takes for a reader that does not read.
 UNREAD_BYTES = 64 << 20
 PATIENCE_S = 30.0
