@@ -11,7 +11,7 @@ stored again, so such a file does not count as matched.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
@@ -30,8 +30,9 @@ STRETCHES_IN_FLIGHT = 4
 # Every eighth stretch is looked at first: in 1 GiB, what differs in 32 MiB on end is met in the first eighth
 # of the work, and a disk that seeks still reads most of a file in order.
 SAMPLED_OF = 8
-# So many are put in order at once, 4 GiB: the places of a file of any size are not held in memory.
-STRETCHES_ORDERED_MAX = 1024
+# So many chunks are put in order at once, which takes some MiB of memory. Of usual ones that is 16 GiB of a
+# file; of tiny ones, as tiny tensors make them, less.
+CHUNKS_ORDERED_MAX = 16 * 1024
 # What becomes of a parent's manifest: parts that are damaged, lost, or on nodes that do not answer.
 UNREADABLE = (CorruptChunkError, MissingChunkError, UnavailableError)
 
@@ -71,22 +72,26 @@ async def _stretches(spans: AsyncIterator[Span]) -> AsyncGenerator[_Stretch, Non
         yield _Stretch(tuple(batch), length_bytes)
 
 
-async def _samples_first(stretches: AsyncIterator[_Stretch]) -> AsyncGenerator[_Stretch, None]:
-    """Yield the same stretches, in each part of a file those that are spread over it before the others."""
+async def _parts(stretches: AsyncIterator[_Stretch]) -> AsyncGenerator[list[_Stretch], None]:
     part: list[_Stretch] = []
-
-    def ordered() -> Iterator[_Stretch]:
-        yield from part[::SAMPLED_OF]
-        yield from (stretch for index, stretch in enumerate(part) if index % SAMPLED_OF)
-
+    chunks = 0
     async for stretch in stretches:
         part.append(stretch)
-        if len(part) == STRETCHES_ORDERED_MAX:
-            for one in ordered():
-                yield one
-            part.clear()
-    for one in ordered():
-        yield one
+        chunks += len(stretch.spans)
+        if chunks >= CHUNKS_ORDERED_MAX:
+            yield part
+            part, chunks = [], 0
+    yield part
+
+
+async def _samples_first(parts: AsyncIterator[list[_Stretch]]) -> AsyncGenerator[_Stretch, None]:
+    """Yield all stretches, in each part of a file those that are spread over it before the others."""
+    async for part in parts:
+        for stretch in part[::SAMPLED_OF]:
+            yield stretch
+        for index, stretch in enumerate(part):
+            if index % SAMPLED_OF:
+                yield stretch
 
 
 async def holds_all(transport: ChunkTransport, known: FileRow) -> bool:
@@ -143,7 +148,11 @@ async def match(
 
     try:
         spans = drain_async(walk_chunks(known), transport.get)
-        async with aclosing(_stretches(spans)) as in_order, aclosing(_samples_first(in_order)) as stretches:
+        async with (
+            aclosing(_stretches(spans)) as in_order,
+            aclosing(_parts(in_order)) as parts,
+            aclosing(_samples_first(parts)) as stretches,
+        ):
             async for stretch in stretches:
                 buffer = free.pop()
                 compare = partial(stretch.compare, buffer, descriptor, source)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ import pytest
 import mcr
 from mcr import matching
 from mcr.aio import AsyncClient
-from mcr.manifest import drain_async, walk_chunks, walk_files
-from mcr.model import MIB
+from mcr.manifest import Span, drain_async, walk_chunks, walk_files
+from mcr.model import MIB, ChunkId
 from mcr.scanning import open_source, scan
 from mcr_node.assembly import open_node
 from mcr_node.embedded import EmbeddedNode
@@ -89,7 +90,7 @@ def flipped(offset_bytes: int) -> bytes:
 def test_all_of_a_file_is_compared_once_in_whatever_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ordered_max: int
 ) -> None:
-    monkeypatch.setattr(matching, "STRETCHES_ORDERED_MAX", ordered_max)
+    monkeypatch.setattr(matching, "CHUNKS_ORDERED_MAX", ordered_max)
     draw = random.Random(ordered_max)
     places = [0, SIZE_BYTES - 1, *(draw.randrange(SIZE_BYTES) for _ in range(4))]
 
@@ -100,6 +101,21 @@ def test_all_of_a_file_is_compared_once_in_whatever_parts(
     for place, other in zip(places, others, strict=True):
         assert not other.same, f"the flipped bit at {place} was not seen"
         assert other.advanced_bytes < SIZE_BYTES
+
+
+def test_a_file_of_tiny_chunks_is_not_held_in_memory() -> None:
+    tiny = matching._Stretch((Span(0, ChunkId(bytes(32)), 1),) * 4096, 4096)
+
+    async def stretches() -> AsyncGenerator[matching._Stretch, None]:
+        for _ in range(20):
+            yield tiny
+
+    async def story() -> list[int]:
+        return [sum(len(one.spans) for one in part) async for part in matching._parts(stretches())]
+
+    held = asyncio.run(story())
+    assert sum(held) == 20 * 4096
+    assert max(held) <= matching.CHUNKS_ORDERED_MAX
 
 
 def test_what_differs_at_the_end_of_a_file_is_met_before_most_of_it_is_read(tmp_path: Path) -> None:
