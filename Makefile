@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 # xdist workers; tests are independent of each other. One more than two cores, for many tests wait for a disk
 # or a node. `worksteal`: who is done takes over from others; dealt out beforehand, the last minutes had one at work.
 WORKERS ?= 3
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q
 # Of `make simulate`: how many worlds, and the first of them.
 SEEDS ?= 100
 FIRST ?= 1
@@ -50,18 +51,18 @@ demo: $(VENV)/.demo  ## the main job, on three nodes in a temporary folder
 
 test: $(VENV)/.test  ## the whole test suite
 	$(COMPILE)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q
+	$(PYTEST)
 
 stories: $(VENV)/.test  ## long stories with real nodes: drains, layouts, full disks, fleets, merges; some minutes
 	$(COMPILE)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q -m slow
+	$(PYTEST) -m slow
 
 conformance: $(VENV)/.test  ## the Raft core against the scenario files in DIR
 	$(BIN)/python -m tests.conformance.raft.run $(DIR)
 
 coverage: $(VENV)/.test  ## the test suite with line coverage of client/ and node/
 	$(COMPILE)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q --cov --cov-report=term-missing:skip-covered
+	$(PYTEST) --cov --cov-report=term-missing:skip-covered
 
 simulate: $(VENV)/.test  ## the replicated log in SEEDS worlds where everything fails, by seed
 	$(BIN)/python -m tests.simulation.cluster.run --seeds $(SEEDS) --first $(FIRST) --processes $(PROCESSES)
